@@ -1,0 +1,80 @@
+"""The model as diffusers holds it: for the command line, from any SD1-layout checkpoint file, offline."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from ..lidb.layers import kohya_key
+from . import modules
+from .checkpoint import TEXT_PREFIX, TOKENIZER, UNET_PREFIX, VAE_PREFIX, Checkpoint, read_checkpoint
+
+
+class DiffusersHost:
+    """An SD 1.x model out of diffusers' and transformers' classes. See `hosts.protocol.Host`."""
+
+    family = "sd1"
+
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        """Load `path`. Raises FileError or ArchitectureError, each a sentence for the user."""
+        checkpoint = read_checkpoint(path)
+        params = checkpoint.config["model"]["params"]
+        self.device, self.dtype = torch.device(device), dtype
+        self.checkpoint_name, self.checkpoint_hash = checkpoint.path.stem, checkpoint.sha256[:10]
+        self.prediction_type = "v_prediction" if params.get("parameterization") == "v" else "epsilon"
+        self.scale_factor = float(params.get("scale_factor", 0.18215))
+        self.default_size = int(params["image_size"]) * 8
+        self.alphas_cumprod = checkpoint.alphas_cumprod().to(self.device)
+        self.unet = _from_single_file(UNet2DConditionModel, checkpoint, UNET_PREFIX).to(self.device, dtype).eval()
+        self.vae = _from_single_file(AutoencoderKL, checkpoint, VAE_PREFIX).to(self.device, torch.float32).eval()
+        self.text_encoder = _text_encoder(checkpoint).to(self.device, dtype).eval()
+        self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+
+    def linears(self) -> Mapping[str, nn.Linear]:
+        found = {kohya_key("lora_unet", name): m for name, m in self.unet.named_modules() if isinstance(m, nn.Linear)}
+        for name, module in self.text_encoder.named_modules():
+            if isinstance(module, nn.Linear):
+                # transformers 5 has no `text_model` level any more; files keep the old name.
+                name = name if name.startswith("text_model.") else f"text_model.{name}"
+                found[kohya_key("lora_te", name)] = module
+        return found
+
+    @torch.no_grad()
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        latents = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist.mean
+        return (latents * self.scale_factor).float()
+
+    @torch.no_grad()
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.vae.decode(latents.to(self.device, self.vae.dtype) / self.scale_factor).sample.float()
+
+    def encode_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+        )
+        return self.text_encoder(tokens.input_ids.to(self.device))[0]
+
+    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        embeds = prompt_embeds.to(self.dtype)
+        return self.unet(latents.to(self.dtype), timesteps, encoder_hidden_states=embeds).sample.float()
+
+    def frozen(self) -> AbstractContextManager[None]:
+        return modules.frozen((self.unet, self.vae, self.text_encoder))
+
+
+def _from_single_file(model_class, checkpoint: Checkpoint, prefix: str):
+    weights = {prefix + key: value for key, value in checkpoint.part(prefix).items()}
+    return model_class.from_single_file(weights, original_config=checkpoint.config)
+
+
+def _text_encoder(checkpoint: Checkpoint) -> CLIPTextModel:
+    model = CLIPTextModel(CLIPTextConfig(**checkpoint.text_config()))
+    weights = {k: v for k, v in checkpoint.part(TEXT_PREFIX).items() if not k.endswith("position_ids")}
+    if not any(key.startswith("text_model.") for key in model.state_dict()):
+        weights = {key.removeprefix("text_model."): value for key, value in weights.items()}
+    model.load_state_dict(weights, strict=False)
+    return model

@@ -1,0 +1,25 @@
+"""State of modules that must be given back after use."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within this context no parameter asks for gradients and all modules evaluate; afterwards each is as it was."""
+    modules = list(modules)
+    wanted = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
+    modes = [(child, child.training) for module in modules for child in module.modules()]
+    try:
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for parameter, requires_grad in wanted:
+            parameter.requires_grad_(requires_grad)
+        for child, training in modes:
+            child.training = training

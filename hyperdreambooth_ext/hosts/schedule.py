@@ -1,0 +1,25 @@
+"""The diffusion process that Stable Diffusion is trained on."""
+
+import torch
+
+
+def ddpm_alphas_cumprod(linear_start: float, linear_end: float, timesteps: int) -> torch.Tensor:
+    """ᾱ, float32 [timesteps], for β that grow linearly in their square root (`ldm`'s schedule "linear")."""
+    betas = torch.linspace(linear_start**0.5, linear_end**0.5, timesteps, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0).float()
+
+
+def add_noise(latents: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """The forward process q(x_t | x_0): sqrt(ᾱ) x_0 + sqrt(1 - ᾱ) ε, with `alphas_cumprod` [B] at the timesteps."""
+    alphas = alphas_cumprod.to(latents).view(-1, 1, 1, 1)
+    return alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
+
+
+def training_target(
+    latents: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str
+) -> torch.Tensor:
+    """What the UNet should output: the noise, or the velocity sqrt(ᾱ) ε - sqrt(1 - ᾱ) x_0."""
+    if prediction_type == "epsilon":
+        return noise
+    alphas = alphas_cumprod.to(latents).view(-1, 1, 1, 1)
+    return alphas.sqrt() * noise - (1 - alphas).sqrt() * latents

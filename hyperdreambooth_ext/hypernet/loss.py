@@ -1,0 +1,44 @@
+"""What the hypernetwork is trained on: α · diffusion loss + β · ‖θ̂ − θ‖² (HyperDreamBooth, equation 4)."""
+
+import torch
+import torch.nn.functional as F
+
+from ..hosts.protocol import Host
+from ..hosts.schedule import add_noise, training_target
+
+
+def diffusion_loss(
+    host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """How well the model, as it is now, predicts the noise on `latents` [B, 4, h, w] at `timesteps` [B].
+
+    Call it within `injected(...)`: with a LiDB that has a leading dimension, each sample is denoised with its own
+    person's weights. `mask` [1, 1, h, w] weighs the error by place and is normalised to mean 1.
+    """
+    alphas_cumprod = host.alphas_cumprod[timesteps]
+    predicted = host.predict(add_noise(latents, noise, alphas_cumprod), timesteps, prompt_embeds)
+    target = training_target(latents, noise, alphas_cumprod, host.prediction_type)
+    errors = F.mse_loss(predicted.float(), target.float(), reduction="none")
+    return errors.mean() if mask is None else (errors * (mask / mask.mean())).mean()
+
+
+def hypernetwork_loss(
+    diffusion: torch.Tensor | None, theta: torch.Tensor, targets: torch.Tensor | None, alpha: float, beta: float
+) -> torch.Tensor:
+    """α · `diffusion` + β · ‖θ̂ − θ‖² per sample, summed over a layer's numbers and averaged over layers and samples.
+
+    Either weight may be 0; its term may then be None. Raises ValueError when both are 0 or a needed term is missing.
+    """
+    terms = []
+    if alpha:
+        if diffusion is None:
+            raise ValueError("alpha > 0 needs the diffusion loss")
+        terms.append(alpha * diffusion)
+    if beta:
+        if targets is None:
+            raise ValueError("beta > 0 needs targets")
+        terms.append(beta * (theta - targets).square().sum(-1).mean())
+    if not terms:
+        raise ValueError("alpha and beta cannot both be 0")
+    return torch.stack(terms).sum()

@@ -1,0 +1,122 @@
+"""The frozen bases A_aux and B_aux: rows of a Hadamard matrix, the same on every machine for ever.
+
+The paper asks for random, row-wise orthogonal bases whose rows have one magnitude (HyperDreamBooth, section 4.1).
+Rows of a Hadamard matrix with random column signs are exactly that, and they are built from integers alone: no
+random generator, BLAS or device of any version can change a bit of them.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+ALGORITHM = "hadamard-sha256-v1"
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Which bases: `a` rows on the output side, `b` rows on the input side, drawn by `seed`."""
+
+    a: int = 100
+    b: int = 50
+    seed: int = 0
+
+    def sizes(self, out_features: int, in_features: int) -> tuple[int, int]:
+        """How many rows a layer of this shape gets, (a, b): no more than the order of its Hadamard matrix."""
+        return min(self.a, hadamard_order(out_features)), min(self.b, hadamard_order(in_features))
+
+    def a_aux(self, out_features: int) -> torch.Tensor:
+        """A_aux with orthonormal columns, float32 [out_features, a], on the CPU."""
+        return _orthonormal_rows("A", self.a, out_features, self.seed).T
+
+    def b_aux(self, in_features: int) -> torch.Tensor:
+        """B_aux with orthonormal rows, float32 [b, in_features], on the CPU."""
+        return _orthonormal_rows("B", self.b, in_features, self.seed)
+
+    def to_dict(self) -> dict:
+        return {"algorithm": ALGORITHM, "a": self.a, "b": self.b, "seed": self.seed}
+
+
+@lru_cache(maxsize=64)
+def _orthonormal_rows(side: str, rows: int, width: int, seed: int) -> torch.Tensor:
+    """At most `rows` orthonormal rows of `width` numbers.
+
+    Every width in Stable Diffusion has its Hadamard matrix; elsewhere the channels past the largest order stay zero.
+    """
+    core, doublings = _hadamard_core(width)
+    order = len(core) << doublings
+    rows = min(rows, order)
+    numbers = _integers(f"{ALGORITHM}/{side}/{width}/{seed}", 2 * order)
+    chosen = np.argsort(numbers[:order], kind="stable")[:rows]
+    signs = (numbers[order:] >> np.uint64(63)).astype(np.int8) * 2 - 1
+    matrix = np.zeros((rows, width), dtype=np.float32)
+    matrix[:, :order] = _hadamard_rows(core, doublings, chosen) * signs
+    return torch.from_numpy(matrix / np.sqrt(np.float32(order)))
+
+
+def hadamard_order(width: int) -> int:
+    """The largest order of a Hadamard matrix, at most `width`, that can be built here."""
+    core, doublings = _hadamard_core(width)
+    return len(core) << doublings
+
+
+def _integers(name: str, count: int) -> np.ndarray:
+    """`count` uniform 64-bit integers that depend on `name` alone: SHA-256 in counter mode."""
+    blocks = (hashlib.sha256(f"{name}/{i}".encode()).digest() for i in range(-(-count // 4)))
+    return np.frombuffer(b"".join(blocks), dtype="<u8")[:count].astype(np.uint64)
+
+
+def _hadamard_rows(core: np.ndarray, doublings: int, rows: np.ndarray) -> np.ndarray:
+    """Rows of core ⊗ [[1, 1], [1, -1]] ⊗ …, as ±1, without building the whole matrix."""
+    size = 1 << doublings
+    bits = (rows % size)[:, None] & np.arange(size)
+    parity = np.zeros_like(bits)
+    for shift in range(doublings):
+        parity ^= (bits >> shift) & 1
+    sylvester = (1 - 2 * parity).astype(np.int8)
+    return (core[rows // size][:, :, None] * sylvester[:, None, :]).reshape(len(rows), -1)
+
+
+@lru_cache(maxsize=64)
+def _hadamard_core(width: int) -> tuple[np.ndarray, int]:
+    """The largest order <= width that is (a Paley core) · 2^k; returns the smallest such core as ±1, and k."""
+    for order in range(width, 0, -1):
+        for doublings in reversed(range((order & -order).bit_length())):
+            core = _paley(order >> doublings)
+            if core is not None:
+                return core, doublings
+    raise ValueError(f"a layer needs at least one channel, not {width}")
+
+
+def _paley(order: int) -> np.ndarray | None:
+    """A Hadamard matrix of this order by Paley's first or second construction over a prime field, or None."""
+    if order == 1:
+        return np.ones((1, 1), dtype=np.int8)
+    if order % 4:
+        return None
+    if _is_prime(order - 1):
+        jacobsthal, q = _jacobsthal(order - 1), order - 1
+        matrix = np.ones((order, order), dtype=np.int8)
+        matrix[1:, 1:] = jacobsthal + np.eye(q, dtype=np.int8)
+        matrix[1:, 0] = -1
+        return matrix
+    q = order // 2 - 1
+    if q % 4 == 1 and _is_prime(q):
+        conference = np.ones((q + 1, q + 1), dtype=np.int8)
+        conference[0, 0] = 0
+        conference[1:, 1:] = _jacobsthal(q)
+        plus, minus = np.array([[1, 1], [1, -1]], np.int8), np.array([[1, -1], [-1, -1]], np.int8)
+        return np.kron(conference, plus) + np.kron(np.eye(q + 1, dtype=np.int8), minus)
+    return None
+
+
+def _jacobsthal(q: int) -> np.ndarray:
+    squares = {i * i % q for i in range(1, q)}
+    legendre = np.array([0] + [1 if i in squares else -1 for i in range(1, q)], dtype=np.int8)
+    return legendre[(np.arange(q)[:, None] - np.arange(q)) % q]
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % i for i in range(2, int(number**0.5) + 1))

@@ -1,0 +1,180 @@
+"""The LiDB file: one safetensors file of about 100 KB that says by itself what it is and what it was made for.
+
+One tensor a layer, `<kohya key>.lidb`, int8 [rank, a + b + 4]: a row holds a column of A_train, a row of B_train and
+their two scales (float16, as four bytes). A value is its int8 times the scale. 192 tensors instead of 384 float ones
+keep the header small; the rounding changes a picture less than another seed of the finetune does.
+"""
+
+import base64
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import torch
+
+from ..errors import FileError
+from ..files import write_atomically
+from .basis import ALGORITHM, Basis
+from .layers import Architecture, Layer
+from .safetensors_bytes import from_file, to_bytes
+from .weights import LiDB
+
+FORMAT_VERSION = 1
+SUFFIX = ".lidb"
+MAX_FILE_BYTES = 32_000_000
+MAX_RANK = 64
+_LARGEST = 127
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a LiDB file says about itself beside its numbers."""
+
+    name: str = ""
+    trigger: str = ""
+    model_family: str = "sd1"
+    checkpoint: str = ""
+    checkpoint_hash: str = ""
+    hypernetwork: str = ""
+    start: str = ""
+    steps: int = 0
+    seed: int = 0
+    made_with: str = ""
+    thumbnail: bytes = field(default=b"", repr=False)
+
+
+def save(path: Path, lidb: LiDB, info: Info) -> None:
+    """Write the file atomically, then read it back and compare. Raises FileError, and then nothing is left behind."""
+    tensors = {layer.key + SUFFIX: _pack(lidb, layer) for layer in lidb.architecture.layers}
+    content = to_bytes(tensors, _metadata(lidb, info, tensors))
+    write_atomically(Path(path), content, verify=lambda temporary: load(temporary))
+
+
+def load(path: Path) -> tuple[LiDB, Info]:
+    """Read and check a LiDB file. Raises FileError when it is no LiDB, is damaged, or holds what cannot be."""
+    path = Path(path)
+    tensors, metadata = from_file(path, MAX_FILE_BYTES)
+    if "lidb" not in metadata:
+        raise FileError(f"{path.name} is no LiDB file: use one that this extension saved.")
+    try:
+        header = json.loads(metadata["lidb"])
+        return _unpack(path, tensors, header), _info(header, metadata)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise FileError(f"{path.name} is a damaged LiDB file ({error}): make or download it again.") from error
+
+
+def _pack(lidb: LiDB, layer: Layer) -> torch.Tensor:
+    """One layer as int8 [rank, a + b + 4], with each column of A as long as its row of B."""
+    columns = lidb.a_train[layer.key].detach().to("cpu", torch.float32).mT
+    rows = lidb.b_train[layer.key].detach().to("cpu", torch.float32)
+    balance = (rows.norm(dim=1, keepdim=True) / columns.norm(dim=1, keepdim=True).clamp_min(1e-12)).sqrt()
+    columns, rows = columns * balance, rows / balance.clamp_min(1e-12)
+    parts = []
+    scales = []
+    for values in (columns, rows):
+        scale = (values.abs().amax(dim=1, keepdim=True) / _LARGEST).half()
+        quantised = values / scale.float().clamp_min(1e-12)
+        parts.append(quantised.round().clamp(-_LARGEST, _LARGEST).to(torch.int8))
+        scales.append(scale)
+    return torch.cat([*parts, torch.cat(scales, dim=1).view(torch.int8)], dim=1)
+
+
+def unpack_layer(packed: torch.Tensor, a: int, b: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """int8 [rank, a + b + 4] -> (A_train [a, rank], B_train [rank, b]), float32. Raises ValueError when it cannot be."""
+    if packed.dtype != torch.int8 or packed.ndim != 2 or packed.shape[1] != a + b + 4:
+        raise ValueError(f"a layer is {packed.dtype} {list(packed.shape)} where int8 [rank, {a + b + 4}] belongs")
+    if not 1 <= packed.shape[0] <= MAX_RANK:
+        raise ValueError(f"rank {packed.shape[0]} is not between 1 and {MAX_RANK}")
+    scales = packed[:, -4:].contiguous().view(torch.float16).float()
+    if not torch.isfinite(scales).all() or (scales < 0).any():
+        raise ValueError("a scale is no positive number")
+    values = packed[:, :-4].float()
+    return (values[:, :a] * scales[:, :1]).mT.contiguous(), values[:, a:] * scales[:, 1:]
+
+
+def _metadata(lidb: LiDB, info: Info, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    header = {key: value for key, value in asdict(info).items() if key != "thumbnail"}
+    header |= {
+        "format": FORMAT_VERSION,
+        "basis": lidb.basis.to_dict(),
+        "rank": lidb.rank,
+        "shapes": [f"{layer.out_features}x{layer.in_features}" for layer in lidb.architecture.layers],
+        "architecture": lidb.architecture.fingerprint,
+    }
+    data = b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))
+    metadata = {
+        "lidb": json.dumps(header, sort_keys=True),
+        # What the WebUI and kohya's tools show or search for.
+        "ss_output_name": info.name,
+        "ss_network_module": "hyperdreambooth_ext.lidb",
+        "ss_network_dim": str(lidb.rank),
+        "ss_sd_model_name": info.checkpoint,
+        "ss_v2": "False",
+        "sshs_model_hash": hashlib.sha256(data).hexdigest(),
+        "modelspec.title": info.name,
+        "modelspec.trigger_phrase": info.trigger,
+        "modelspec.architecture": "stable-diffusion-v1/lidb",
+    }
+    if info.thumbnail:
+        metadata["ssmd_cover_images"] = json.dumps([base64.b64encode(info.thumbnail).decode()])
+    return metadata
+
+
+def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> LiDB:
+    if header["format"] != FORMAT_VERSION:
+        raise FileError(f"{path.name} was made by a newer version (format {header['format']}): update the extension.")
+    basis = _basis(header["basis"])
+    if not tensors or not all(name.endswith(SUFFIX) for name in tensors):
+        raise ValueError("its tensors are no LiDB layers")
+    a_train, b_train, layers = {}, {}, []
+    keys = sorted(name.removesuffix(SUFFIX) for name in tensors)
+    for key, shape in zip(keys, header["shapes"], strict=True):
+        layer = Layer(key, *_shape(shape))
+        a, b = basis.sizes(layer.out_features, layer.in_features)
+        a_train[key], b_train[key] = unpack_layer(tensors[key + SUFFIX], a, b)
+        if a_train[key].shape[1] != header["rank"]:
+            raise ValueError("a layer's rank differs from the file's")
+        layers.append(layer)
+    architecture = Architecture(tuple(layers))
+    if architecture.fingerprint != header["architecture"]:
+        raise ValueError("its layers are not those that it names")
+    return LiDB(architecture, basis, a_train, b_train)
+
+
+def _basis(header: dict) -> Basis:
+    if header["algorithm"] != ALGORITHM:
+        raise ValueError(f"its basis {header['algorithm']!r} is not known here")
+    a, b, seed = (header[name] for name in ("a", "b", "seed"))
+    if not all(isinstance(value, int) for value in (a, b, seed)) or not (0 < a <= 4096 and 0 < b <= 4096):
+        raise ValueError("its basis has no possible size")
+    return Basis(a, b, seed)
+
+
+def _shape(text: str) -> tuple[int, int]:
+    out_features, in_features = (int(side) for side in text.split("x"))
+    if not (0 < out_features <= 65536 and 0 < in_features <= 65536):
+        raise ValueError(f"a layer cannot be {text[:40]}")
+    return out_features, in_features
+
+
+def _info(header: dict, metadata: dict[str, str]) -> Info:
+    values = {f.name: header[f.name] for f in fields(Info) if f.name != "thumbnail"}
+    for f in fields(Info):
+        if f.name != "thumbnail" and not isinstance(values[f.name], type(f.default)):
+            raise ValueError(f"{f.name} is no {type(f.default).__name__}")
+    covers = json.loads(metadata.get("ssmd_cover_images", "[]"))
+    thumbnail = base64.b64decode(covers[0], validate=True) if covers else b""
+    return Info(**values, thumbnail=thumbnail)
+
+
+def relative_error(a: LiDB, b: LiDB) -> float:
+    """‖ΔW_a − ΔW_b‖ / ‖ΔW_a‖ over all layers, in the coordinates of the bases (where lengths are the same)."""
+    difference = total = 0.0
+    for layer in a.architecture.layers:
+        one = a.a_train[layer.key] @ a.b_train[layer.key]
+        other = b.a_train[layer.key] @ b.b_train[layer.key]
+        difference += float((one - other).square().sum())
+        total += float(one.square().sum())
+    return math.sqrt(difference / total) if total else math.sqrt(difference)

@@ -1,0 +1,80 @@
+"""Safetensors as bytes, the same for the same content, and read with suspicion.
+
+The library writes metadata in an order that changes from run to run; the format itself is eight bytes of length, a
+JSON header and the data, so the few lines here make files reproducible. Reading checks the header before any tensor
+is made, then leaves the tensors to the library.
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from ..errors import FileError
+
+_DTYPES = {torch.int8: "I8", torch.float16: "F16", torch.float32: "F32"}
+
+
+def to_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+    """One safetensors file: int8, float16 and float32 tensors, sorted by name, and metadata, sorted by key."""
+    header: dict = {"__metadata__": dict(sorted(metadata.items()))}
+    data = bytearray()
+    for name, tensor in sorted(tensors.items()):
+        raw = tensor.detach().cpu().contiguous().numpy().tobytes()
+        offsets = [len(data), len(data) + len(raw)]
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        data += raw
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + bytes(data)
+
+
+def from_file(path: Path, max_bytes: int) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file from anywhere.
+
+    Raises FileError when it is missing, larger than `max_bytes`, damaged, or its header claims what it does not hold.
+    """
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise FileError(f"{path.name} is {size / 1e6:.0f} MB, far more than such a file can be: it was not read.")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FileError(f"There is no file {path}: check its name and folder.") from None
+    except OSError as error:
+        raise FileError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error
+    metadata = _checked_metadata(path, content)
+    try:
+        return load(content), metadata
+    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _checked_metadata(path: Path, content: bytes) -> dict[str, str]:
+    if len(content) < 8:
+        raise _damaged(path, "it is too short")
+    (length,) = struct.unpack("<Q", content[:8])
+    if length > len(content) - 8:
+        raise _damaged(path, "its header is longer than the file")
+    try:
+        header = json.loads(content[8 : 8 + length], object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"its header cannot be read: {error}") from error
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _damaged(path, "its metadata is no table of texts")
+    return metadata
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name appears twice")
+    return table
+
+
+def _damaged(path: Path, why: str) -> FileError:
+    return FileError(f"{path.name} is damaged or no safetensors file ({why}): make or download it again.")

@@ -1,0 +1,107 @@
+"""The rank-relaxed fast finetune: 40 iterations that sharpen what the start gave (HyperDreamBooth, section 4.3)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import TrainingError
+from ..hosts.protocol import Host
+from ..hypernet.loss import diffusion_loss
+from ..lidb.injection import Applied, injected
+from ..lidb.weights import LiDB
+from .subject import Subject
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """`rank` is the relaxed rank. `batch` noises of the one photo are seen in each of the `steps` iterations."""
+
+    steps: int = 40
+    rank: int = 2
+    batch: int = 4
+    lr: float = 0.02
+    text: bool = False
+    """Train the text encoder's layers too. Off, the text condition is computed once."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Handed to `on_step` after each iteration. `lidb` is the live one: call `.detached()` to keep it."""
+
+    step: int
+    steps: int
+    loss: float
+    lidb: LiDB
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """The sharpened LiDB, on the CPU, and how many iterations it saw: fewer than asked for after an interrupt."""
+
+    lidb: LiDB
+    steps: int
+
+
+def finetune(
+    host: Host,
+    subject: Subject,
+    lidb: LiDB,
+    options: FinetuneOptions,
+    generator: torch.Generator,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Finetuned:
+    """Train `lidb` on the subject; the model itself stays frozen (call it within `host.frozen()`).
+
+    `should_stop` is asked before each iteration; what was learned until then is returned.
+    Raises TrainingError for less than one step, or when the loss is no number.
+    """
+    if options.steps < 1:
+        raise TrainingError(f"{options.steps} steps train nothing: use at least 1, 40 is the default.")
+    linears = host.linears()
+    lidb = lidb.map(lambda tensor: tensor.to(host.device)).trainable()
+    embeds = None if options.text else _prompt_embeds(host, linears, lidb, subject)
+    trained = [tensor for tensor in _trained(lidb, options.text)]
+    optimizer = torch.optim.AdamW(trained, lr=options.lr, betas=(0.9, 0.99), weight_decay=0.0)
+    step = 0
+    while step < options.steps and not should_stop():
+        for group in optimizer.param_groups:
+            group["lr"] = options.lr * _decay(step, options.steps)
+        latents, noise, timesteps = subject.noisy_batch(host, options.batch, generator)
+        with torch.enable_grad(), injected(linears, Applied(lidb)):
+            condition = host.encode_prompts([subject.prompt]) if embeds is None else embeds
+            condition = condition.expand(len(latents), -1, -1)
+            loss = diffusion_loss(host, latents, noise, timesteps, condition, subject.mask)
+        gradients = torch.autograd.grad(loss, trained)
+        step += 1
+        _check_loss(loss.item(), step)
+        for tensor, gradient in zip(trained, gradients, strict=True):
+            tensor.grad = gradient
+        optimizer.step()
+        on_step(Progress(step, options.steps, loss.item(), lidb))
+    return Finetuned(lidb.detached(), step)
+
+
+def _prompt_embeds(host: Host, linears, lidb: LiDB, subject: Subject) -> torch.Tensor:
+    with torch.no_grad(), injected(linears, Applied(lidb)):
+        return host.encode_prompts([subject.prompt])
+
+
+def _trained(lidb: LiDB, text: bool) -> list[torch.Tensor]:
+    keys = [layer.key for layer in lidb.architecture.layers if text or layer.key.startswith("lora_unet_")]
+    return [lidb.a_train[key] for key in keys] + [lidb.b_train[key] for key in keys]
+
+
+def _decay(step: int, steps: int) -> float:
+    """Cosine from 1 to 0.1."""
+    return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _check_loss(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"The loss stopped being a number at step {step}, so nothing was saved: load the model in full precision "
+            "or lower the learning rate."
+        )

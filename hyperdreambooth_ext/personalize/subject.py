@@ -1,0 +1,46 @@
+"""The person to learn, ready for training: crop, latents and mask, each computed once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..hosts.protocol import Host
+from .face import Face, crop_face, face_mask
+
+# Outside the face the loss counts this much: enough to keep the picture whole, not enough to learn the wallpaper.
+BACKGROUND_WEIGHT = 0.1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """image [1, 3, S, S] in [-1, 1]; latents [2, 4, S/8, S/8], upright and mirrored; mask [1, 1, S/8, S/8]."""
+
+    image: torch.Tensor
+    latents: torch.Tensor
+    mask: torch.Tensor | None
+    prompt: str
+
+    def noisy_batch(
+        self, host: Host, size: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Latents, noise and timesteps for `size` samples, the timesteps spread evenly over the whole range."""
+        mirrored = torch.randint(0, len(self.latents), (size,), generator=generator)
+        latents = self.latents[mirrored.to(self.latents.device)]
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        strata = (torch.arange(size) + torch.rand(size, generator=generator)) / size
+        timesteps = (strata * len(host.alphas_cumprod)).long()
+        return latents, noise, timesteps.to(host.device)
+
+
+def prepare_subject(photo: np.ndarray, face: Face, host: Host, prompt: str, size: int, masked: bool = True) -> Subject:
+    """Crop the face to `size` pixels and encode it, upright and mirrored."""
+    crop = crop_face(photo, face, size)
+    image = torch.from_numpy(crop).permute(2, 0, 1)[None].contiguous().float() / 127.5 - 1
+    latents = host.encode_images(torch.cat([image, image.flip(-1)]))
+    mask = None
+    if masked:
+        weights = F.interpolate(torch.from_numpy(face_mask(size))[None, None], latents.shape[-2:], mode="area")
+        mask = (BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * weights).to(host.device)
+    return Subject(image, latents, mask, prompt)

@@ -1,0 +1,88 @@
+"""Everything from one file: makes its own environment on first use, then runs a command in it.
+
+    python run.py demo                          personalise the sample photo, draw the picture sheet
+    python run.py personalize photo.jpg --name anna
+    python run.py generate "a sks face <lidb:anna:0.8>" --out anna.png
+    python run.py test [pytest arguments]       run the tests
+
+Python 3.10 or 3.11 gets the very versions that AUTOMATIC1111 WebUI 1.10.1 runs on; newer ones get the newest releases.
+Standard library only. The environment lies in .venv beside this file; delete that folder to start afresh.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+ENVIRONMENT = ROOT / ".venv"
+PINS = ROOT / "requirements" / "webui-1.10.1.txt"
+# The real `ldm` code for the tests. Its own pins would replace everything else, so it comes without them.
+WITHOUT_DEPENDENCIES = ["stable-diffusion-sdkit==2.1.5"]
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    if sys.version_info < (3, 10):  # noqa: UP036 (told in words rather than by a syntax error)
+        print("Python 3.10 or newer is needed: install it and run this file with it.", file=sys.stderr)
+        return 2
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    testing = arguments[0] == "test"
+    try:
+        python = prepare("cli,test" if testing else "cli", WITHOUT_DEPENDENCIES if testing else [])
+    except subprocess.CalledProcessError as error:
+        print(
+            f"error: the environment could not be made ({' '.join(error.cmd[:5])} … failed): read pip's message "
+            "above, check the connection and the free space, then run this again.",
+            file=sys.stderr,
+        )
+        return 1
+    command = ["-m", "pytest", *arguments[1:]] if testing else ["-m", "hyperdreambooth_ext", *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    folder = ROOT if testing else None
+    try:
+        return subprocess.run([str(python), *command], cwd=folder, env=environment, check=False).returncode
+    except KeyboardInterrupt:
+        return 130
+
+
+def prepare(extras: str, without_dependencies: list[str]) -> Path:
+    """The environment's Python, with everything installed that `extras` of pyproject.toml name."""
+    python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = ENVIRONMENT / f"installed-{extras.replace(',', '-')}"
+    wanted = _fingerprint()
+    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return python
+    if not python.exists():
+        print(f"Making an environment in {ENVIRONMENT} (once; some gigabytes, a few minutes) …", file=sys.stderr)
+        venv.create(ENVIRONMENT, with_pip=True)
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    pins = ["--constraint", str(PINS)] if sys.version_info < (3, 12) else []
+    print("Installing what is missing …", file=sys.stderr)
+    _run([*pip, *pins, "setuptools", "wheel"])
+    # Only the dependencies matter: the package itself is run from this folder.
+    _run([*pip, *pins, "--editable", f"{ROOT}[{extras}]"])
+    if without_dependencies:
+        _run([*pip, "--no-deps", *without_dependencies])
+    stamp.write_text(wanted)
+    return python
+
+
+def _run(command: list[str]) -> None:
+    # To standard error, so that the command's own output stays alone on standard output.
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(sys.version.encode())
+    for file in (ROOT / "pyproject.toml", PINS):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
