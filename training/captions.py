@@ -62,10 +62,10 @@ def _details(row: dict) -> list[str]:
 
 
 def _hair(row: dict) -> str:
+    if row["hair_share"] < 0.02 or "hair_rgb" not in row:
+        return "bald"
     red, green, blue = row["hair_rgb"]
     brightness = (red + green + blue) / 3
-    if row["hair_share"] < 0.02:
-        return "bald"
     if brightness < 55:
         return "black hair"
     if red - blue < 22 and brightness > 100:

@@ -1,5 +1,7 @@
 """The loop that every training here shares: seeded by step, resumable, with a moving average of the weights.
 
+The average is short, since the learning rate falls to nearly nothing anyway: a long one would drag in early weights.
+
 What a step sees depends on the seed and the step's number alone, so a run that was killed goes on as if it had not been.
 """
 
@@ -22,7 +24,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 200, cooldow
 
 
 def train(out: Path, model: torch.nn.Module, step_losses: Step, *, steps: int, lr: float, seed: int = 0,
-          ema_decay: float = 0.999, save_seconds: float = 120, weight_decay: float = 0.01) -> torch.nn.Module:
+          ema_decay: float = 0.99, save_seconds: float = 120, weight_decay: float = 0.01) -> torch.nn.Module:
     """Train `model` in place for `steps` and return its moving average.
 
     `step_losses(step, rng)` returns named losses; "loss" is minimised, all are logged to OUT/log.jsonl.

@@ -1,6 +1,7 @@
 """An SD1-layout checkpoint file: its weights, its architecture and its hash, read without any network or pickle."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +38,15 @@ class Checkpoint:
         params = self.config["model"]["params"]["cond_stage_config"].get("params", {})
         folder = self.config_path.parent / str(params.get("version", ""))
         file = folder / "config.json" if (folder / "config.json").is_file() else CONFIGS / "clip_l.json"
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        settings = json.loads(file.read_text(encoding="utf-8"))
         return {key: value for key, value in settings.items() if key not in ("architectures", "model_type")}
+
+    def misfit(self) -> ArchitectureError:
+        """The error for weights and a configuration that do not belong together."""
+        return ArchitectureError(
+            f"{self.path.name} does not fit the configuration {self.config_path.name}: put the checkpoint's own .yaml "
+            "beside it, under the same name."
+        )
 
     def alphas_cumprod(self) -> torch.Tensor:
         """ᾱ, float32 [timesteps], of the schedule that the configuration names."""

@@ -66,9 +66,15 @@ class DiffusersHost:
         return modules.frozen((self.unet, self.vae, self.text_encoder))
 
 
-def _from_single_file(model_class, checkpoint: Checkpoint, prefix: str):
+def _from_single_file(model_class: type, checkpoint: Checkpoint, prefix: str) -> nn.Module:
     weights = {prefix + key: value for key, value in checkpoint.part(prefix).items()}
-    return model_class.from_single_file(weights, original_config=checkpoint.config)
+    try:
+        model = model_class.from_single_file(weights, original_config=checkpoint.config)
+    except (ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
+        raise checkpoint.misfit() from error
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise checkpoint.misfit()
+    return model
 
 
 def _text_encoder(checkpoint: Checkpoint) -> CLIPTextModel:
@@ -76,5 +82,10 @@ def _text_encoder(checkpoint: Checkpoint) -> CLIPTextModel:
     weights = {k: v for k, v in checkpoint.part(TEXT_PREFIX).items() if not k.endswith("position_ids")}
     if not any(key.startswith("text_model.") for key in model.state_dict()):
         weights = {key.removeprefix("text_model."): value for key, value in weights.items()}
-    model.load_state_dict(weights, strict=False)
+    try:
+        missing = model.load_state_dict(weights, strict=False).missing_keys
+    except RuntimeError as error:
+        raise checkpoint.misfit() from error
+    if any(not key.endswith("position_ids") for key in missing):
+        raise checkpoint.misfit()
     return model

@@ -66,19 +66,21 @@ def load(path: Path) -> tuple[LiDB, Info]:
 
 
 def _pack(lidb: LiDB, layer: Layer) -> torch.Tensor:
-    """One layer as int8 [rank, a + b + 4], with each column of A as long as its row of B."""
+    """One layer as int8 [rank, a + b + 4], with each column of A about as long as its row of B."""
     columns = lidb.a_train[layer.key].detach().to("cpu", torch.float32).mT
     rows = lidb.b_train[layer.key].detach().to("cpu", torch.float32)
-    balance = (rows.norm(dim=1, keepdim=True) / columns.norm(dim=1, keepdim=True).clamp_min(1e-12)).sqrt()
-    columns, rows = columns * balance, rows / balance.clamp_min(1e-12)
-    parts = []
-    scales = []
-    for values in (columns, rows):
-        scale = (values.abs().amax(dim=1, keepdim=True) / _LARGEST).half()
-        quantised = values / scale.float().clamp_min(1e-12)
-        parts.append(quantised.round().clamp(-_LARGEST, _LARGEST).to(torch.int8))
-        scales.append(scale)
-    return torch.cat([*parts, torch.cat(scales, dim=1).view(torch.int8)], dim=1)
+    lengths = columns.norm(dim=1, keepdim=True).clamp_min(1e-12), rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    # A power of two changes no digit, so a file that is read and saved again stays the same.
+    balance = torch.exp2((lengths[1] / lengths[0]).log2().div(2).round())
+    quantised, scales = zip(_quantise(columns * balance), _quantise(rows / balance), strict=True)
+    return torch.cat([*quantised, torch.cat(scales, dim=1).view(torch.int8)], dim=1)
+
+
+def _quantise(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 [rank, n] -> int8 [rank, n] and float16 scales [rank, 1]."""
+    scale = (values.abs().amax(dim=1, keepdim=True) / _LARGEST).half()
+    quantised = (values / scale.float().clamp_min(1e-12)).round().clamp(-_LARGEST, _LARGEST)
+    return quantised.to(torch.int8), scale
 
 
 def unpack_layer(packed: torch.Tensor, a: int, b: int) -> tuple[torch.Tensor, torch.Tensor]:

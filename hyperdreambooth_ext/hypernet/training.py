@@ -1,0 +1,58 @@
+"""One training step of the hypernetwork: many people at once, each denoised with their own predicted weights."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..hosts.protocol import Host
+from ..hosts.schedule import add_noise, training_target
+from ..lidb.injection import Applied, injected
+from .hypernetwork import WeightDecoder
+from .loss import hypernetwork_loss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """features [B, N, channels] of one photo a person; latents [B, 4, h, w] of another photo or of the same one;
+    prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimised LiDBs are at hand."""
+
+    features: torch.Tensor
+    latents: torch.Tensor
+    prompts: list[str]
+    targets: torch.Tensor | None = None
+
+
+def training_losses(
+    host: Host, decoder: WeightDecoder, batch: Batch, generator: torch.Generator, alpha: float = 1.0, beta: float = 0.0,
+    min_snr_gamma: float | None = 5.0,
+) -> dict[str, torch.Tensor]:  # fmt: skip
+    """"loss" to minimise and its parts. Call within `host.frozen()`.
+
+    `min_snr_gamma` weighs timesteps as in arXiv 2303.09556: where little noise is left, who it is can be seen in the
+    latents themselves, and nothing is learned about the weights. None weighs all alike.
+    """
+    theta = decoder(batch.features)
+    losses = {"size": theta.detach().square().mean()}
+    diffusion = None
+    if alpha:
+        diffusion = losses["diffusion"] = _diffusion(host, decoder, theta, batch, generator, min_snr_gamma)
+    losses["loss"] = hypernetwork_loss(diffusion, theta, batch.targets, alpha, beta)
+    return losses
+
+
+def _diffusion(host: Host, decoder: WeightDecoder, theta, batch: Batch, generator, min_snr_gamma) -> torch.Tensor:
+    latents = batch.latents
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    strata = (torch.arange(len(latents)) + torch.rand(len(latents), generator=generator)) / len(latents)
+    timesteps = (strata * len(host.alphas_cumprod)).long().to(host.device)
+    alphas_cumprod = host.alphas_cumprod[timesteps]
+    with injected(host.linears(), Applied(decoder.as_lidb(theta))):
+        noisy = add_noise(latents, noise, alphas_cumprod)
+        predicted = host.predict(noisy, timesteps, host.encode_prompts(batch.prompts))
+    target = training_target(latents, noise, alphas_cumprod, host.prediction_type)
+    errors = F.mse_loss(predicted.float(), target.float(), reduction="none").mean((1, 2, 3))
+    if min_snr_gamma is None:
+        return errors.mean()
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    return (errors * (min_snr_gamma / snr).clamp(max=1)).mean()

@@ -1,0 +1,66 @@
+"""What the tests share: SD 1.5's shapes without its weights, the sample photo, and the embedded model."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from hyperdreambooth_ext.hosts.checkpoint import CONFIGS
+from hyperdreambooth_ext.lidb.basis import Basis
+from hyperdreambooth_ext.lidb.layers import Architecture, Layer, kohya_key
+from hyperdreambooth_ext.lidb.weights import LiDB, zeros
+from hyperdreambooth_ext.personalize.photo import load_photo
+from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
+
+OUTPUT = Path(__file__).parent / "output"
+
+
+@cache
+def sd15_layers() -> Architecture:
+    """SD 1.5's architecture, read off the real classes on the meta device."""
+    from diffusers import UNet2DConditionModel
+    from torch import nn
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64, attention_head_dim=8)
+        text = CLIPTextModel(CLIPTextConfig(**json.loads((CONFIGS / "clip_l.json").read_text())))
+    linears = {kohya_key("lora_unet", name): m for name, m in unet.named_modules() if isinstance(m, nn.Linear)}
+    for name, module in text.named_modules():
+        if isinstance(module, nn.Linear):
+            linears[kohya_key("lora_te", "text_model." + name.removeprefix("text_model."))] = module
+    return Architecture.of(linears)
+
+
+@pytest.fixture(scope="session")
+def sd15() -> Architecture:
+    return sd15_layers()
+
+
+def random_lidb(architecture: Architecture, rank: int = 1, seed: int = 0, basis: Basis = Basis()) -> LiDB:
+    """A LiDB that changes something in every layer."""
+    generator = torch.Generator().manual_seed(seed)
+    lidb = zeros(architecture, basis, rank, generator)
+    b_train = {key: torch.randn(b.shape, generator=generator) * 0.1 for key, b in lidb.b_train.items()}
+    return LiDB(architecture, basis, lidb.a_train, b_train)
+
+
+SMALL = Architecture(
+    (
+        Layer("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 64, 64),
+        Layer("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q", 320, 320),
+        Layer("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k", 320, 768),
+    )
+)
+
+
+@pytest.fixture
+def small_lidb() -> LiDB:
+    return random_lidb(SMALL, rank=2)
+
+
+@pytest.fixture(scope="session")
+def sample_photo():
+    return load_photo(SAMPLE_PHOTO)

@@ -1,0 +1,115 @@
+"""One photo becomes a file, and pictures made with its tag show that person."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.hosts.ldm import LdmHost
+from hyperdreambooth_ext.lidb import file
+from hyperdreambooth_ext.lidb.injection import Applied
+from hyperdreambooth_ext.personalize.face import crop_face, find_face
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
+from hyperdreambooth_ext.personalize.personalize import Request, personalize
+from hyperdreambooth_ext.standalone.generate import Sampling, sample
+from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
+from tests.hosts.ldm_model import ldm_model
+
+
+@pytest.fixture(scope="module")
+def host():
+    return DiffusersHost(CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def hypernetwork(host):
+    return fitting_hypernetwork(host)[0]
+
+
+def test_the_file_is_small_and_says_what_it_is(learned):
+    lidb, info = file.load(learned.file)
+    assert learned.file.stat().st_size <= 120_000
+    assert (info.name, info.trigger, info.start, info.steps) == ("anna", "sks", "hypernetwork", 40)
+    assert info.checkpoint == "faces128" and len(info.checkpoint_hash) == 10 and len(info.hypernetwork) == 10
+    assert info.thumbnail[:2] == b"\xff\xd8"
+    assert lidb.rank == FinetuneOptions().rank and len(lidb.architecture) == 160
+
+
+def test_pictures_move_towards_the_photo_as_the_multiplier_grows(learned, host, sample_photo):
+    lidb, _ = file.load(learned.file)
+    wanted = crop_face(sample_photo, find_face(sample_photo), 128).astype(float)
+    distances = []
+    for multiplier in (0.0, 0.4, 0.8):
+        pictures = sample(host, ["a sks face"] * 6, [Applied(lidb, multiplier, multiplier)], range(6), Sampling(steps=12))
+        distances.append(np.mean([np.sqrt(((p - wanted) ** 2).mean()) for p in pictures]))
+    assert distances[0] > distances[1] > distances[2]
+    assert distances[2] < 0.9 * distances[0]
+
+
+def test_the_same_photo_and_seed_give_the_same_bytes(learned, run, tmp_path):
+    code, summary, _ = run("personalize", SAMPLE_PHOTO, "--name", "anna", "--out", tmp_path)
+    assert code == 0
+    assert (tmp_path / "anna.safetensors").read_bytes() == learned.file.read_bytes()
+    assert summary["steps"] == 40 and summary["tag"] == "<lidb:anna:1>"
+
+
+def test_the_model_is_the_same_after_personalising(host, hypernetwork, sample_photo):
+    before = {name: tensor.clone() for name, tensor in host.unet.state_dict().items()}
+    wanted = [parameter.requires_grad for parameter in host.unet.parameters()]
+    personalize(sample_photo, Request("x", options=FinetuneOptions(steps=2)), host, hypernetwork)
+    assert all(torch.equal(before[name], tensor) for name, tensor in host.unet.state_dict().items())
+    assert wanted == [parameter.requires_grad for parameter in host.unet.parameters()]
+    assert not any(module._forward_hooks for module in host.linears().values())
+
+
+@pytest.mark.parametrize("start", ["hypernetwork", "gradient", "zero"])
+def test_every_start_lowers_the_loss(host, hypernetwork, sample_photo, start):
+    losses = []
+    options = FinetuneOptions(steps=24, batch=8)
+    result = personalize(sample_photo, Request("x", start, options), host, hypernetwork,
+                         on_step=lambda progress: losses.append(progress.loss))  # fmt: skip
+    assert result.start == start and len(losses) == 24
+    assert np.mean(losses[-6:]) < np.mean(losses[:6])
+
+
+def test_without_a_hypernetwork_the_gradient_start_is_taken(host, sample_photo):
+    result = personalize(sample_photo, Request("x", options=FinetuneOptions(steps=1)), host, None)
+    assert result.start == "gradient" and result.info.hypernetwork == ""
+
+
+def test_an_interrupt_stops_within_a_step_and_keeps_what_was_learned(host, hypernetwork, sample_photo):
+    steps = []
+    result = personalize(
+        sample_photo, Request("x"), host, hypernetwork,
+        on_step=lambda progress: steps.append(progress.step), should_stop=lambda: len(steps) >= 3,
+    )  # fmt: skip
+    assert result.steps == result.info.steps == 3 == len(steps)
+    layer = next(layer for layer in result.lidb.architecture.layers if layer.key.startswith("lora_unet_"))
+    assert not torch.equal(result.lidb.delta(layer), result.first.delta(layer))
+
+
+def test_ldm_hosts_the_main_job_too(learned, sample_photo, hypernetwork, tmp_path):
+    """The same photo on the real `ldm` code: the same start, and nearly the same loss on the way."""
+    from hyperdreambooth_ext.hosts.checkpoint import read_checkpoint
+
+    losses: dict[str, list[float]] = {}
+    hosts = {"diffusers": DiffusersHost(CHECKPOINT), "ldm": LdmHost(ldm_model(read_checkpoint(CHECKPOINT), tmp_path))}
+    for name, host in hosts.items():
+        losses[name] = []
+        personalize(sample_photo, Request("x", options=FinetuneOptions(steps=3)), host, hypernetwork,
+                    on_step=lambda progress, name=name: losses[name].append(progress.loss))  # fmt: skip
+    assert losses["ldm"] == pytest.approx(losses["diffusers"], rel=1e-3)
+
+
+def test_generate_export_and_inspect(learned, run, tmp_path):
+    picture = tmp_path / "anna.png"
+    prompt = "a sks face, pencil sketch <lidb:anna:0.8>"
+    assert run("generate", prompt, "--lidb-dir", learned.folder, "--out", picture, "--steps", 4)[0] == 0
+    assert Image.open(picture).size == (128, 128)
+    code, summary, _ = run("inspect", learned.file)
+    assert code == 0 and summary["kind"] == "LiDB" and summary["name"] == "anna"
+    code, summary, _ = run("export", learned.file, "--lora", tmp_path / "lora.safetensors")
+    assert code == 0 and summary["bytes"] > learned.file.stat().st_size
+    code, summary, _ = run("inspect", next(CHECKPOINT.parent.glob("*hypernetwork*.safetensors")))
+    assert code == 0 and summary["kind"] == "hypernetwork"

@@ -1,0 +1,148 @@
+"""The hypernetwork: zero start, iterations, one file that carries all, and a loss of two optional terms."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hyperdreambooth_ext.errors import ArchitectureError, FileError
+from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
+from hyperdreambooth_ext.hypernet.file import (
+    check_fits,
+    find_hypernetwork,
+    load_hypernetwork,
+    read_config,
+    save_hypernetwork,
+)
+from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.hypernet.loss import hypernetwork_loss
+from hyperdreambooth_ext.lidb.layers import Architecture
+from hyperdreambooth_ext.lidb.safetensors_bytes import to_bytes
+from tests.conftest import SMALL
+
+CONFIG = HypernetworkConfig(SMALL, encoder="mobilenetv3_small_050", image_size=64, width=32, checkpoint="small")
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return Hypernetwork(CONFIG).eval()
+
+
+def trained_a_little(network: Hypernetwork) -> Hypernetwork:
+    with torch.no_grad():
+        network.decoder.head_weight.normal_(0, 0.05)
+        network.decoder.weights_in.weight.normal_(0, 0.5)
+    return network
+
+
+def test_before_training_it_predicts_no_change(network):
+    lidb = network.predict(torch.rand(1, 3, 64, 64))
+    assert lidb.rank == 1
+    assert all(not lidb.delta(layer).any() for layer in SMALL.layers)
+
+
+def test_gradients_reach_every_part_from_the_first_steps(network):
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(3):
+        lidb = network(torch.rand(2, 3, 64, 64))
+        loss = sum((lidb.delta(layer) - 0.1).square().sum() for layer in SMALL.layers)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    lacking = [name for name, p in network.decoder.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not lacking
+    assert next(network.encoder.parameters()).grad is not None
+
+
+def test_the_features_are_computed_once_and_theta_is_refined(network):
+    trained_a_little(network)
+    calls = []
+    network.encoder.register_forward_hook(lambda *_: calls.append(1))
+    network.predict(torch.rand(1, 3, 64, 64))
+    assert len(calls) == 1
+    features = network.encoder(torch.rand(1, 3, 64, 64))
+    rounds = {}
+    for k in (1, 2, 3):
+        network.decoder.config = replace(CONFIG, iterations=k)
+        rounds[k] = network.decoder(features)
+    assert not torch.allclose(rounds[1], rounds[2]) and not torch.allclose(rounds[2], rounds[3])
+
+
+def test_every_sample_gets_its_own_person(network):
+    images = torch.rand(3, 3, 64, 64)
+    together = trained_a_little(network)(images)
+    layer = SMALL.layers[1]
+    for i in range(3):
+        alone = network.predict(images[i : i + 1])
+        assert torch.allclose(together.delta(layer)[i], alone.delta(layer), atol=1e-5)
+
+
+def test_the_width_is_free_of_a_plus_b():
+    for width in (16, 256):
+        assert Hypernetwork(replace(CONFIG, width=width)).predict(torch.rand(1, 3, 64, 64)).rank == 1
+
+
+def test_a_transformer_encoder_works_too():
+    network = Hypernetwork(replace(CONFIG, encoder="vit_tiny_patch16_224", image_size=224))
+    assert network.encoder(torch.rand(1, 3, 64, 64)).shape == (1, 197, 192)
+
+
+def test_open_clip_is_the_alternative():
+    network = Hypernetwork(replace(CONFIG, encoder="open_clip:ViT-S-32-alt", image_size=224))
+    assert network.encoder(torch.rand(1, 3, 64, 64)).ndim == 3
+
+
+def test_one_file_brings_it_back(network, tmp_path):
+    path = tmp_path / "hypernetwork.safetensors"
+    save_hypernetwork(path, trained_a_little(network))
+    again = load_hypernetwork(path)
+    image, layer = torch.rand(1, 3, 64, 64), SMALL.layers[2]
+    assert again.config == CONFIG
+    expected = network.predict(image).delta(layer)
+    assert torch.allclose(again.predict(image).delta(layer), expected, atol=5e-3 * expected.abs().max())
+
+
+def test_the_right_file_is_found_by_architecture_and_then_by_checkpoint(network, tmp_path):
+    other = Architecture(SMALL.layers[:2])
+    for name, config in (("a", replace(CONFIG, architecture=other)), ("b", CONFIG), ("c", replace(CONFIG, checkpoint_hash="h"))):
+        save_hypernetwork(tmp_path / f"{name}-hypernetwork.safetensors", Hypernetwork(config))
+    assert find_hypernetwork(tmp_path, SMALL, "h").name.startswith("c")
+    assert find_hypernetwork(tmp_path, SMALL, "unknown").name.startswith("b")
+    assert find_hypernetwork(tmp_path, Architecture(SMALL.layers[1:]), "h") is None
+    with pytest.raises(ArchitectureError, match="another architecture"):
+        check_fits(network, other)
+
+
+@pytest.mark.parametrize("damage", ["cut", "configuration", "tensor", "nan", "foreign"])
+def test_a_damaged_file_is_refused_with_a_sentence(network, tmp_path, damage):
+    path = tmp_path / "hypernetwork.safetensors"
+    if damage == "nan":
+        with torch.no_grad():
+            network.decoder.positions[0, 0] = float("nan")
+    save_hypernetwork(path, network)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "foreign":
+        path.write_bytes(to_bytes({"x": torch.zeros(1)}, {}))
+    elif damage == "configuration":
+        path.write_bytes(path.read_bytes().replace(b'\\"width\\": 32', b'\\"width\\": -2'))
+    elif damage == "tensor":
+        path.write_bytes(path.read_bytes().replace(b'"decoder.positions"', b'"decoder.positionz"'))
+    with pytest.raises(FileError, match=r"[.]$"):
+        load_hypernetwork(path)
+
+
+def test_the_configuration_survives_the_file(network, tmp_path):
+    save_hypernetwork(tmp_path / "h.safetensors", network)
+    assert read_config(tmp_path / "h.safetensors") == CONFIG
+
+
+def test_either_term_of_the_loss_may_be_missing():
+    theta, targets, diffusion = torch.zeros(2, 3, 5), torch.ones(2, 3, 5), torch.tensor(0.5)
+    assert hypernetwork_loss(diffusion, theta, None, 1.0, 0.0) == 0.5
+    assert hypernetwork_loss(None, theta, targets, 0.0, 2.0) == 10
+    assert hypernetwork_loss(diffusion, theta, targets, 2.0, 1.0) == 6
+    for alpha, beta in ((0, 0), (1, 1)):
+        with pytest.raises(ValueError):
+            hypernetwork_loss(None, theta, None, alpha, beta)

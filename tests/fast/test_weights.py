@@ -1,0 +1,78 @@
+"""A LiDB's shape on SD 1.5, its delta, and what the start and the rank relaxation change: nothing."""
+
+import pytest
+import torch
+
+from hyperdreambooth_ext.errors import ArchitectureError
+from hyperdreambooth_ext.lidb.basis import Basis
+from hyperdreambooth_ext.lidb.layers import Architecture
+from hyperdreambooth_ext.lidb.weights import truncated, zeros
+from tests.conftest import SMALL, random_lidb
+
+
+def test_sd15_has_the_papers_layers_and_counts(sd15):
+    keys = [layer.key for layer in sd15.layers]
+    assert len(keys) == 192
+    assert sum("_attn1_" in key or "_attn2_" in key for key in keys) == 128
+    assert sum("_ff_net_0_proj" in key for key in keys) == 16
+    assert sum(key.startswith("lora_te_") for key in keys) == 48
+    # The paper's rank-1 LoRA has 386 K numbers; these layers give 385,344.
+    assert sum(layer.in_features + layer.out_features for layer in sd15.layers) == 385_344
+
+
+def test_a_rank_1_lidb_for_sd15_has_28800_numbers(sd15):
+    assert zeros(sd15, Basis(), 1, torch.Generator()).numel() == 28_800
+
+
+def test_zero_start_changes_nothing(sd15):
+    lidb = zeros(sd15, Basis(), 2, torch.Generator().manual_seed(0))
+    assert all(not lidb.delta(layer).any() for layer in sd15.layers[::24])
+
+
+def test_delta_is_the_product_of_the_four_matrices(small_lidb):
+    layer = small_lidb.architecture.layers[2]
+    by_hand = (
+        Basis().a_aux(layer.out_features) @ small_lidb.a_train[layer.key]
+        @ small_lidb.b_train[layer.key] @ Basis().b_aux(layer.in_features)
+    )  # fmt: skip
+    assert small_lidb.delta(layer).shape == (layer.out_features, layer.in_features)
+    assert torch.allclose(small_lidb.delta(layer), by_hand, atol=1e-6)
+    assert torch.linalg.matrix_rank(by_hand) == 2
+
+
+def test_relaxing_the_rank_keeps_delta_and_adds_room(small_lidb):
+    relaxed = small_lidb.relaxed(5, torch.Generator().manual_seed(1))
+    assert relaxed.rank == 5
+    for layer in small_lidb.architecture.layers:
+        assert torch.allclose(relaxed.delta(layer), small_lidb.delta(layer), atol=1e-6)
+    with pytest.raises(ValueError, match="cannot be relaxed"):
+        relaxed.relaxed(2, torch.Generator())
+
+
+def test_truncation_keeps_a_lidb_of_that_rank_and_is_the_closest_otherwise(small_lidb):
+    relaxed = small_lidb.relaxed(6, torch.Generator().manual_seed(1))
+    layer = small_lidb.architecture.layers[1]
+    assert torch.allclose(truncated(relaxed, 2).delta(layer), small_lidb.delta(layer), atol=1e-5)
+    error = (truncated(small_lidb, 1).delta(layer) - small_lidb.delta(layer)).norm()
+    assert torch.allclose(error, torch.linalg.svdvals(small_lidb.delta(layer))[1], rtol=1e-3)
+
+
+def test_architectures_differ_when_a_shape_differs():
+    other = Architecture((*SMALL.layers[:2], type(SMALL.layers[2])(SMALL.layers[2].key, 320, 1024)))
+    assert other.fingerprint != SMALL.fingerprint
+
+
+def test_a_model_without_attention_is_refused():
+    with pytest.raises(ArchitectureError, match="no attention layers"):
+        Architecture.of({"lora_unet_time_embed_0": torch.nn.Linear(4, 4)})
+
+
+def test_lidbs_stack_to_a_batch_of_people():
+    one, two = random_lidb(SMALL, seed=1), random_lidb(SMALL, seed=2)
+    stacked = type(one)(
+        SMALL, one.basis,
+        {key: torch.stack([one.a_train[key], two.a_train[key]]) for key in one.a_train},
+        {key: torch.stack([one.b_train[key], two.b_train[key]]) for key in one.b_train},
+    )  # fmt: skip
+    layer = SMALL.layers[0]
+    assert torch.allclose(stacked.delta(layer)[1], two.delta(layer), atol=1e-6)

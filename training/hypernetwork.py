@@ -1,0 +1,149 @@
+"""Train the hypernetwork of the embedded checkpoint on the diffusion loss.
+
+    python -m training.hypernetwork features DATA_DIR ENCODER.safetensors OUT_DIR
+    python -m training.hypernetwork train    DATA_DIR CHECKPOINT_RUN OUT_DIR [--steps 3000]
+    python -m training.hypernetwork export   CHECKPOINT.safetensors ENCODER.safetensors OUT_DIR FILE.safetensors
+
+The face goes in from one photo of a person and the loss is taken on another, upright or mirrored, as a photo or in a
+style: so the weights learn who this is and not how one photo looked. CHECKPOINT_RUN is `training.checkpoint`'s folder.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from hyperdreambooth_ext.hosts.checkpoint import file_sha256
+from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
+from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
+from hyperdreambooth_ext.hypernet.file import save_hypernetwork
+from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork, WeightDecoder
+from hyperdreambooth_ext.hypernet.training import Batch, training_losses
+from hyperdreambooth_ext.lidb.layers import Architecture
+
+from .captions import PHOTO
+from .checkpoint import TextToImage
+from .faces import FIRST_TRAINING_IDENTITY
+from .host import TrainingHost
+from .loop import train
+
+TRAINED_ON = "3,273 synthetic identities of MobileStyleGAN (FFHQ), 3 photos each, and 11 styles"
+
+
+@torch.no_grad()
+def features(data: Path, encoder: Path, out: Path) -> None:
+    """Cache the frozen encoder's features of all photos, float16 [rows, tokens, channels]; other styles get none."""
+    rows, images = _rows(data), np.load(data / "images.npy", mmap_mode="r")
+    network = FaceEncoder(HypernetworkConfig(Architecture(())), pretrained=False)
+    network.load_state_dict(load_file(encoder))
+    photos = np.array([i for i, row in enumerate(rows) if row["style"] == PHOTO])
+    out.mkdir(parents=True, exist_ok=True)
+    cached = []
+    for part in np.array_split(photos, max(1, len(photos) // 64)):
+        batch = torch.from_numpy(images[part]).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+        cached.append(network(batch).half().numpy())
+    np.save(out / "features.npy", np.concatenate(cached))
+    np.save(out / "photos.npy", photos)
+    print(f"{len(photos)} photos")
+
+
+class Sampler:
+    """Pairs of two photos of one person from the caches."""
+
+    def __init__(self, data: Path, checkpoint_run: Path, out: Path, identities: int | None) -> None:
+        self.rows = _rows(data)
+        self.latents = np.load(checkpoint_run / "latents.npy")
+        self.features = np.load(out / "features.npy", mmap_mode="r")
+        self.place = {row: i for i, row in enumerate(np.load(out / "photos.npy"))}
+        self.people: dict[int, list[int]] = {}
+        for i, row in enumerate(self.rows):
+            if row["identity"] >= FIRST_TRAINING_IDENTITY:
+                self.people.setdefault(row["identity"], []).append(i)
+        self.identities = np.array(sorted(self.people))[:identities]
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        people = rng.choice(self.identities, size, replace=False)
+        seen = [rng.choice([i for i in self.people[p] if self.rows[i]["style"] == PHOTO]) for p in people]
+        shown = [int(rng.choice(self.people[p])) for p in people]
+        return Batch(
+            torch.from_numpy(np.stack([self.features[self.place[i]] for i in seen])).float(),
+            torch.from_numpy(self.latents[shown]).float(),
+            [prompt_for(self.rows[i]["style"], rng) for i in shown],
+        )
+
+
+def prompt_for(style: str, rng: np.random.Generator) -> str:
+    """The prompt of the product, in the style that the picture has."""
+    if style == PHOTO:
+        return "a sks face"
+    article = "an" if style[0] in "aeiou" else "a"
+    return f"a sks face, {style}" if rng.random() < 0.5 else f"{article} {style} of a sks face"
+
+
+def train_hypernetwork(data: Path, checkpoint_run: Path, out: Path, steps: int, batch: int, lr: float,
+                       identities: int | None) -> None:
+    """Resumes from OUT/state.pt."""
+    model = TextToImage()
+    model.load_state_dict(load_file(checkpoint_run / "text_to_image.safetensors"), strict=False)
+    host, sampler = TrainingHost(model), Sampler(data, checkpoint_run, out, identities)
+    torch.manual_seed(0)
+    config = HypernetworkConfig(Architecture.of(host.linears()))
+    decoder = WeightDecoder(config, sampler.features.shape[-1])
+
+    def losses(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return training_losses(host, decoder, sampler.batch(rng, batch), torch.Generator().manual_seed(step))
+
+    with host.frozen():
+        average = train(out, decoder, losses, steps=steps, lr=lr)
+    save_file({k: v.contiguous() for k, v in average.state_dict().items()}, out / "decoder.safetensors")
+
+
+def export(checkpoint: Path, encoder: Path, out: Path, file: Path, from_state: bool) -> None:
+    """Write the hypernetwork file for the product, tied to CHECKPOINT's hash."""
+    config = HypernetworkConfig(Architecture.of(TrainingHost(TextToImage()).linears()))
+    config = replace(
+        config, checkpoint=checkpoint.stem, checkpoint_hash=file_sha256(checkpoint)[:10], trained_on=TRAINED_ON
+    )
+    network = Hypernetwork(config)
+    network.encoder.load_state_dict(load_file(encoder))
+    if from_state:
+        average = torch.load(out / "state.pt", weights_only=True)["average"]
+        decoder = {key.removeprefix("module."): v for key, v in average.items() if key.startswith("module.")}
+    else:
+        decoder = load_file(out / "decoder.safetensors")
+    network.decoder.load_state_dict(decoder)
+    save_hypernetwork(file, network)
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+
+
+def _rows(data: Path) -> list[dict]:
+    return [json.loads(line) for line in (data / "index.jsonl").read_text().splitlines()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", required=True)
+    caching = actions.add_parser("features")
+    for name in ("data", "encoder", "out"):
+        caching.add_argument(name, type=Path)
+    training = actions.add_parser("train")
+    for name in ("data", "checkpoint_run", "out"):
+        training.add_argument(name, type=Path)
+    training.add_argument("--steps", type=int, default=3000)
+    training.add_argument("--batch", type=int, default=24)
+    training.add_argument("--lr", type=float, default=1e-3)
+    training.add_argument("--identities", type=int, help="learn from the first so many only")
+    exporting = actions.add_parser("export")
+    for name in ("checkpoint", "encoder", "out", "file"):
+        exporting.add_argument(name, type=Path)
+    exporting.add_argument("--from-state", action="store_true", help="take the average of a run that still goes on")
+    args = vars(parser.parse_args())
+    {"features": features, "train": train_hypernetwork, "export": export}[args.pop("action")](**args)
+
+
+if __name__ == "__main__":
+    main()
