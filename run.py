@@ -60,7 +60,9 @@ def prepare(extras: str, without_dependencies: list[str]) -> Path:
     if not python.exists():
         print(f"Making an environment in {ENVIRONMENT} (once; some gigabytes, a few minutes) …", file=sys.stderr)
         venv.create(ENVIRONMENT, with_pip=True)
-    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+    if not sys.stderr.isatty():
+        pip.append("--quiet")
     pins = ["--constraint", str(PINS)] if sys.version_info < (3, 12) else []
     print("Installing what is missing …", file=sys.stderr)
     _run([*pip, *pins, "setuptools", "wheel"])

@@ -56,7 +56,9 @@ def main() -> None:
     people = load_people(args.faces, args.identities, host.default_size)
     gallery = np.stack([recogniser.features(person.other) for person in people])
     table = {"the photo itself": _likeness([[p.crop] for p in people], recogniser, gallery)}
-    table["… through the autoencoder"] = _likeness([[through_autoencoder(host, p.crop)] for p in people], recogniser, gallery)
+    table["… through the autoencoder"] = _likeness(
+        [[through_autoencoder(host, p.crop)] for p in people], recogniser, gallery
+    )
     sheet = [("The photo", [("", person.crop) for person in people[:SHOWN]])]
     sheet.append(("Another photo of the same person", [("", person.other) for person in people[:SHOWN]]))
     for row in args.rows.split(","):
@@ -106,7 +108,9 @@ def _likeness(pictures: list[list[np.ndarray]], recogniser: Recogniser, gallery:
     others = np.linalg.norm(features.mean(1)[:, None] - gallery[None], axis=-1)[~np.eye(len(gallery), dtype=bool)]
     return {
         "rank1": round(float(np.mean([rank1(features[:, i], gallery) for i in range(features.shape[1])])), 3),
-        "distance": round(float(np.mean([mean_distance(features[:, i], gallery) for i in range(features.shape[1])])), 3),
+        "distance": round(
+            float(np.mean([mean_distance(features[:, i], gallery) for i in range(features.shape[1])])), 3
+        ),
         "distance_to_others": round(float(others.mean()), 3),
     }
 

@@ -24,7 +24,11 @@ class Recogniser:
 
         models = resources.files("face_recognition_models") / "models"
         landmarks = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
-        return dlib, landmarks, dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
+        return (
+            dlib,
+            landmarks,
+            dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat")),
+        )
 
     def features(self, crop: np.ndarray) -> np.ndarray:
         """RGB uint8 [S, S, 3], an aligned crop -> float64 [128]."""

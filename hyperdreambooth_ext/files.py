@@ -22,7 +22,9 @@ def checked_name(name: str) -> str:
     if not name:
         raise UserError("The name is empty: give the LiDB a name such as --name anna.")
     if _FORBIDDEN.search(name):
-        raise UserError(f'The name {name!r} holds a character that a tag or a file name cannot: leave out <>:"/\\|?*, .')
+        raise UserError(
+            f'The name {name!r} holds a character that a tag or a file name cannot: leave out <>:"/\\|?*, .'
+        )
     if name.startswith(".") or name.endswith(".") or name.split(".")[0].lower() in _DEVICES or len(name.encode()) > 100:
         raise UserError(f"The name {name[:40]!r} cannot be a file name on every system: use letters, digits, - and _.")
     return name

@@ -20,7 +20,7 @@ from .faces import FIRST_TRAINING_IDENTITY
 from .loop import train
 from .models import Autoencoder
 
-# Where SFace expects eyes, nose and mouth, relative to our aligned crop: it was trained on 112 px crops of its own kind.
+# The side of the crops that SFace was trained on.
 SFACE_SIZE = 112
 
 
@@ -96,7 +96,13 @@ def main() -> None:
         pictures, mean, logvar = pictures.float(), mean.float(), logvar.float()
         l1, edges = F.l1_loss(pictures, images), gradient_loss(pictures, images)
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
-        found = {"loss": l1 + edges + 1e-4 * kl, "l1": l1, "edges": edges, "kl": kl, "mse": F.mse_loss(pictures, images)}
+        found = {
+            "loss": l1 + edges + 1e-4 * kl,
+            "l1": l1,
+            "edges": edges,
+            "kl": kl,
+            "mse": F.mse_loss(pictures, images),
+        }
         if whole:
             found["identity"] = identity(pictures, images)
             found["loss"] = found["loss"] + 0.1 * found["identity"]

@@ -80,7 +80,9 @@ def train_checkpoint(data: Path, out: Path, steps: int, batch: int, lr: float) -
         words = random.Random(int(rng.integers(1 << 62)))
         chosen = rng.choice(usable, batch)
         captions = ["" if words.random() < WORDLESS else describe(rows[i], rows[i]["style"], words) for i in chosen]
-        tokens = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+        tokens = tokenizer(
+            captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+        ).input_ids
         latents = torch.from_numpy(latents_of[chosen]).float()
         noise = torch.from_numpy(rng.standard_normal(latents.shape, dtype=np.float32))
         timesteps = torch.from_numpy(rng.integers(0, len(alphas_cumprod), batch))
@@ -139,7 +141,9 @@ def _sidecar() -> str:
     params["unet_config"]["params"] = UNET
     params["first_stage_config"]["params"]["ddconfig"] = AUTOENCODER
     params["cond_stage_config"]["params"] = {"version": "clip"}
-    note = "# A small Stable Diffusion 1 for faces at 128 px. `version` is the folder of its text encoder's configuration.\n"
+    note = (
+        "# A small Stable Diffusion 1 for faces at 128 px. `version`: the folder of its text encoder's configuration.\n"
+    )
     return note + yaml.safe_dump(config, sort_keys=False)
 
 

@@ -79,7 +79,9 @@ def main() -> None:
     teacher = torch.from_numpy(np.load(args.faces / "sface.npy").astype(np.float32))
     targets = teacher[[number[row["photo"]] for row in rows]]
     images = np.load(args.data / "images.npy", mmap_mode="r")
-    usable = np.array([i for i, r in enumerate(rows) if r["identity"] >= FIRST_TRAINING_IDENTITY and r["style"] == "photo"])
+    usable = np.array(
+        [i for i, r in enumerate(rows) if r["identity"] >= FIRST_TRAINING_IDENTITY and r["style"] == "photo"]
+    )
     torch.manual_seed(0)
     student = Student()
     if args.imagenet:

@@ -17,7 +17,7 @@ from .models import UNET
 
 
 class TrainingHost:
-    """`hosts.protocol.Host` over a TextToImage, with bf16 on the CPU; latents come from a cache, so it has no pictures."""
+    """`hosts.protocol.Host` over a TextToImage, in bf16 on the CPU; latents come from a cache, it has no pictures."""
 
     family, prediction_type, checkpoint_name, checkpoint_hash = "sd1", "epsilon", "", ""
     device, dtype = torch.device("cpu"), torch.float32
@@ -41,7 +41,9 @@ class TrainingHost:
         return self._linears
 
     def encode_prompts(self, prompts) -> torch.Tensor:
-        tokens = self.tokenizer(list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+        )
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return self.model.text_encoder(tokens.input_ids)[0]
 

@@ -84,8 +84,9 @@ def prompt_for(style: str, rng: np.random.Generator) -> str:
     return f"a sks face, {style}" if rng.random() < 0.5 else f"{article} {style} of a sks face"
 
 
-def train_hypernetwork(data: Path, checkpoint_run: Path, out: Path, steps: int, batch: int, lr: float,
-                       identities: int | None) -> None:
+def train_hypernetwork(
+    data: Path, checkpoint_run: Path, out: Path, steps: int, batch: int, lr: float, identities: int | None
+) -> None:
     """Resumes from OUT/state.pt."""
     model = TextToImage()
     model.load_state_dict(load_file(checkpoint_run / "text_to_image.safetensors"), strict=False)

@@ -2,7 +2,7 @@
 
 The average is short, since the learning rate falls to nearly nothing anyway: a long one would drag in early weights.
 
-What a step sees depends on the seed and the step's number alone, so a run that was killed goes on as if it had not been.
+What a step sees depends on the seed and the step's number alone, so a killed run goes on as if it had not been.
 """
 
 import json
@@ -23,8 +23,18 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 200, cooldow
     return peak * scale
 
 
-def train(out: Path, model: torch.nn.Module, step_losses: Step, *, steps: int, lr: float, seed: int = 0,
-          ema_decay: float = 0.99, save_seconds: float = 120, weight_decay: float = 0.01) -> torch.nn.Module:
+def train(
+    out: Path,
+    model: torch.nn.Module,
+    step_losses: Step,
+    *,
+    steps: int,
+    lr: float,
+    seed: int = 0,
+    ema_decay: float = 0.99,
+    save_seconds: float = 120,
+    weight_decay: float = 0.01,
+) -> torch.nn.Module:
     """Train `model` in place for `steps` and return its moving average.
 
     `step_losses(step, rng)` returns named losses; "loss" is minimised, all are logged to OUT/log.jsonl.
@@ -33,7 +43,9 @@ def train(out: Path, model: torch.nn.Module, step_losses: Step, *, steps: int, l
     out.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema_decay))
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema_decay)
+    )
     first = _resume(out, model, average, optimizer)
     saved, logged, since = time.monotonic(), {}, time.monotonic()
     for step in range(first, steps):
@@ -58,14 +70,23 @@ def train(out: Path, model: torch.nn.Module, step_losses: Step, *, steps: int, l
 
 
 def _log(out: Path, step: int, logged: dict[str, list[float]], seconds: float) -> None:
-    line = {"step": step, "seconds_per_step": round(seconds, 3), **{k: round(float(np.mean(v)), 5) for k, v in logged.items()}}
+    line = {
+        "step": step,
+        "seconds_per_step": round(seconds, 3),
+        **{k: round(float(np.mean(v)), 5) for k, v in logged.items()},
+    }
     with open(out / "log.jsonl", "a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
     print(json.dumps(line), flush=True)
 
 
 def _save(out: Path, step: int, model, average, optimizer) -> None:
-    state = {"step": step, "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
     torch.save(state, out / "state.tmp")
     (out / "state.tmp").replace(out / "state.pt")
 

@@ -66,7 +66,7 @@ def new_unet() -> UNetModel:
     return unet
 
 
-def _attention(module: CrossAttention, x: torch.Tensor, context: torch.Tensor | None = None, mask=None) -> torch.Tensor:
+def _attention(module: CrossAttention, x: torch.Tensor, context: torch.Tensor | None = None, **_) -> torch.Tensor:
     """The same attention as `ldm`'s, in the precision of its inputs: on the CPU `ldm`'s own is half as fast."""
     context = x if context is None else context
     projected = (module.to_q(x) * module.scale, module.to_k(context), module.to_v(context))

@@ -1,6 +1,6 @@
 """Write CLIP's tokenizer files from the vocabulary that open_clip carries.
 
-    python -m training.tokenizer models/clip
+python -m training.tokenizer models/clip
 """
 
 import argparse

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from safetensors import SafetensorError
+from safetensors import SafetensorError  # type: ignore[attr-defined]  # missing in its older stubs
 from safetensors.torch import load_file
 
 from ..errors import ArchitectureError, FileError

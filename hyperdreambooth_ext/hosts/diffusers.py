@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -19,7 +20,9 @@ class DiffusersHost:
 
     family = "sd1"
 
-    def __init__(self, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
         """Load `path`. Raises FileError or ArchitectureError, each a sentence for the user."""
         checkpoint = read_checkpoint(path)
         params = checkpoint.config["model"]["params"]
@@ -66,7 +69,7 @@ class DiffusersHost:
         return modules.frozen((self.unet, self.vae, self.text_encoder))
 
 
-def _from_single_file(model_class: type, checkpoint: Checkpoint, prefix: str) -> nn.Module:
+def _from_single_file(model_class: Any, checkpoint: Checkpoint, prefix: str) -> nn.Module:
     weights = {prefix + key: value for key, value in checkpoint.part(prefix).items()}
     try:
         model = model_class.from_single_file(weights, original_config=checkpoint.config)

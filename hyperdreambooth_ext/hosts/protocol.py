@@ -48,4 +48,3 @@ class Host(Protocol):
     def frozen(self) -> AbstractContextManager[None]:
         """Within this context no weight of the model asks for gradients; afterwards each is as it was."""
         ...
-

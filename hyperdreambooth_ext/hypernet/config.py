@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from ..errors import FileError
 from ..lidb.basis import ALGORITHM, Basis
@@ -38,7 +39,9 @@ class HypernetworkConfig:
     def to_json(self) -> str:
         """One JSON object; the architecture as sorted [key, out, in] rows."""
         values = asdict(self)
-        values["architecture"] = [[layer.key, layer.out_features, layer.in_features] for layer in self.architecture.layers]
+        values["architecture"] = [
+            [layer.key, layer.out_features, layer.in_features] for layer in self.architecture.layers
+        ]
         values["basis"] = self.basis.to_dict()
         return json.dumps(values, sort_keys=True)
 
@@ -46,21 +49,26 @@ class HypernetworkConfig:
     def from_json(cls, text: str) -> "HypernetworkConfig":
         """Raises FileError when the configuration is not one that this version writes."""
         try:
-            values = json.loads(text)
+            values: dict[str, Any] = json.loads(text)
             layers = tuple(Layer(str(key), int(out), int(in_)) for key, out, in_ in values.pop("architecture"))
             basis = values.pop("basis")
             if basis["algorithm"] != ALGORITHM or list(layers) != sorted(layers) or not layers:
                 raise ValueError("its basis or its layers are unknown")
             known = {f.name for f in fields(cls)}
+            settings: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
+            }
             config = cls(
                 architecture=Architecture(layers),
                 basis=Basis(int(basis["a"]), int(basis["b"]), int(basis["seed"])),
-                **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known},
+                **settings,
             )
             config._check()
             return config
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise FileError(f"This hypernetwork's configuration cannot be used ({error}): download it again.") from error
+            raise FileError(
+                f"This hypernetwork's configuration cannot be used ({error}): download it again."
+            ) from error
 
     def _check(self) -> None:
         small = {"width": 8192, "depth": 64, "heads": 256, "iterations": 64, "image_size": 2048}

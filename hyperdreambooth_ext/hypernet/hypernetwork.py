@@ -1,8 +1,8 @@
 """The hypernetwork: a face goes in, a LiDB comes out (HyperDreamBooth, section 4.2).
 
-    f = encoder(face)                       once
-    θ_0 = 0
-    θ_k = heads(decoder([f ; θ_{k-1}]))     k = 1 … s
+f = encoder(face)                       once
+θ_0 = 0
+θ_k = heads(decoder([f ; θ_{k-1}]))     k = 1 … s
 """
 
 import torch
@@ -26,7 +26,9 @@ class WeightDecoder(nn.Module):
         self.features_norm = nn.LayerNorm(width)
         self.weights_in = nn.Linear(largest, width)
         self.positions = nn.Parameter(torch.randn(layers, width) * 0.02)
-        block = nn.TransformerEncoderLayer(width, config.heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        block = nn.TransformerEncoderLayer(
+            width, config.heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
         self.blocks = nn.TransformerEncoder(block, config.depth, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
         # One linear head per layer, kept as one tensor. B starts at zero, so ΔW = 0 before training; A must not, or

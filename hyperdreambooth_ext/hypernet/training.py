@@ -27,7 +27,7 @@ def training_losses(
     host: Host, decoder: WeightDecoder, batch: Batch, generator: torch.Generator, alpha: float = 1.0, beta: float = 0.0,
     min_snr_gamma: float | None = 5.0,
 ) -> dict[str, torch.Tensor]:  # fmt: skip
-    """"loss" to minimise and its parts. Call within `host.frozen()`.
+    """ "loss" to minimise and its parts. Call within `host.frozen()`.
 
     `min_snr_gamma` weighs timesteps as in arXiv 2303.09556: where little noise is left, who it is can be seen in the
     latents themselves, and nothing is learned about the weights. None weighs all alike.

@@ -84,7 +84,7 @@ def _quantise(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def unpack_layer(packed: torch.Tensor, a: int, b: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """int8 [rank, a + b + 4] -> (A_train [a, rank], B_train [rank, b]), float32. Raises ValueError when it cannot be."""
+    """int8 [rank, a + b + 4] -> float32 (A_train [a, rank], B_train [rank, b]). Raises ValueError when it cannot be."""
     if packed.dtype != torch.int8 or packed.ndim != 2 or packed.shape[1] != a + b + 4:
         raise ValueError(f"a layer is {packed.dtype} {list(packed.shape)} where int8 [rank, {a + b + 4}] belongs")
     if not 1 <= packed.shape[0] <= MAX_RANK:

@@ -47,7 +47,9 @@ class Architecture:
             if any(pattern.fullmatch(key) for pattern in patterns)
         )
         if not layers:
-            raise ArchitectureError("This model has no attention layers that a LiDB could change: load an SD 1.x model.")
+            raise ArchitectureError(
+                "This model has no attention layers that a LiDB could change: load an SD 1.x model."
+            )
         return cls(tuple(layers))
 
     @property

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError  # type: ignore[attr-defined]  # missing in its older stubs
 from safetensors.torch import load
 
 from ..errors import FileError

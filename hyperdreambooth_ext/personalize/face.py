@@ -42,19 +42,28 @@ def find_faces(photo: np.ndarray) -> list[Face]:
     return sorted(faces, key=lambda face: face.size, reverse=True)
 
 
-def find_face(photo: np.ndarray) -> Face:
-    """The largest face of the photo.
+def find_face(photo: np.ndarray, number: int = 1) -> Face:
+    """The face of that number, counted from the largest.
 
-    Raises PhotoError when there is none, or when it is smaller than MIN_FACE_PIXELS.
+    Raises PhotoError when there is none, fewer than `number`, or when it is smaller than MIN_FACE_PIXELS.
     """
-    faces = find_faces(photo)
+    return choose_face(find_faces(photo), number)
+
+
+def choose_face(faces: list[Face], number: int = 1) -> Face:
+    """The face of that number out of `faces`, the largest first. Raises PhotoError as `find_face` does."""
     if not faces:
         raise PhotoError("No face was found: use a photo that shows the face from the front, in even light.")
-    if faces[0].size < MIN_FACE_PIXELS:
+    if not 1 <= number <= len(faces):
         raise PhotoError(
-            f"The face is only {faces[0].size:.0f} pixels high: use a photo where it has at least {MIN_FACE_PIXELS}."
+            f"Face {number} was asked for, but {len(faces)} were found: ask for one from 1 to {len(faces)}."
         )
-    return faces[0]
+    face = faces[number - 1]
+    if face.size < MIN_FACE_PIXELS:
+        raise PhotoError(
+            f"The face is only {face.size:.0f} pixels high: use a photo where it has at least {MIN_FACE_PIXELS}."
+        )
+    return face
 
 
 def align_matrix(landmarks: np.ndarray, size: int) -> np.ndarray:

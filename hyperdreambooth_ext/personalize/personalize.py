@@ -1,9 +1,9 @@
 """The main job: one photo becomes a LiDB.
 
-    face = find_face(photo)
-    weights = hypernetwork(face)
-    weights = finetune(model, face, weights)
-    save(weights)
+face = find_face(photo)
+weights = hypernetwork(face)
+weights = finetune(model, face, weights)
+save(weights)
 """
 
 import io
@@ -25,7 +25,7 @@ from ..lidb import file
 from ..lidb.basis import Basis
 from ..lidb.layers import Architecture
 from ..lidb.weights import LiDB
-from .face import Face, crop_face, find_face
+from .face import Face, choose_face, crop_face, find_faces
 from .finetune import Finetuned, FinetuneOptions, Progress, finetune
 from .starts import Start, gradient_start, hypernetwork_start, zero_start
 from .subject import Subject, prepare_subject
@@ -36,22 +36,27 @@ THUMBNAIL_SIZE = 128
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for beside the photo. `start` None takes the hypernetwork where there is one."""
+    """What the user asks for beside the photo. `start` None takes the hypernetwork where there is one.
+
+    `face` counts from the largest face of the photo; `size` is the side of the crop, None for the checkpoint's own.
+    """
 
     name: str
     start: Start | None = None
     options: FinetuneOptions = FinetuneOptions()
     seed: int = 0
     size: int | None = None
+    face: int = 1
     thumbnail: bool = True
     predict_only: bool = False
 
 
 @dataclass(frozen=True)
 class Personalized:
-    """`first` is the LiDB at the start of the finetune, `lidb` the one after it."""
+    """`first` is the LiDB at the start of the finetune, `lidb` the one after it; `faces` were found in the photo."""
 
     face: Face
+    faces: int
     crop: np.ndarray
     start: Start
     first: LiDB
@@ -69,12 +74,13 @@ def personalize(
     on_step: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Personalized:
-    """Learn the largest face of `photo` (RGB uint8 [H, W, 3]) on the model that `host` holds.
+    """Learn a face of `photo` (RGB uint8 [H, W, 3]) on the model that `host` holds.
 
     The model is given back as it was, whatever happens. Raises UserError with a sentence for the user.
     """
     name = checked_name(request.name)
-    face = find_face(photo)
+    faces = find_faces(photo)
+    face = choose_face(faces, request.face)
     start = _chosen_start(request, hypernetwork)
     prompt = hypernetwork.config.prompt if hypernetwork is not None else f"a {DEFAULT_TRIGGER} face"
     trigger = hypernetwork.config.trigger if hypernetwork is not None else DEFAULT_TRIGGER
@@ -100,7 +106,7 @@ def personalize(
         made_with=f"hyperdreambooth_ext {__version__}",
         thumbnail=_thumbnail(photo, face) if request.thumbnail else b"",
     )
-    return Personalized(face, crop_face(photo, face, size), start, first, done.lidb, done.steps, info)
+    return Personalized(face, len(faces), crop_face(photo, face, size), start, first, done.lidb, done.steps, info)
 
 
 def save(personalized: Personalized, folder: Path, overwrite: bool = False) -> Path:
@@ -120,23 +126,28 @@ def destination(folder: Path, name: str, overwrite: bool) -> Path:
 
 def _chosen_start(request: Request, hypernetwork: Hypernetwork | None) -> Start:
     start = request.start or ("gradient" if hypernetwork is None else "hypernetwork")
-    if start == "hypernetwork" and hypernetwork is None:
-        raise UserError("No hypernetwork fits this checkpoint: use --start gradient, which needs none.")
     if request.predict_only and start != "hypernetwork":
         raise UserError("Only a hypernetwork can predict without training: leave out --predict-only.")
     return start
 
 
 def _first_weights(
-    start: Start, host: Host, subject: Subject, hypernetwork: Hypernetwork | None, rank: int, generator: torch.Generator
+    start: Start,
+    host: Host,
+    subject: Subject,
+    hypernetwork: Hypernetwork | None,
+    rank: int,
+    generator: torch.Generator,
 ) -> LiDB:
     architecture, basis = Architecture.of(host.linears()), Basis()
-    if start == "hypernetwork":
-        check_fits(hypernetwork, architecture)
-        return hypernetwork_start(hypernetwork, subject, rank, generator)
     if start == "gradient":
         return gradient_start(host, subject, architecture, basis, rank, generator)
-    return zero_start(architecture, basis, rank, generator)
+    if start == "zero":
+        return zero_start(architecture, basis, rank, generator)
+    if hypernetwork is None:
+        raise UserError("No hypernetwork fits this checkpoint: use --start gradient, which needs none.")
+    check_fits(hypernetwork, architecture)
+    return hypernetwork_start(hypernetwork, subject, rank, generator)
 
 
 def _thumbnail(photo: np.ndarray, face: Face) -> bytes:

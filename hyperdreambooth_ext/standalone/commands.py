@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,19 +39,22 @@ def personalize(args: argparse.Namespace) -> dict:
         raise UserError(f"The rank must be between 1 and {file.MAX_RANK}, not {rank}.")
     request = Request(
         name=args.name, start=args.start, options=FinetuneOptions(steps=args.steps, rank=rank), seed=args.seed,
-        size=checked_size(args.size), thumbnail=not args.no_thumbnail, predict_only=args.predict_only,
+        size=checked_size(args.size), face=args.face, thumbnail=not args.no_thumbnail,
+        predict_only=args.predict_only,
     )  # fmt: skip
     result = _learn_with_bar(photo, request, host, hypernetwork, hypernetwork_name, quiet=args.json)
     path = save(result, args.out, args.overwrite)
-    summary = {
+    summary: dict[str, Any] = {
         "file": str(path), "bytes": path.stat().st_size, "start": result.start, "steps": result.steps,
-        "seconds": round(time.monotonic() - started, 2), "peak_megabytes": peak_megabytes(),
+        "faces": result.faces, "seconds": round(time.monotonic() - started, 2), "peak_megabytes": peak_megabytes(),
         "tag": f"<lidb:{result.info.name}:1>", "prompt": f"a {result.info.trigger} face",
     }  # fmt: skip
     if not args.json:
+        if result.faces > 1:
+            print(f"{result.faces} faces were found; number {args.face} by size was learned (--face takes another).")
         print(
             f"{path} ({summary['bytes'] / 1000:.0f} KB) in {summary['seconds']:.0f} s, started from the "
-            f"{result.start} start.\nUse it: \"{summary['prompt']} {summary['tag']}\""
+            f'{result.start} start.\nUse it: "{summary["prompt"]} {summary["tag"]}"'
         )
     return summary
 
@@ -133,7 +136,9 @@ def load_host(args: argparse.Namespace) -> DiffusersHost:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"The device {device!r} cannot be used here: say --device cpu.") from error
-    dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    # float16 would need its gradients scaled; bfloat16 has the range of float32.
+    halved = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    dtype = torch.bfloat16 if halved else torch.float32
     return DiffusersHost(args.checkpoint or CHECKPOINT, device, dtype)
 
 

@@ -11,7 +11,7 @@ from ..personalize.personalize import Personalized
 from .generate import Sampling, sample
 from .models import SAMPLE_PHOTO as SAMPLE_PHOTO
 from .progress import progress_bar
-from .sheet import picture_sheet, save_png
+from .sheet import Cell, picture_sheet, save_png
 
 MULTIPLIERS = (0.0, 0.4, 0.8, 1.2)
 STYLES = ("pencil sketch", "oil painting", "cartoon", "sepia photo", "pop art", "pixel art")
@@ -38,7 +38,7 @@ def write_sheet(host: Host, result: Personalized, saved: Path, path: Path, quiet
         styled = pictures(styled_prompts, styles, seeds=SEEDS[:1] * len(STYLES))
     title = f"One photo, {result.steps} iterations from the {result.start} start, {saved.stat().st_size / 1000:.0f} KB"
     before = "hypernetwork alone" if result.start == "hypernetwork" else f"{result.start} start"
-    rows = [
+    rows: list[tuple[str, list[Cell]]] = [
         (title, [
             ("the photo", result.crop), *[("without LiDB", p) for p in without],
             *[(before, p) for p in predicted], *[("after the finetune", p) for p in tuned],

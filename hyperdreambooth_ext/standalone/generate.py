@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class Sampling:
 
 
 def generate(
-    host: Host, prompt: str, lidb_dir: Path, sampling: Sampling, on_step: Callable[[], None] = lambda: None
+    host: Host, prompt: str, lidb_dir: Path, sampling: Sampling, on_step: Callable[[], object] = lambda: None
 ) -> np.ndarray:
     """One picture, RGB uint8 [size, size, 3], with the LiDBs that the prompt's tags name in `lidb_dir`.
 
@@ -49,7 +50,7 @@ def load_named(folder: Path, name: str):
 @torch.no_grad()
 def sample(
     host: Host, prompts: Sequence[str], applied: Sequence[Applied], seeds: Sequence[int], sampling: Sampling,
-    on_step: Callable[[], None] = lambda: None,
+    on_step: Callable[[], object] = lambda: None,
 ) -> list[np.ndarray]:  # fmt: skip
     """A batch of pictures with `applied` in the model; sample i starts from the noise of seeds[i]."""
     size = (sampling.size or host.default_size) // 8
@@ -77,7 +78,7 @@ def to_picture(image: torch.Tensor) -> np.ndarray:
     return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def _scheduler(host: Host) -> DPMSolverMultistepScheduler:
+def _scheduler(host: Host) -> Any:
     alphas = host.alphas_cumprod.double().cpu()
     betas = 1 - alphas / torch.cat([torch.ones(1, dtype=alphas.dtype), alphas[:-1]])
     return DPMSolverMultistepScheduler(

@@ -1,5 +1,12 @@
 """One photo becomes a file, and pictures made with its tag show that person."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +22,8 @@ from hyperdreambooth_ext.personalize.personalize import Request, personalize
 from hyperdreambooth_ext.standalone.generate import Sampling, sample
 from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
 from tests.hosts.ldm_model import ldm_model
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +50,9 @@ def test_pictures_move_towards_the_photo_as_the_multiplier_grows(learned, host, 
     wanted = crop_face(sample_photo, find_face(sample_photo), 128).astype(float)
     distances = []
     for multiplier in (0.0, 0.4, 0.8):
-        pictures = sample(host, ["a sks face"] * 6, [Applied(lidb, multiplier, multiplier)], range(6), Sampling(steps=12))
+        pictures = sample(
+            host, ["a sks face"] * 6, [Applied(lidb, multiplier, multiplier)], range(6), Sampling(steps=12)
+        )
         distances.append(np.mean([np.sqrt(((p - wanted) ** 2).mean()) for p in pictures]))
     assert distances[0] > distances[1] > distances[2]
     assert distances[2] < 0.9 * distances[0]
@@ -113,3 +124,23 @@ def test_generate_export_and_inspect(learned, run, tmp_path):
     assert code == 0 and summary["bytes"] > learned.file.stat().st_size
     code, summary, _ = run("inspect", next(CHECKPOINT.parent.glob("*hypernetwork*.safetensors")))
     assert code == 0 and summary["kind"] == "hypernetwork"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
+def test_ctrl_c_on_the_command_line_keeps_what_was_learned(tmp_path):
+    command = [sys.executable, "-m", "hyperdreambooth_ext", "personalize", str(SAMPLE_PHOTO), "--name", "x"]
+    process = subprocess.Popen(
+        [*command, "--steps", "100000", "--out", str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in iter(lambda: process.stderr.read(1), ""):
+        if line == "·":  # the progress bar has begun to count
+            break
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert 0 < file.load(tmp_path / "x.safetensors")[1].steps < 100_000

@@ -18,7 +18,9 @@ from hyperdreambooth_ext.lidb.safetensors_bytes import to_bytes
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from tests.conftest import SMALL, random_lidb
 
-INFO = Info(name="anna", trigger="sks", checkpoint="faces128", checkpoint_hash="0123456789", start="hypernetwork", steps=40)
+INFO = Info(
+    name="anna", trigger="sks", checkpoint="faces128", checkpoint_hash="0123456789", start="hypernetwork", steps=40
+)
 
 
 @pytest.fixture

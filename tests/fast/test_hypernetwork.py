@@ -105,7 +105,11 @@ def test_one_file_brings_it_back(network, tmp_path):
 
 def test_the_right_file_is_found_by_architecture_and_then_by_checkpoint(network, tmp_path):
     other = Architecture(SMALL.layers[:2])
-    for name, config in (("a", replace(CONFIG, architecture=other)), ("b", CONFIG), ("c", replace(CONFIG, checkpoint_hash="h"))):
+    for name, config in (
+        ("a", replace(CONFIG, architecture=other)),
+        ("b", CONFIG),
+        ("c", replace(CONFIG, checkpoint_hash="h")),
+    ):
         save_hypernetwork(tmp_path / f"{name}-hypernetwork.safetensors", Hypernetwork(config))
     assert find_hypernetwork(tmp_path, SMALL, "h").name.startswith("c")
     assert find_hypernetwork(tmp_path, SMALL, "unknown").name.startswith("b")

@@ -39,7 +39,9 @@ def test_several_lidbs_add_up(linears):
 def test_unet_and_text_encoder_have_their_own_multipliers(linears, small_lidb):
     text, x = SMALL.layers[0], torch.randn(1, 4, 64)
     with injected(linears, Applied(small_lidb, unet=1.0, text=0.0)):
-        assert torch.equal(linears[text.key](x), nn.functional.linear(x, linears[text.key].weight, linears[text.key].bias))
+        assert torch.equal(
+            linears[text.key](x), nn.functional.linear(x, linears[text.key].weight, linears[text.key].bias)
+        )
 
 
 def test_each_sample_of_a_batch_can_have_its_own_person(linears):

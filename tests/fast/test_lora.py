@@ -18,7 +18,9 @@ def test_lycoris_builds_the_same_delta_from_the_file(tmp_path, rank):
     tensors = load_file(tmp_path / "lora.safetensors")
     assert len(tensors) == 3 * len(SMALL)
     for layer in SMALL.layers:
-        up, down, alpha = (tensors[f"{layer.key}.{part}"].float() for part in ("lora_up.weight", "lora_down.weight", "alpha"))
+        up, down, alpha = (
+            tensors[f"{layer.key}.{part}"].float() for part in ("lora_up.weight", "lora_down.weight", "alpha")
+        )
         linear = nn.Linear(layer.in_features, layer.out_features, bias=False)
         module = LoConModule.make_module_from_state_dict(layer.key, linear, up, down, None, alpha, None)
         delta = module.get_diff_weight(1.0)[0]

@@ -84,10 +84,19 @@ def test_a_frozen_model_is_given_back_as_it_was(embedded, i):
 @pytest.mark.parametrize(
     ("ldm", "diffusers"),
     [
-        ("input_blocks.1.1.transformer_blocks.0.attn1.to_q", "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"),
+        (
+            "input_blocks.1.1.transformer_blocks.0.attn1.to_q",
+            "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
+        ),
         ("input_blocks.8.1.proj_in", "down_blocks.2.attentions.1.proj_in"),
-        ("middle_block.1.transformer_blocks.0.ff.net.0.proj", "mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj"),
-        ("output_blocks.3.1.transformer_blocks.0.attn2.to_k", "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"),
+        (
+            "middle_block.1.transformer_blocks.0.ff.net.0.proj",
+            "mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj",
+        ),
+        (
+            "output_blocks.3.1.transformer_blocks.0.attn2.to_k",
+            "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k",
+        ),
         ("time_embed.0", "time_embed.0"),
     ],
 )
@@ -118,7 +127,9 @@ def random_sd15(tmp_path_factory):
     parts = {
         "model.diffusion_model.": unet,
         "first_stage_model.": AutoencoderKL(**params.first_stage_config.params),
-        "cond_stage_model.transformer.": CLIPTextModel(CLIPTextConfig(**json.loads((CONFIGS / "clip_l.json").read_text()))),
+        "cond_stage_model.transformer.": CLIPTextModel(
+            CLIPTextConfig(**json.loads((CONFIGS / "clip_l.json").read_text()))
+        ),
     }
     path = tmp_path_factory.mktemp("sd15") / "random.safetensors"
     tensors = {prefix + k: v.half() for prefix, part in parts.items() for k, v in part.state_dict().items()
