@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS
+from hyperdreambooth_ext.hosts.naming import kohya_linears
 from hyperdreambooth_ext.lidb.basis import Basis
-from hyperdreambooth_ext.lidb.layers import Architecture, Layer, kohya_key
+from hyperdreambooth_ext.lidb.layers import Architecture, Layer
 from hyperdreambooth_ext.lidb.weights import LiDB, zeros
 from hyperdreambooth_ext.personalize.photo import load_photo
 from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
@@ -21,17 +22,12 @@ OUTPUT = Path(__file__).parent / "output"
 def sd15_layers() -> Architecture:
     """SD 1.5's architecture, read off the real classes on the meta device."""
     from diffusers import UNet2DConditionModel
-    from torch import nn
     from transformers import CLIPTextConfig, CLIPTextModel
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64, attention_head_dim=8)
         text = CLIPTextModel(CLIPTextConfig(**json.loads((CONFIGS / "clip_l.json").read_text())))
-    linears = {kohya_key("lora_unet", name): m for name, m in unet.named_modules() if isinstance(m, nn.Linear)}
-    for name, module in text.named_modules():
-        if isinstance(module, nn.Linear):
-            linears[kohya_key("lora_te", "text_model." + name.removeprefix("text_model."))] = module
-    return Architecture.of(linears)
+    return Architecture.of(kohya_linears(unet, text))
 
 
 @pytest.fixture(scope="session")

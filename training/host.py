@@ -8,9 +8,8 @@ from transformers import CLIPTokenizer
 
 from hyperdreambooth_ext.hosts import modules
 from hyperdreambooth_ext.hosts.checkpoint import TOKENIZER
-from hyperdreambooth_ext.hosts.ldm import diffusers_name
+from hyperdreambooth_ext.hosts.naming import diffusers_name, kohya_linears
 from hyperdreambooth_ext.hosts.schedule import ddpm_alphas_cumprod
-from hyperdreambooth_ext.lidb.layers import kohya_key
 
 from .checkpoint import SCHEDULE, TextToImage
 from .models import UNET
@@ -27,15 +26,9 @@ class TrainingHost:
         self.model = model
         self.alphas_cumprod = ddpm_alphas_cumprod(**SCHEDULE)
         self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
-        self._linears = dict(self._named_linears())
-
-    def _named_linears(self):
-        for name, module in self.model.unet.named_modules():
-            if isinstance(module, nn.Linear):
-                yield kohya_key("lora_unet", diffusers_name(name, UNET["num_res_blocks"])), module
-        for name, module in self.model.text_encoder.named_modules():
-            if isinstance(module, nn.Linear):
-                yield kohya_key("lora_te", name if name.startswith("text_model.") else f"text_model.{name}"), module
+        self._linears = kohya_linears(
+            model.unet, model.text_encoder, lambda name: diffusers_name(name, UNET["num_res_blocks"])
+        )
 
     def linears(self) -> dict[str, nn.Linear]:
         return self._linears

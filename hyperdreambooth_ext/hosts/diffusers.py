@@ -10,9 +10,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..lidb.layers import kohya_key
 from . import modules
 from .checkpoint import TEXT_PREFIX, TOKENIZER, UNET_PREFIX, VAE_PREFIX, Checkpoint, read_checkpoint
+from .naming import kohya_linears
 
 
 class DiffusersHost:
@@ -38,13 +38,7 @@ class DiffusersHost:
         self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
 
     def linears(self) -> Mapping[str, nn.Linear]:
-        found = {kohya_key("lora_unet", name): m for name, m in self.unet.named_modules() if isinstance(m, nn.Linear)}
-        for name, module in self.text_encoder.named_modules():
-            if isinstance(module, nn.Linear):
-                # transformers 5 has no `text_model` level any more; files keep the old name.
-                name = name if name.startswith("text_model.") else f"text_model.{name}"
-                found[kohya_key("lora_te", name)] = module
-        return found
+        return kohya_linears(self.unet, self.text_encoder)
 
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from ..errors import ArchitectureError
-from ..lidb.layers import kohya_key
 from . import modules
+from .naming import diffusers_name, kohya_linears
 
 
 class LdmHost:
@@ -29,15 +29,8 @@ class LdmHost:
         self.default_size = int(getattr(sd_model, "image_size", 64)) * 8
 
     def linears(self) -> Mapping[str, nn.Linear]:
-        found = {}
-        for name, module in self.unet.named_modules():
-            if isinstance(module, nn.Linear):
-                found[kohya_key("lora_unet", diffusers_name(name, self.unet.num_res_blocks))] = module
-        for name, module in self.text_encoder.named_modules():
-            if isinstance(module, nn.Linear):
-                name = name if name.startswith("text_model.") else f"text_model.{name}"
-                found[kohya_key("lora_te", name)] = module
-        return found
+        per_level = self.unet.num_res_blocks
+        return kohya_linears(self.unet, self.text_encoder, lambda name: diffusers_name(name, per_level))
 
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
@@ -61,25 +54,6 @@ class LdmHost:
 
     def _first_stage_dtype(self) -> torch.dtype:
         return next(self.sd_model.first_stage_model.parameters()).dtype
-
-
-def diffusers_name(name: str, num_res_blocks: int | Sequence[int]) -> str:
-    """A UNet module's name in `ldm` -> its name in diffusers, which kohya's keys are made of.
-
-    Only transformer blocks are renamed; any other name comes back as it is.
-    """
-    parts = name.split(".")
-    per_level = num_res_blocks if isinstance(num_res_blocks, int) else num_res_blocks[0]
-    if parts[0] == "middle_block" and parts[1:2] == ["1"]:
-        return ".".join(["mid_block", "attentions", "0", *parts[2:]])
-    if parts[0] == "input_blocks" and parts[2:3] == ["1"] and int(parts[1]) > 0:
-        # input_blocks.0 is the first convolution; each level then has its blocks and one downsampler.
-        level, block = divmod(int(parts[1]) - 1, per_level + 1)
-        return ".".join(["down_blocks", str(level), "attentions", str(block), *parts[3:]])
-    if parts[0] == "output_blocks" and parts[2:3] == ["1"]:
-        level, block = divmod(int(parts[1]), per_level + 1)
-        return ".".join(["up_blocks", str(level), "attentions", str(block), *parts[3:]])
-    return name
 
 
 def _submodule(module: nn.Module, path: str) -> nn.Module:

@@ -23,3 +23,9 @@ def training_target(
         return noise
     alphas = alphas_cumprod.to(latents).view(-1, 1, 1, 1)
     return alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
+
+
+def spread_timesteps(size: int, timesteps: int, generator: torch.Generator) -> torch.Tensor:
+    """`size` random timesteps, int64, one in each of `size` equal parts of the range: less noise than independent ones."""
+    shares = (torch.arange(size) + torch.rand(size, generator=generator)) / size
+    return (shares * timesteps).long()

@@ -7,19 +7,22 @@ from ..hosts.protocol import Host
 from ..hosts.schedule import add_noise, training_target
 
 
-def diffusion_loss(
-    host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor,
-    mask: torch.Tensor | None = None,
-) -> torch.Tensor:  # fmt: skip
-    """How well the model, as it is now, predicts the noise on `latents` [B, 4, h, w] at `timesteps` [B].
+def denoising_errors(
+    host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor
+) -> torch.Tensor:
+    """Squared errors [B, 4, h, w] of the model, as it is now, on `latents` at `timesteps` [B].
 
     Call it within `injected(...)`: with a LiDB that has a leading dimension, each sample is denoised with its own
-    person's weights. `mask` [1, 1, h, w] weighs the error by place and is normalised to mean 1.
+    person's weights.
     """
     alphas_cumprod = host.alphas_cumprod[timesteps]
     predicted = host.predict(add_noise(latents, noise, alphas_cumprod), timesteps, prompt_embeds)
     target = training_target(latents, noise, alphas_cumprod, host.prediction_type)
-    errors = F.mse_loss(predicted.float(), target.float(), reduction="none")
+    return F.mse_loss(predicted.float(), target.float(), reduction="none")
+
+
+def masked_mean(errors: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The mean of `errors` [B, 4, h, w], weighed by place with `mask` [1, 1, h, w], which is normalised to mean 1."""
     return errors.mean() if mask is None else (errors * (mask / mask.mean())).mean()
 
 

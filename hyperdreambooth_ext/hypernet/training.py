@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import add_noise, training_target
+from ..hosts.schedule import spread_timesteps
 from ..lidb.injection import Applied, injected
 from .hypernetwork import WeightDecoder
-from .loss import hypernetwork_loss
+from .loss import denoising_errors, hypernetwork_loss
 
 
 @dataclass(frozen=True)
@@ -41,18 +40,21 @@ def training_losses(
     return losses
 
 
-def _diffusion(host: Host, decoder: WeightDecoder, theta, batch: Batch, generator, min_snr_gamma) -> torch.Tensor:
+def _diffusion(
+    host: Host,
+    decoder: WeightDecoder,
+    theta: torch.Tensor,
+    batch: Batch,
+    generator: torch.Generator,
+    min_snr_gamma: float | None,
+) -> torch.Tensor:
     latents = batch.latents
     noise = torch.randn(latents.shape, generator=generator).to(latents)
-    strata = (torch.arange(len(latents)) + torch.rand(len(latents), generator=generator)) / len(latents)
-    timesteps = (strata * len(host.alphas_cumprod)).long().to(host.device)
-    alphas_cumprod = host.alphas_cumprod[timesteps]
+    timesteps = spread_timesteps(len(latents), len(host.alphas_cumprod), generator).to(host.device)
     with injected(host.linears(), Applied(decoder.as_lidb(theta))):
-        noisy = add_noise(latents, noise, alphas_cumprod)
-        predicted = host.predict(noisy, timesteps, host.encode_prompts(batch.prompts))
-    target = training_target(latents, noise, alphas_cumprod, host.prediction_type)
-    errors = F.mse_loss(predicted.float(), target.float(), reduction="none").mean((1, 2, 3))
+        errors = denoising_errors(host, latents, noise, timesteps, host.encode_prompts(batch.prompts))
+    errors = errors.mean((1, 2, 3))
     if min_snr_gamma is None:
         return errors.mean()
-    snr = alphas_cumprod / (1 - alphas_cumprod)
-    return (errors * (min_snr_gamma / snr).clamp(max=1)).mean()
+    alphas_cumprod = host.alphas_cumprod[timesteps]
+    return (errors * (min_snr_gamma * (1 - alphas_cumprod) / alphas_cumprod).clamp(max=1)).mean()

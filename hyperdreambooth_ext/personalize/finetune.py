@@ -8,7 +8,7 @@ import torch
 
 from ..errors import TrainingError
 from ..hosts.protocol import Host
-from ..hypernet.loss import diffusion_loss
+from ..hypernet.loss import denoising_errors, masked_mean
 from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB
 from .subject import Subject
@@ -73,7 +73,7 @@ def finetune(
         with torch.enable_grad(), injected(linears, Applied(lidb)):
             condition = host.encode_prompts([subject.prompt]) if embeds is None else embeds
             condition = condition.expand(len(latents), -1, -1)
-            loss = diffusion_loss(host, latents, noise, timesteps, condition, subject.mask)
+            loss = masked_mean(denoising_errors(host, latents, noise, timesteps, condition), subject.mask)
         gradients = torch.autograd.grad(loss, trained)
         step += 1
         _check_loss(loss.item(), step)

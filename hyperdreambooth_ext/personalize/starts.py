@@ -6,7 +6,7 @@ import torch
 
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
-from ..hypernet.loss import diffusion_loss
+from ..hypernet.loss import denoising_errors, masked_mean
 from ..lidb.basis import Basis
 from ..lidb.injection import Applied, injected
 from ..lidb.layers import Architecture
@@ -43,7 +43,8 @@ def gradient_start(
     with injected(linears, Applied(probe)):
         embeds = host.encode_prompts([subject.prompt])
         latents, noise, timesteps = subject.noisy_batch(host, GRADIENT_SAMPLES, generator)
-        loss = diffusion_loss(host, latents, noise, timesteps, embeds.expand(len(latents), -1, -1), subject.mask)
+        errors = denoising_errors(host, latents, noise, timesteps, embeds.expand(len(latents), -1, -1))
+        loss = masked_mean(errors, subject.mask)
         gradients = torch.autograd.grad(loss, [probe.a_train[layer.key] for layer in architecture.layers])
     length = torch.stack([gradient.norm() for gradient in gradients]).norm()
     a_train, b_train = {}, {}

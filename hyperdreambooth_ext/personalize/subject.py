@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..hosts.protocol import Host
+from ..hosts.schedule import spread_timesteps
 from .face import Face, crop_face, face_mask
 
 # Outside the face the loss counts this much: enough to keep the picture whole, not enough to learn the wallpaper.
@@ -29,8 +30,7 @@ class Subject:
         mirrored = torch.randint(0, len(self.latents), (size,), generator=generator)
         latents = self.latents[mirrored.to(self.latents.device)]
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        strata = (torch.arange(size) + torch.rand(size, generator=generator)) / size
-        timesteps = (strata * len(host.alphas_cumprod)).long()
+        timesteps = spread_timesteps(size, len(host.alphas_cumprod), generator)
         return latents, noise, timesteps.to(host.device)
 
 

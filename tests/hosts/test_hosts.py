@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from hyperdreambooth_ext.errors import ArchitectureError
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, read_checkpoint
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
-from hyperdreambooth_ext.hosts.ldm import LdmHost, diffusers_name
+from hyperdreambooth_ext.hosts.ldm import LdmHost
+from hyperdreambooth_ext.hosts.naming import diffusers_name
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.standalone.models import CHECKPOINT

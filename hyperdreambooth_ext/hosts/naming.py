@@ -1,0 +1,42 @@
+"""From a host's modules to kohya's keys, which files are written in."""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from ..lidb.layers import kohya_key
+
+
+def kohya_linears(
+    unet: nn.Module, text_encoder: nn.Module, unet_name: Callable[[str], str] = lambda name: name
+) -> dict[str, nn.Linear]:
+    """kohya key -> module, for all linear layers of both; `unet_name` turns a UNet module's name into diffusers'."""
+    found = {}
+    for name, module in unet.named_modules():
+        if isinstance(module, nn.Linear):
+            found[kohya_key("lora_unet", unet_name(name))] = module
+    for name, module in text_encoder.named_modules():
+        if isinstance(module, nn.Linear):
+            # transformers 5 has no `text_model` level any more; files keep the old name.
+            name = name if name.startswith("text_model.") else f"text_model.{name}"
+            found[kohya_key("lora_te", name)] = module
+    return found
+
+
+def diffusers_name(name: str, num_res_blocks: int | Sequence[int]) -> str:
+    """A UNet module's name in `ldm` -> its name in diffusers, which kohya's keys are made of.
+
+    Only transformer blocks are renamed; any other name comes back as it is.
+    """
+    parts = name.split(".")
+    per_level = num_res_blocks if isinstance(num_res_blocks, int) else num_res_blocks[0]
+    if parts[0] == "middle_block" and parts[1:2] == ["1"]:
+        return ".".join(["mid_block", "attentions", "0", *parts[2:]])
+    if parts[0] == "input_blocks" and parts[2:3] == ["1"] and int(parts[1]) > 0:
+        # input_blocks.0 is the first convolution; each level then has its blocks and one downsampler.
+        level, block = divmod(int(parts[1]) - 1, per_level + 1)
+        return ".".join(["down_blocks", str(level), "attentions", str(block), *parts[3:]])
+    if parts[0] == "output_blocks" and parts[2:3] == ["1"]:
+        level, block = divmod(int(parts[1]), per_level + 1)
+        return ".".join(["up_blocks", str(level), "attentions", str(block), *parts[3:]])
+    return name
