@@ -94,7 +94,7 @@ def main() -> None:
     def losses(_step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         chosen = np.sort(rng.choice(usable, args.batch, replace=False))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            features = student(augment(load(chosen), rng))
+            features = student(augment(load(chosen), rng)).float()
         similarity = features @ targets[chosen].T
         # Who of the batch is it? Keeps identities apart where the cosine alone would settle for the average.
         contrast = F.cross_entropy(similarity * 20, torch.arange(len(chosen)))

@@ -26,6 +26,6 @@ def training_target(
 
 
 def spread_timesteps(size: int, timesteps: int, generator: torch.Generator) -> torch.Tensor:
-    """`size` random timesteps, int64, one in each of `size` equal parts of the range: less noise than independent ones."""
+    """`size` random timesteps, int64, one in each of `size` equal parts of the range."""
     shares = (torch.arange(size) + torch.rand(size, generator=generator)) / size
     return (shares * timesteps).long()

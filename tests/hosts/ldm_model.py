@@ -20,5 +20,10 @@ def ldm_model(checkpoint: Checkpoint, folder: Path) -> torch.nn.Module:
     config = OmegaConf.create(checkpoint.config)
     config.model.params.cond_stage_config.params = {"version": str(folder), "device": "cpu"}
     model = instantiate_from_config(config.model)
-    model.load_state_dict({key: value.float() for key, value in checkpoint.state_dict.items()}, strict=False)
+    weights = {key: value.float() for key, value in checkpoint.state_dict.items()}
+    if not any(".text_model." in key for key in model.state_dict()):
+        # transformers 5 dropped this level.
+        weights = {key.replace(".text_model.", "."): value for key, value in weights.items()}
+    unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
+    assert not unexpected, unexpected
     return model.eval()
