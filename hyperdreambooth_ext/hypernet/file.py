@@ -8,7 +8,7 @@ import torch
 from ..errors import ArchitectureError, FileError
 from ..files import write_atomically
 from ..lidb.layers import Architecture
-from ..lidb.safetensors_bytes import from_file, to_bytes
+from ..lidb.safetensors_bytes import from_file, metadata_of, to_bytes
 from .config import HypernetworkConfig
 from .hypernetwork import Hypernetwork
 
@@ -58,7 +58,7 @@ def find_hypernetwork(folder: Path, architecture: Architecture, checkpoint_hash:
 
 def read_config(path: Path) -> HypernetworkConfig:
     """A hypernetwork file's configuration alone."""
-    _, metadata = from_file(Path(path), MAX_FILE_BYTES)
+    metadata = metadata_of(Path(path), MAX_FILE_BYTES)
     if "hypernetwork" not in metadata:
         raise FileError(f"{Path(path).name} is no hypernetwork file: move it out of the folder.")
     return HypernetworkConfig.from_json(metadata["hypernetwork"])

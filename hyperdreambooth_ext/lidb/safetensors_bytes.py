@@ -15,6 +15,7 @@ from safetensors.torch import load
 
 from ..errors import FileError
 
+MAX_HEADER_BYTES = 16_000_000
 _DTYPES = {torch.int8: "I8", torch.float16: "F16", torch.float32: "F32"}
 
 
@@ -37,30 +38,37 @@ def from_file(path: Path, max_bytes: int) -> tuple[dict[str, torch.Tensor], dict
 
     Raises FileError when it is missing, larger than `max_bytes`, damaged, or its header claims what it does not hold.
     """
+    metadata = metadata_of(path, max_bytes)
+    try:
+        return load(path.read_bytes()), metadata
+    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        raise _damaged(path, str(error)) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def metadata_of(path: Path, max_bytes: int) -> dict[str, str]:
+    """The metadata of a safetensors file alone: only its header is read. Raises FileError as `from_file` does."""
     try:
         size = path.stat().st_size
         if size > max_bytes:
             raise FileError(f"{path.name} is {size / 1e6:.0f} MB, far more than such a file can be: it was not read.")
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+            if length > min(size - 8, MAX_HEADER_BYTES):
+                raise _damaged(path, "its header is longer than it can be")
+            content = file.read(length)
     except FileNotFoundError:
         raise FileError(f"There is no file {path}: check its name and folder.") from None
     except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error
-    metadata = _checked_metadata(path, content)
-    try:
-        return load(content), metadata
-    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
-        raise _damaged(path, str(error)) from error
+        raise _unreadable(path, error) from error
+    return _parsed_metadata(path, content)
 
 
-def _checked_metadata(path: Path, content: bytes) -> dict[str, str]:
-    if len(content) < 8:
-        raise _damaged(path, "it is too short")
-    (length,) = struct.unpack("<Q", content[:8])
-    if length > len(content) - 8:
-        raise _damaged(path, "its header is longer than the file")
+def _parsed_metadata(path: Path, content: bytes) -> dict[str, str]:
     try:
-        header = json.loads(content[8 : 8 + length], object_pairs_hook=_without_duplicates)
+        header = json.loads(content, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"its header cannot be read: {error}") from error
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
@@ -78,3 +86,7 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict:
 
 def _damaged(path: Path, why: str) -> FileError:
     return FileError(f"{path.name} is damaged or no safetensors file ({why}): make or download it again.")
+
+
+def _unreadable(path: Path, error: OSError) -> FileError:
+    return FileError(f"{path} cannot be read ({error.strerror or error}): check its permissions.")

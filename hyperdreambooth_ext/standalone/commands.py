@@ -8,11 +8,11 @@ import torch
 
 from ..errors import FileError, UserError
 from ..hosts.diffusers import DiffusersHost
-from ..hypernet.file import file_hash, load_hypernetwork, read_config
+from ..hypernet.file import MAX_FILE_BYTES, file_hash, load_hypernetwork, read_config
 from ..hypernet.hypernetwork import Hypernetwork
 from ..lidb import file
 from ..lidb.lora import export_lora
-from ..lidb.safetensors_bytes import from_file
+from ..lidb.safetensors_bytes import metadata_of
 from ..personalize.finetune import FinetuneOptions, Progress
 from ..personalize.personalize import Personalized, Request, destination, save
 from ..personalize.personalize import personalize as learn
@@ -83,7 +83,7 @@ def export(args: argparse.Namespace) -> dict:
 
 def inspect(args: argparse.Namespace) -> dict:
     """What a file is."""
-    _, metadata = from_file(args.file, 4_000_000_000)
+    metadata = metadata_of(args.file, MAX_FILE_BYTES)
     if "hypernetwork" in metadata:
         config = read_config(args.file)
         facts = {
