@@ -161,3 +161,21 @@ def test_other_files_are_refused(tmp_path):
         file.load(tmp_path / "lora.safetensors")
     with pytest.raises(FileError, match="There is no file"):
         file.load(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"x":{"dtype":"I8","shape":[1],"data_offsets":[0,1]},"x":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}',
+        b'{"__metadata__":{"lidb":1}}',
+        b'{"__metadata__":[]}',
+        b"[" * 100_000,
+        b"[]",
+        b"\xff\xfe",
+    ],
+)
+def test_strange_headers_are_refused(tmp_path, header):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0")
+    with pytest.raises(FileError, match=r"[.]$"):
+        file.load(path)
