@@ -1,7 +1,8 @@
 """Train the hypernetwork of the embedded checkpoint on the diffusion loss.
 
     python -m training.hypernetwork features DATA_DIR ENCODER.safetensors OUT_DIR
-    python -m training.hypernetwork train    DATA_DIR CHECKPOINT_RUN OUT_DIR [--steps 3000]
+    python -m training.hypernetwork targets  DATA_DIR CHECKPOINT_RUN OUT_DIR [--identities 400]
+    python -m training.hypernetwork train    DATA_DIR CHECKPOINT_RUN OUT_DIR [--steps 3000] [--target-steps 800]
     python -m training.hypernetwork export   CHECKPOINT.safetensors ENCODER.safetensors OUT_DIR FILE.safetensors
 
 The face goes in from one photo of a person and the loss is taken on another, upright or mirrored, as a photo or in a
@@ -22,6 +23,7 @@ from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
 from hyperdreambooth_ext.hypernet.file import save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork, WeightDecoder
+from hyperdreambooth_ext.hypernet.targets import preoptimise
 from hyperdreambooth_ext.hypernet.training import Batch, training_losses
 from hyperdreambooth_ext.lidb.layers import Architecture
 
@@ -31,6 +33,7 @@ from .faces import FIRST_TRAINING_IDENTITY
 from .host import TrainingHost
 from .loop import train
 
+TARGET_BATCH = 32
 TRAINED_ON = "3,273 synthetic identities of MobileStyleGAN (FFHQ), 3 photos each, and 11 styles"
 
 
@@ -65,8 +68,8 @@ class Sampler:
                 self.people.setdefault(row["identity"], []).append(i)
         self.identities = np.array(sorted(self.people))[:identities]
 
-    def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        people = rng.choice(self.identities, size, replace=False)
+    def batch(self, rng: np.random.Generator, size: int, people: np.ndarray | None = None) -> Batch:
+        people = rng.choice(self.identities, size, replace=False) if people is None else people
         seen = [rng.choice([i for i in self.people[p] if self.rows[i]["style"] == PHOTO]) for p in people]
         shown = [int(rng.choice(self.people[p])) for p in people]
         return Batch(
@@ -84,19 +87,62 @@ def prompt_for(style: str, rng: np.random.Generator) -> str:
     return f"a sks face, {style}" if rng.random() < 0.5 else f"{article} {style} of a sks face"
 
 
-def train_hypernetwork(
-    data: Path, checkpoint_run: Path, out: Path, steps: int, batch: int, lr: float, identities: int | None
-) -> None:
-    """Resumes from OUT/state.pt."""
+def _start(checkpoint_run: Path, sampler: Sampler) -> tuple[TrainingHost, WeightDecoder]:
     model = TextToImage()
     model.load_state_dict(load_file(checkpoint_run / "text_to_image.safetensors"), strict=False)
-    host, sampler = TrainingHost(model), Sampler(data, checkpoint_run, out, identities)
+    host = TrainingHost(model)
     torch.manual_seed(0)
-    config = HypernetworkConfig(Architecture.of(host.linears()))
-    decoder = WeightDecoder(config, sampler.features.shape[-1])
+    decoder = WeightDecoder(HypernetworkConfig(Architecture.of(host.linears())), sampler.features.shape[-1])
+    decoder.whiten(torch.from_numpy(sampler.features[::10]).float())
+    return host, decoder
+
+
+def targets(data: Path, checkpoint_run: Path, out: Path, identities: int, batch: int) -> None:
+    """Pre-optimise LiDBs for the first `identities` people, in shards of `batch`; shards that exist are kept."""
+    sampler = Sampler(data, checkpoint_run, out, identities)
+    host, decoder = _start(checkpoint_run, sampler)
+    with host.frozen():
+        for first in range(0, identities, batch):
+            file = out / f"targets-{first:05d}.safetensors"
+            if file.exists():
+                continue
+            people = sampler.identities[first : first + batch]
+            photos = [[i for i in sampler.people[p] if sampler.rows[i]["style"] == PHOTO] for p in people]
+
+            def latents_at(step: int, photos=photos) -> torch.Tensor:
+                return torch.from_numpy(sampler.latents[[of[step % len(of)] for of in photos]]).float()
+
+            generator = torch.Generator().manual_seed(first)
+            theta = preoptimise(host, decoder, latents_at, "a sks face", generator)
+            save_file({"theta": theta, "people": torch.from_numpy(people)}, file)
+            print(f"{first + len(people)} people", flush=True)
+
+
+def train_hypernetwork(
+    data: Path,
+    checkpoint_run: Path,
+    out: Path,
+    steps: int,
+    batch: int,
+    lr: float,
+    identities: int | None,
+    target_steps: int,
+) -> None:
+    """First `target_steps` on the targets alone, then on the diffusion loss alone. Resumes from OUT/state.pt."""
+    sampler = Sampler(data, checkpoint_run, out, identities)
+    host, decoder = _start(checkpoint_run, sampler)
+    shards = [load_file(file) for file in sorted(out.glob("targets-*.safetensors"))] if target_steps else []
+    theta_of = {int(p): theta for shard in shards for p, theta in zip(shard["people"], shard["theta"], strict=True)}
+    taught = np.array(sorted(theta_of))
 
     def losses(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        return training_losses(host, decoder, sampler.batch(rng, batch), torch.Generator().manual_seed(step))
+        generator = torch.Generator().manual_seed(step)
+        if step >= target_steps:
+            return training_losses(host, decoder, sampler.batch(rng, batch), generator)
+        people = rng.choice(taught, TARGET_BATCH, replace=False)
+        lesson = sampler.batch(rng, TARGET_BATCH, people)
+        lesson = replace(lesson, targets=torch.stack([theta_of[int(p)] for p in people]))
+        return training_losses(host, decoder, lesson, generator, alpha=0.0, beta=1.0)
 
     with host.frozen():
         average = train(out, decoder, losses, steps=steps, lr=lr)
@@ -138,12 +184,20 @@ def main() -> None:
     training.add_argument("--batch", type=int, default=24)
     training.add_argument("--lr", type=float, default=1e-3)
     training.add_argument("--identities", type=int, help="learn from the first so many only")
+    training.add_argument("--target-steps", type=int, default=0, help="so many steps on the targets first")
+    optimising = actions.add_parser("targets")
+    for name in ("data", "checkpoint_run", "out"):
+        optimising.add_argument(name, type=Path)
+    optimising.add_argument("--identities", type=int, default=400)
+    optimising.add_argument("--batch", type=int, default=16)
     exporting = actions.add_parser("export")
     for name in ("checkpoint", "encoder", "out", "file"):
         exporting.add_argument(name, type=Path)
     exporting.add_argument("--from-state", action="store_true", help="take the average of a run that still goes on")
     args = vars(parser.parse_args())
-    {"features": features, "train": train_hypernetwork, "export": export}[args.pop("action")](**args)
+    {"features": features, "targets": targets, "train": train_hypernetwork, "export": export}[args.pop("action")](
+        **args
+    )
 
 
 if __name__ == "__main__":

@@ -22,8 +22,12 @@ class WeightDecoder(nn.Module):
         sizes = [config.basis.sizes(layer.out_features, layer.in_features) for layer in config.architecture.layers]
         self.sizes, largest = sizes, max(a + b for a, b in sizes)
         layers, width = len(sizes), config.width
+        # Features share much that says nothing about who it is: `whiten` takes that off.
+        self.register_buffer("features_mean", torch.zeros(channels))
+        self.register_buffer("features_std", torch.ones(channels))
         self.features_in = nn.Linear(channels, width)
         self.features_norm = nn.LayerNorm(width)
+        self.summary_in = nn.Linear(width, width)
         self.weights_in = nn.Linear(largest, width)
         self.positions = nn.Parameter(torch.randn(layers, width) * 0.02)
         block = nn.TransformerEncoderLayer(
@@ -41,13 +45,21 @@ class WeightDecoder(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Face features [B, N, channels] -> θ [B, layers, a + b], padded with zeros to the largest layer."""
-        face = self.features_norm(self.features_in(features))
+        face = self.features_norm(self.features_in((features - self.features_mean) / self.features_std))
+        # Every layer's token knows the whole face from the start, so the first gradients tell people apart.
+        summary = self.summary_in(face.mean(1, keepdim=True))
         theta = features.new_zeros(len(features), *self.head_bias.shape)
         for _ in range(self.config.iterations):
-            tokens = self.weights_in(theta) + self.positions
+            tokens = self.weights_in(theta) + self.positions + summary
             hidden_states = self.blocks(torch.cat([face, tokens], dim=1))[:, face.shape[1] :]
             theta = torch.einsum("blw,lwo->blo", self.norm(hidden_states), self.head_weight) + self.head_bias
         return theta
+
+    @torch.no_grad()
+    def whiten(self, features: torch.Tensor) -> None:
+        """Take mean and spread of the training faces' features [B, N, channels] for all that comes."""
+        self.features_mean.copy_(features.mean((0, 1)))
+        self.features_std.copy_(features.std((0, 1)) + 1e-3)
 
     def as_lidb(self, theta: torch.Tensor) -> LiDB:
         """θ [B, layers, a + b] as a LiDB of rank 1 with one person per sample; gradients flow."""

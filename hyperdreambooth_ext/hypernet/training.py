@@ -56,5 +56,9 @@ def _diffusion(
     errors = errors.mean((1, 2, 3))
     if min_snr_gamma is None:
         return errors.mean()
-    alphas_cumprod = host.alphas_cumprod[timesteps]
-    return (errors * (min_snr_gamma * (1 - alphas_cumprod) / alphas_cumprod).clamp(max=1)).mean()
+    return (errors * min_snr_weights(host.alphas_cumprod[timesteps], min_snr_gamma)).mean()
+
+
+def min_snr_weights(alphas_cumprod: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:
+    """min(γ / SNR, 1) for `alphas_cumprod` [B] at the timesteps (arXiv 2303.09556, for noise prediction)."""
+    return (gamma * (1 - alphas_cumprod) / alphas_cumprod).clamp(max=1)

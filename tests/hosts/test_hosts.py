@@ -22,7 +22,9 @@ PROMPTS = ["a sks face, pencil sketch", "an old man with glasses"]
 
 
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / a.norm())
+    error = float((a - b).norm() / a.norm())
+    print(f"relative error {error:.1e}")
+    return error
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,45 @@
+"""Pre-optimised LiDBs, many people at once: the targets θ that the hypernetwork may learn from (section 4.2)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from ..hosts.protocol import Host
+from ..hosts.schedule import spread_timesteps
+from ..lidb.injection import Applied, injected
+from .hypernetwork import WeightDecoder
+from .loss import denoising_errors
+from .training import min_snr_weights
+
+
+def preoptimise(
+    host: Host,
+    decoder: WeightDecoder,
+    latents_at: Callable[[int], torch.Tensor],
+    prompt: str,
+    generator: torch.Generator,
+    steps: int = 40,
+    lr: float = 0.015,
+) -> torch.Tensor:
+    """θ [B, layers, a + b] of B people, each trained on their own latents, in one forward and backward a step.
+
+    `latents_at(step)` gives one picture of each person, [B, 4, h, w]. All people start from the decoder's own start, so
+    that their numbers can be compared. Call within `host.frozen()`.
+    """
+    people = len(latents_at(0))
+    theta = decoder.head_bias.detach().expand(people, -1, -1).clone().requires_grad_()
+    optimizer = torch.optim.Adam([theta], lr=lr, betas=(0.9, 0.99))
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+        latents = latents_at(step)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        timesteps = spread_timesteps(people, len(host.alphas_cumprod), generator)
+        timesteps = timesteps[torch.randperm(people, generator=generator)].to(host.device)
+        with injected(host.linears(), Applied(decoder.as_lidb(theta))):
+            errors = denoising_errors(host, latents, noise, timesteps, host.encode_prompts([prompt] * people))
+        loss = (errors.mean((1, 2, 3)) * min_snr_weights(host.alphas_cumprod[timesteps])).sum()
+        (theta.grad,) = torch.autograd.grad(loss, [theta])
+        optimizer.step()
+    return theta.detach()
