@@ -20,8 +20,8 @@ class FinetuneOptions:
 
     steps: int = 40
     rank: int = 2
-    batch: int = 4
-    lr: float = 0.02
+    batch: int = 8
+    lr: float = 0.03
     text: bool = False
     """Train the text encoder's layers too. Off, the text condition is computed once."""
 
