@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import torch
+from diffusers.utils.logging import set_verbosity_error
 
 from ..errors import FileError, UserError
 from ..hosts.diffusers import DiffusersHost
@@ -136,6 +137,8 @@ def load_host(args: argparse.Namespace) -> DiffusersHost:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"The device {device!r} cannot be used here: say --device cpu.") from error
+    # Its warnings are for programmers: newer versions warn at every move to a device.
+    set_verbosity_error()
     # float16 would need its gradients scaled; bfloat16 has the range of float32.
     halved = device.startswith("cuda") and torch.cuda.is_bf16_supported()
     dtype = torch.bfloat16 if halved else torch.float32
