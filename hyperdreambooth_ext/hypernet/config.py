@@ -1,7 +1,7 @@
 """What a hypernetwork is made of and made for; carried inside its file."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..errors import FileError
@@ -34,7 +34,6 @@ class HypernetworkConfig:
     checkpoint: str = ""
     checkpoint_hash: str = ""
     trained_on: str = ""
-    extra: dict = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One JSON object; the architecture as sorted [key, out, in] rows."""

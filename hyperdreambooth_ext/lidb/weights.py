@@ -93,14 +93,3 @@ def zeros(architecture: Architecture, basis: Basis, rank: int, generator: torch.
         a, b = basis.sizes(layer.out_features, layer.in_features)
         empty_a[layer.key], empty_b[layer.key] = torch.zeros(a, 0), torch.zeros(0, b)
     return LiDB(architecture, basis, empty_a, empty_b).relaxed(rank, generator)
-
-
-def truncated(lidb: LiDB, rank: int) -> LiDB:
-    """The closest LiDB of a lower rank: a singular value decomposition in the small coordinates of the bases."""
-    a_train, b_train = {}, {}
-    for layer in lidb.architecture.layers:
-        u, s, vh = torch.linalg.svd(lidb.a_train[layer.key] @ lidb.b_train[layer.key], full_matrices=False)
-        root = s[..., :rank].sqrt()
-        a_train[layer.key] = u[..., :rank] * root[..., None, :]
-        b_train[layer.key] = root[..., None] * vh[..., :rank, :]
-    return LiDB(lidb.architecture, lidb.basis, a_train, b_train)

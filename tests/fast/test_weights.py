@@ -6,7 +6,7 @@ import torch
 from hyperdreambooth_ext.errors import ArchitectureError
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.lidb.weights import truncated, zeros
+from hyperdreambooth_ext.lidb.weights import zeros
 from tests.conftest import SMALL, random_lidb
 
 
@@ -47,14 +47,6 @@ def test_relaxing_the_rank_keeps_delta_and_adds_room(small_lidb):
         assert torch.allclose(relaxed.delta(layer), small_lidb.delta(layer), atol=1e-6)
     with pytest.raises(ValueError, match="cannot be relaxed"):
         relaxed.relaxed(2, torch.Generator())
-
-
-def test_truncation_keeps_a_lidb_of_that_rank_and_is_the_closest_otherwise(small_lidb):
-    relaxed = small_lidb.relaxed(6, torch.Generator().manual_seed(1))
-    layer = small_lidb.architecture.layers[1]
-    assert torch.allclose(truncated(relaxed, 2).delta(layer), small_lidb.delta(layer), atol=1e-5)
-    error = (truncated(small_lidb, 1).delta(layer) - small_lidb.delta(layer)).norm()
-    assert torch.allclose(error, torch.linalg.svdvals(small_lidb.delta(layer))[1], rtol=1e-3)
 
 
 def test_architectures_differ_when_a_shape_differs():
