@@ -16,21 +16,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from training.styles import STYLES as TRAINED_STYLES
+
 SIDE = 64
 PHOTO = "photo"
-STYLES = (
-    "pencil sketch",
-    "charcoal drawing",
-    "oil painting",
-    "watercolor",
-    "cartoon",
-    "pixel art",
-    "sepia photo",
-    "black and white photo",
-    "pop art",
-    "blueprint",
-    "thermal image",
-)
+STYLES = tuple(TRAINED_STYLES)
 CLASSES = (PHOTO, *STYLES)
 
 

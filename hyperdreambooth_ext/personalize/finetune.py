@@ -56,14 +56,14 @@ def finetune(
     """Train `lidb` on the subject; the model itself stays frozen (call it within `host.frozen()`).
 
     `should_stop` is asked before each iteration; what was learned until then is returned.
-    Raises TrainingError for less than one step, or when the loss is no number.
+    Raises TrainingError for less than one step, also when interrupted before the first, or when the loss is no number.
     """
     if options.steps < 1:
         raise TrainingError(f"{options.steps} steps train nothing: use at least 1, 40 is the default.")
     linears = host.linears()
     lidb = lidb.map(lambda tensor: tensor.to(host.device)).trainable()
     embeds = None if options.text else _prompt_embeds(host, linears, lidb, subject)
-    trained = [tensor for tensor in _trained(lidb, options.text)]
+    trained = _trained(lidb, options.text)
     optimizer = torch.optim.AdamW(trained, lr=options.lr, betas=(0.9, 0.99), weight_decay=0.0)
     step = 0
     while step < options.steps and not should_stop():
@@ -81,6 +81,8 @@ def finetune(
             tensor.grad = gradient
         optimizer.step()
         on_step(Progress(step, options.steps, loss.item(), lidb))
+    if step == 0:
+        raise TrainingError("It was interrupted before the first step, so nothing was saved: start it again.")
     return Finetuned(lidb.detached(), step)
 
 

@@ -18,12 +18,12 @@ from ..personalize.finetune import FinetuneOptions, Progress
 from ..personalize.personalize import Personalized, Request, destination, save
 from ..personalize.personalize import personalize as learn
 from ..personalize.photo import load_photo
-from . import demo as demo_sheet
+from .demo import write_sheet
 from .generate import Sampling
 from .generate import generate as make_picture
 from .interrupt import stop_on_interrupt
 from .memory import peak_megabytes
-from .models import CHECKPOINT, fitting_hypernetwork
+from .models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
 from .progress import progress_bar
 from .sheet import save_png
 
@@ -112,14 +112,14 @@ def demo(args: argparse.Namespace) -> dict:
     """Photo -> LiDB file and picture sheet."""
     host = load_host(args)
     hypernetwork, hypernetwork_name = fitting_hypernetwork(host)
-    photo = load_photo(args.photo or demo_sheet.SAMPLE_PHOTO)
+    photo = load_photo(args.photo or SAMPLE_PHOTO)
     started = time.monotonic()
     options = FinetuneOptions(steps=args.steps)
     request = Request(name="demo", options=options, seed=args.seed, size=checked_size(args.size))
     result = _learn_with_bar(photo, request, host, hypernetwork, hypernetwork_name, quiet=args.json)
     seconds = round(time.monotonic() - started, 2)
     path = save(result, args.out, overwrite=True)
-    sheet = demo_sheet.write_sheet(host, result, path, args.out / "sheet.png", quiet=args.json)
+    sheet = write_sheet(host, result, path, args.out / "sheet.png", quiet=args.json)
     if not args.json:
         print(f"{path}: {path.stat().st_size / 1000:.0f} KB, learned in {seconds} s.\n{sheet}: look at it.")
     return {

@@ -9,7 +9,6 @@ from ..lidb import file
 from ..lidb.injection import Applied
 from ..personalize.personalize import Personalized
 from .generate import Sampling, sample
-from .models import SAMPLE_PHOTO as SAMPLE_PHOTO
 from .progress import progress_bar
 from .sheet import Cell, picture_sheet, save_png
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hyperdreambooth_ext.errors import TrainingError
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hosts.ldm import LdmHost
 from hyperdreambooth_ext.lidb import file
@@ -106,6 +107,11 @@ def test_an_interrupt_stops_within_a_step_and_keeps_what_was_learned(host, hyper
     assert result.steps == result.info.steps == 3 == len(steps)
     layer = next(layer for layer in result.lidb.architecture.layers if layer.key.startswith("lora_unet_"))
     assert not torch.equal(result.lidb.delta(layer), result.first.delta(layer))
+
+
+def test_an_interrupt_before_the_first_step_is_an_error(host, hypernetwork, sample_photo):
+    with pytest.raises(TrainingError, match="before the first step"):
+        personalize(sample_photo, Request("x"), host, hypernetwork, should_stop=lambda: True)
 
 
 def test_ldm_hosts_the_main_job_too(learned, sample_photo, hypernetwork, tmp_path):
