@@ -13,9 +13,11 @@ def describe(row: dict, style: str, rng: random.Random) -> str:
     else:
         subject = f"a {_age(row['age'])} {_sex(row)}" if rng.random() < 0.8 else f"a {_sex(row)}"
         parts = [part for part in _details(row) if rng.random() < 0.75]
-    if rng.random() < 0.35:
+    names = [row["looks"]] if rng.random() < 0.6 else []
+    if rng.random() < (0.15 if names else 0.5):
         # Words that mean nothing must do nothing: a rare token later names the person.
-        subject = subject.replace("a ", f"a {_rare_word(rng)} ", 1)
+        names.append(_rare_word(rng))
+    subject = subject.replace("a ", " ".join(["a", *names, ""]), 1)
     rng.shuffle(parts)
     return _in_style(", ".join([subject, *parts]), style, rng)
 

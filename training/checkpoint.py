@@ -66,7 +66,7 @@ def encode(data: Path, autoencoder: Path, out: Path) -> None:
     print(f"{len(latents)} latents; shift {shift.tolist()}, scale {scale.tolist()}")
 
 
-def train_checkpoint(data: Path, out: Path, steps: int, batch: int, lr: float) -> None:
+def train_checkpoint(data: Path, out: Path, steps: int, batch: int, lr: float, start: Path | None) -> None:
     """Train with the noise-prediction loss, weighted by min-SNR (arXiv 2303.09556). Resumes from OUT/state.pt."""
     rows = [json.loads(line) for line in (data / "index.jsonl").read_text().splitlines()]
     usable = np.array([i for i, row in enumerate(rows) if row["identity"] >= FIRST_TRAINING_IDENTITY])
@@ -74,6 +74,8 @@ def train_checkpoint(data: Path, out: Path, steps: int, batch: int, lr: float) -
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
     torch.manual_seed(0)
     model, alphas_cumprod = TextToImage(), ddpm_alphas_cumprod(**SCHEDULE)
+    if start:
+        model.load_state_dict(load_file(start), strict=False)
     snr = alphas_cumprod / (1 - alphas_cumprod)
 
     def losses(_step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -160,6 +162,7 @@ def main() -> None:
     training.add_argument("--steps", type=int, default=7000)
     training.add_argument("--batch", type=int, default=32)
     training.add_argument("--lr", type=float, default=6e-4)
+    training.add_argument("--start", type=Path, help="text_to_image.safetensors of an earlier run")
     exporting = actions.add_parser("export")
     exporting.add_argument("out", type=Path)
     exporting.add_argument("autoencoder", type=Path)

@@ -2,7 +2,7 @@
 
     python -m training.faces FACES_DIR OUT_DIR [--size 128] [--styles-per-photo 2]
 
-FACES_DIR holds `photos.jsonl` and `photos/`. Writes OUT_DIR/images.npy, uint8 [rows, size, size, 3], and
+FACES_DIR holds `photos.jsonl`, `photos/` and `sface.npy`. Writes OUT_DIR/images.npy, uint8 [rows, size, size, 3], and
 OUT_DIR/index.jsonl, one line a row: the photo's attributes, its style, and whether it is mirrored.
 Identities below 200 are for measuring only: they get no styles and the trainings leave them out.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from hyperdreambooth_ext.personalize.face import align_matrix, warp
 
 from .captions import PHOTO
+from .looks import looks
 from .styles import STYLES
 
 FIRST_TRAINING_IDENTITY = 200
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--styles-per-photo", type=int, default=2)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in (args.faces / "photos.jsonl").read_text().splitlines()]
+    rows = with_looks(args.faces)
     prepare = partial(_variants, photos=args.faces / "photos", size=args.size, styles=args.styles_per_photo)
     index, images = [], []
     with ProcessPoolExecutor() as pool:
@@ -44,6 +45,14 @@ def main() -> None:
     np.save(args.out / "images.npy", np.stack(images))
     (args.out / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in index))
     print(f"{len(index)} pictures of {args.size} px in {args.out}")
+
+
+def with_looks(faces: Path) -> list[dict]:
+    """The lines of FACES_DIR/photos.jsonl, each with the words for its person's looks."""
+    rows = [json.loads(line) for line in (faces / "photos.jsonl").read_text().splitlines()]
+    identities = np.array([row["identity"] for row in rows])
+    words = looks(np.load(faces / "sface.npy"), identities, identities >= FIRST_TRAINING_IDENTITY)
+    return [{**row, "looks": words[row["identity"]]} for row in rows]
 
 
 def _variants(row: dict, photos: Path, size: int, styles: int) -> list[tuple[dict, np.ndarray]]:

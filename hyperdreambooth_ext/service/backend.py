@@ -1,0 +1,51 @@
+"""What a personalisation job needs of the program that holds the model: the WebUI, or our own window."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from ..hosts.protocol import Host
+from ..hypernet.hypernetwork import Hypernetwork
+
+
+class Backend(Protocol):
+    """The program around the tab. Jobs run in a thread of their own, one at a time."""
+
+    name: str
+    """Said in reports: "WebUI 1.10.1", "standalone"."""
+
+    def model(self) -> AbstractContextManager[Host]:
+        """The loaded model, ready to be trained on, for as long as the context lasts.
+
+        Entering waits for the program's own lock, takes the user's LoRAs out of the weights and undoes optimisations
+        that have no backward; leaving gives everything back byte for byte, whatever happened. Raises UserError with a
+        sentence when this model or its mode cannot be trained on.
+        """
+        ...
+
+    def unfit(self) -> str:
+        """Why the model that is loaded now cannot be personalised, as one sentence; empty when it can.
+
+        Cheap, and loads nothing: the tab asks whenever it is shown.
+        """
+        ...
+
+    def hypernetwork(self, host: Host) -> tuple[Hypernetwork | None, str]:
+        """The hypernetwork for the host's architecture and its file's hash; (None, "") when none fits."""
+        ...
+
+    def lidb_dir(self) -> Path:
+        """Where LiDBs are saved: the WebUI's LoRA folder, or the folder that the command line uses."""
+        ...
+
+    def saved(self, path: Path) -> None:
+        """Called, outside of `model()`, after a LiDB was written: forget cached copies of a file of that name."""
+        ...
+
+    def report(self, stage: str, step: int, steps: int, preview: object | None) -> None:
+        """Told about progress from the job's thread, for the program's own progress display; may do nothing."""
+        ...
+
+    def interrupted(self) -> bool:
+        """Whether the program's own Interrupt was pressed since the job began."""
+        ...
