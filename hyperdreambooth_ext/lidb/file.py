@@ -113,15 +113,26 @@ def _metadata(lidb: LiDB, info: Info, tensors: dict[str, torch.Tensor]) -> dict[
         "ss_network_module": "hyperdreambooth_ext.lidb",
         "ss_network_dim": str(lidb.rank),
         "ss_sd_model_name": info.checkpoint,
-        "ss_v2": "False",
         "sshs_model_hash": hashlib.sha256(data).hexdigest(),
         "modelspec.title": info.name,
         "modelspec.trigger_phrase": info.trigger,
-        "modelspec.architecture": "stable-diffusion-v1/lidb",
+        **family_metadata(info.model_family, "lidb"),
     }
     if info.thumbnail:
         metadata["ssmd_cover_images"] = json.dumps([base64.b64encode(info.thumbnail).decode()])
     return metadata
+
+
+def family_metadata(family: str, kind: str) -> dict[str, str]:
+    """How the WebUI and others tell which base model a file of this `kind` is for (Lora's network.py)."""
+    if family == "sdxl":
+        return {
+            "ss_v2": "False",
+            "ss_base_model_version": "sdxl_base_v1-0",
+            "modelspec.architecture": f"stable-diffusion-xl-v1-base/{kind}",
+        }
+    version = {"sd1": "v1", "sd2": "v2-512"}.get(family, family)
+    return {"ss_v2": str(family == "sd2"), "modelspec.architecture": f"stable-diffusion-{version}/{kind}"}
 
 
 def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> LiDB:

@@ -1,11 +1,13 @@
 """Export to an ordinary LoRA with kohya's keys, for everybody who does not have this extension."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from ..files import write_atomically
-from .file import Info
+from .file import Info, family_metadata
 from .safetensors_bytes import to_bytes
 from .weights import LiDB
 
@@ -15,15 +17,30 @@ def lora_tensors(lidb: LiDB, dtype: torch.dtype = torch.float16) -> dict[str, to
 
     alpha is the rank, so the LoRA's scale alpha / rank is 1.
     """
+    ups = _projected(lidb, {layer.key: layer.out_features for layer in lidb.architecture.layers}, lidb.a_train, "a")
+    downs = _projected(lidb, {layer.key: layer.in_features for layer in lidb.architecture.layers}, lidb.b_train, "b")
     tensors = {}
-    for layer in lidb.architecture.layers:
-        up, down = lidb.factors(layer)
+    for key, up in ups.items():
+        down = downs[key]
         # float16 loses small numbers: let both sides have the same length.
-        balance = (down.norm(dim=1) / up.norm(dim=0).clamp_min(1e-12)).sqrt().clamp_min(1e-12)
-        tensors[f"{layer.key}.lora_up.weight"] = (up * balance).to(dtype)
-        tensors[f"{layer.key}.lora_down.weight"] = (down / balance[:, None]).to(dtype)
-        tensors[f"{layer.key}.alpha"] = torch.tensor(float(lidb.rank), dtype=dtype)
+        balance = (down.norm(dim=1) / up.norm(dim=1).clamp_min(1e-12)).sqrt().clamp_min(1e-12)[:, None]
+        tensors[f"{key}.lora_up.weight"] = (up * balance).mT.to(dtype).contiguous()
+        tensors[f"{key}.lora_down.weight"] = (down / balance).to(dtype)
+        tensors[f"{key}.alpha"] = torch.tensor(float(lidb.rank), dtype=dtype)
     return tensors
+
+
+def _projected(
+    lidb: LiDB, widths: Mapping[str, int], trained: Mapping[str, torch.Tensor], side: Literal["a", "b"]
+) -> dict[str, torch.Tensor]:
+    """layer key -> [rank, width]: one product for all layers of one width, for loading must not be felt."""
+    projected = {}
+    for width in sorted(set(widths.values())):
+        keys = [key for key in widths if widths[key] == width]
+        rows = torch.cat([trained[key].mT if side == "a" else trained[key] for key in keys]).float()
+        basis = lidb.basis.a_aux(width).T if side == "a" else lidb.basis.b_aux(width)
+        projected |= zip(keys, (rows @ basis.to(rows.device)).split(lidb.rank), strict=True)
+    return {key: projected[key] for key in widths}
 
 
 def export_lora(path: Path, lidb: LiDB, info: Info) -> None:
@@ -34,9 +51,8 @@ def export_lora(path: Path, lidb: LiDB, info: Info) -> None:
         "ss_network_dim": str(lidb.rank),
         "ss_network_alpha": str(float(lidb.rank)),
         "ss_sd_model_name": info.checkpoint,
-        "ss_v2": "False",
         "modelspec.title": info.name,
         "modelspec.trigger_phrase": info.trigger,
-        "modelspec.architecture": "stable-diffusion-v1/lora",
+        **family_metadata(info.model_family, "lora"),
     }
     write_atomically(Path(path), to_bytes(lora_tensors(lidb), metadata))
