@@ -20,7 +20,7 @@ def checked_name(name: str) -> str:
     """
     name = name.strip()
     if not name:
-        raise UserError("The name is empty: give the LiDB a name such as --name anna.")
+        raise UserError("The name is empty: give the LiDB one, such as anna.")
     if _FORBIDDEN.search(name):
         raise UserError(
             f'The name {name!r} holds a character that a tag or a file name cannot: leave out <>:"/\\|?*, .'

@@ -1,7 +1,9 @@
 """Reading a photo that a stranger took: any orientation, any colour mode, and an answer for each that is bad."""
 
+import io
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -19,25 +21,38 @@ def load_photo(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _check_size(path, image)
-                image.load()
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        with open(path, "rb") as file:
+            return _read(file, path.name)
     except (FileNotFoundError, IsADirectoryError):
         raise PhotoError(f"There is no photo at {path}: check the path.") from None
+    except OSError as error:
+        raise PhotoError(f"{path.name} cannot be read ({error.strerror or error}): check its permissions.") from error
+
+
+def photo_from_bytes(content: bytes, name: str = "The photo") -> np.ndarray:
+    """A photo that was sent rather than stored, read as `load_photo` does; `name` is what the errors call it."""
+    return _read(io.BytesIO(content), name)
+
+
+def _read(file: BinaryIO, name: str) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                _check_size(name, image)
+                image.load()
+                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
     except (UnidentifiedImageError, Image.DecompressionBombError):
-        raise PhotoError(f"{path.name} is no picture that can be read: use a JPEG, PNG or WebP file.") from None
+        raise PhotoError(f"{name} is no picture that can be read: use a JPEG, PNG or WebP file.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise PhotoError(f"{path.name} is damaged or cut short ({error}): save or copy it again.") from error
+        raise PhotoError(f"{name} is damaged or cut short ({error}): save or copy it again.") from error
 
 
-def _check_size(path: Path, image: Image.Image) -> None:
+def _check_size(name: str, image: Image.Image) -> None:
     megapixels = image.width * image.height / 1e6
     if megapixels > MAX_MEGAPIXELS:
         raise PhotoError(
-            f"{path.name} has {megapixels:.0f} megapixels: scale it below {MAX_MEGAPIXELS}, the face is cropped anyway."
+            f"{name} has {megapixels:.0f} megapixels: scale it below {MAX_MEGAPIXELS}, the face is cropped anyway."
         )
 
 

@@ -1,0 +1,93 @@
+"""A small DDIM sampler in plain torch: previews and before/after pictures where no other sampler is at hand.
+
+DDIM (Song et al., arXiv 2010.02502) with η = 0 and classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..hosts.protocol import Host
+from ..lidb.injection import Applied, injected
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """`size` is the side in pixels, None for the checkpoint's own; `cfg` the classifier-free guidance scale."""
+
+    steps: int = 25
+    cfg: float = 4.0
+    size: int | None = None
+    negative: str = ""
+    seed: int = 0
+
+
+class Stopped(Exception):
+    """`should_stop` said so: there is no picture."""
+
+
+@torch.no_grad()
+def sample(
+    host: Host,
+    prompt: str,
+    sampling: Sampling = Sampling(),
+    applied: Sequence[Applied] = (),
+    on_step: Callable[[], object] = lambda: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> np.ndarray:
+    """One picture, RGB uint8 [size, size, 3], with the LiDBs of `applied` in the model.
+
+    `should_stop` is asked before each step. Raises Stopped then, ArchitectureError when a LiDB does not fit.
+    """
+    side = (sampling.size or host.default_size) // 8
+    generator = torch.Generator().manual_seed(sampling.seed)
+    latents = torch.randn(1, 4, side, side, generator=generator).to(host.device)
+    timesteps = trailing_timesteps(sampling.steps, len(host.alphas_cumprod))
+    with host.frozen(), injected(host.linears(), *applied):
+        wanted = host.encode_prompts([prompt])
+        unwanted = host.encode_prompts([sampling.negative]) if sampling.cfg != 1 else None
+        for i, timestep in enumerate(timesteps):
+            if should_stop():
+                raise Stopped
+            # The two halves of the guidance go one after the other: a host's condition need not be one tensor.
+            now = torch.tensor([timestep], device=host.device)
+            output = host.predict(latents, now, wanted)
+            if unwanted is not None:
+                base = host.predict(latents, now, unwanted)
+                output = base + sampling.cfg * (output - base)
+            alpha = host.alphas_cumprod[timestep]
+            last = i + 1 == len(timesteps)
+            alpha_next = torch.ones_like(alpha) if last else host.alphas_cumprod[timesteps[i + 1]]
+            latents = ddim_step(latents, output, alpha, alpha_next, host.prediction_type)
+            on_step()
+    return to_picture(host.decode_latents(latents)[0])
+
+
+def trailing_timesteps(steps: int, timesteps: int) -> list[int]:
+    """`steps` timesteps from the last one downwards, evenly spaced ("trailing" of arXiv 2305.08891)."""
+    return [round(timesteps * (steps - i) / steps) - 1 for i in range(steps)]
+
+
+def ddim_step(
+    latents: torch.Tensor,
+    output: torch.Tensor,
+    alpha: torch.Tensor,
+    alpha_next: torch.Tensor,
+    prediction_type: str,
+) -> torch.Tensor:
+    """x_t -> x at the next timestep, from the UNet's output; `alpha` is ᾱ at t, `alpha_next` ᾱ at the next."""
+    latents, output = latents.float(), output.float()
+    if prediction_type == "v_prediction":
+        start = alpha.sqrt() * latents - (1 - alpha).sqrt() * output
+        noise = alpha.sqrt() * output + (1 - alpha).sqrt() * latents
+    else:
+        noise = output
+        start = (latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+    return alpha_next.sqrt() * start + (1 - alpha_next).sqrt() * noise
+
+
+def to_picture(image: torch.Tensor) -> np.ndarray:
+    """[3, H, W] in [-1, 1] -> RGB uint8 [H, W, 3]."""
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()

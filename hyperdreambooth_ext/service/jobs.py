@@ -1,0 +1,175 @@
+"""The queue of jobs: one personalisation at a time, in a thread of its own."""
+
+import logging
+import threading
+import uuid
+from collections import OrderedDict, deque
+
+import torch
+
+from ..errors import FileError, UserError
+from .backend import Backend
+from .job import Cancelled, Job
+from .library import file_of
+from .status import JobStatus, Result, Stage
+from .task import Task
+from .work import Work
+
+MAX_WAITING = 4
+# Ended jobs that can still be asked about.
+MAX_REMEMBERED = 20
+_log = logging.getLogger("hyperdreambooth")
+
+
+class QueueFull(UserError):
+    """Too many jobs wait already."""
+
+
+class UnknownJob(UserError):
+    """No job has this id, or it ended long ago."""
+
+
+class Studio:
+    """Takes tasks, does one after the other, and tells how they fare. All methods can be called from any thread."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+
+    def submit(self, task: Task) -> str:
+        """Put a task in the queue and return the job's id.
+
+        Raises UserError when the model or a value cannot be used, FileError when the name is taken, QueueFull when
+        MAX_WAITING jobs wait already.
+        """
+        task = task.checked()
+        unfit = self.backend.unfit()
+        if unfit:
+            raise UserError(unfit)
+        if not task.overwrite and file_of(self.backend.lidb_dir(), task.name).exists():
+            raise FileError(
+                f'A LiDB named "{task.name}" exists already: take another name, or allow replacing it under Advanced.'
+            )
+        job = Job(uuid.uuid4().hex[:12], task)
+        self._enqueue(job)
+        return job.status().id
+
+    def job(self, id: str) -> JobStatus:
+        """Where a job is. Raises UnknownJob."""
+        job = self._find(id)
+        with self._lock:
+            ahead = self._waiting.index(job) + 1 if job in self._waiting else 0
+        status = job.status()
+        return status if status.waiting == ahead else job.update(waiting=ahead)
+
+    def jobs(self) -> list[JobStatus]:
+        """All jobs that are remembered, the oldest first."""
+        with self._lock:
+            return [job.status() for job in self._jobs.values()]
+
+    def interrupt(self, id: str, keep: bool = False) -> JobStatus:
+        """Stop within one step; with `keep` what was learned is saved, otherwise `keep(id)` can still do so.
+
+        An interrupt while the pictures are drawn leaves them out: the LiDB is saved by then. A waiting job leaves the
+        queue; one that has ended stays as it is. Raises UnknownJob.
+        """
+        job = self._find(id)
+        with self._lock:
+            waited = job in self._waiting
+            if waited:
+                self._waiting.remove(job)
+        if waited:
+            _end(job, "cancelled", "Taken out of the queue.")
+            return job.status()
+        if not job.status().ended:
+            job.stop(keep)
+        return job.status()
+
+    def keep(self, id: str) -> JobStatus:
+        """Save what an interrupted job had learned. Raises UnknownJob, QueueFull, UserError when there is nothing."""
+        job = self._find(id)
+        with self._lock:
+            if not job.status().can_keep:
+                raise UserError("There is nothing to keep: this job was not interrupted after its first step.")
+            job.update(can_keep=False)
+        job.keep = True
+        try:
+            self._enqueue(job)
+        except QueueFull:
+            job.update(can_keep=True)
+            raise
+        return job.status()
+
+    def _find(self, id: str) -> Job:
+        with self._lock:
+            job = self._jobs.get(id)
+        if job is None:
+            raise UnknownJob("This job is not known any more: start a new one.")
+        return job
+
+    def _enqueue(self, job: Job) -> None:
+        with self._lock:
+            if len(self._waiting) >= MAX_WAITING:
+                raise QueueFull(f"{MAX_WAITING} jobs wait already: try again when one of them is done.")
+            name = job.status().name
+            if any(other.status().name == name for other in [*self._waiting, self._running] if other is not None):
+                raise UserError(f'A job for the name "{name}" is under way: wait for it, or take another name.')
+            job.obeyed()
+            job.update(stage="queued", step=0, steps=0, eta_seconds=None, message="Waiting for its turn.")
+            self._jobs[job.status().id] = job
+            self._waiting.append(job)
+            self._forget_old()
+            if self._running is None:
+                self._running = self._waiting.popleft()
+                threading.Thread(target=self._work, name="hyperdreambooth", daemon=True).start()
+
+    def _forget_old(self) -> None:
+        ended = [id for id, job in self._jobs.items() if job.status().ended]
+        for id in ended[: max(0, len(self._jobs) - MAX_REMEMBERED)]:
+            del self._jobs[id]
+
+    def _work(self) -> None:
+        """Do the running job and all that wait; the thread ends with the last one."""
+        while True:
+            with self._lock:
+                job = self._running
+            if job is None:
+                return
+            self._do(job)
+            with self._lock:
+                self._running = self._waiting.popleft() if self._waiting else None
+
+    def _do(self, job: Job) -> None:
+        """Run one job; whatever happens is told in its status."""
+        try:
+            result = Work(job, self.backend).run()
+        except Cancelled as cancelled:
+            job.learned = cancelled.learned
+            _end(job, "cancelled", _cancelled_message(job))
+        except UserError as error:
+            _end(job, "failed", str(error))
+        except torch.cuda.OutOfMemoryError:
+            _log.exception("Job %s ran out of memory", job.status().id)
+            _end(job, "failed", "The graphics card's memory is full: close other programs or choose a smaller size.")
+        except Exception as error:  # the thread's outermost frame: nobody else would tell the user
+            _log.exception("Job %s failed", job.status().id)
+            _end(job, "failed", f"It failed with {type(error).__name__} ({error}): the console holds the whole report.")
+        else:
+            job.learned = None
+            job.update(preview=b"")
+            _end(job, "done", "Done.", result=result)
+
+
+def _end(job: Job, stage: Stage, message: str, result: Result | None = None) -> None:
+    job.forget_photo()
+    can_keep = job.learned is not None
+    job.update(stage=stage, message=message, eta_seconds=None, can_keep=can_keep, result=result)
+
+
+def _cancelled_message(job: Job) -> str:
+    if job.learned is None:
+        return "Interrupted before the first iteration: there is nothing to keep."
+    return f"Interrupted after {job.learned.steps} iterations: nothing is saved yet."

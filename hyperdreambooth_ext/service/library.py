@@ -1,0 +1,56 @@
+"""The LiDBs in a folder: which there are, and one of them as an ordinary LoRA."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import FileError
+from ..files import checked_name
+from ..lidb import file
+from ..lidb.lora import export_lora
+from ..lidb.safetensors_bytes import metadata_of
+
+# LoRAs and checkpoints in the same folder may be large; only their headers are read.
+_MAX_BYTES = 1 << 40
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A LiDB on disk."""
+
+    name: str
+    path: Path
+    file_bytes: int
+    info: file.Info
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """Where the LiDB of that name is or would be. Raises UserError for a name that cannot be."""
+    return Path(folder) / f"{checked_name(name)}.safetensors"
+
+
+def entries(folder: Path) -> list[Entry]:
+    """All LiDBs in `folder` and its subfolders, by name; other files and damaged ones are passed over."""
+    found = []
+    for path in sorted(Path(folder).rglob("*.safetensors")):
+        try:
+            if "lidb" not in metadata_of(path, _MAX_BYTES):
+                continue
+            _, info = file.load(path)
+            found.append(Entry(path.stem, path, path.stat().st_size, info))
+        except (FileError, OSError):
+            # Somebody else's file, or one that is being written: a listing is no place to complain about it.
+            continue
+    return found
+
+
+def export(folder: Path, name: str, overwrite: bool = False) -> Path:
+    """Write NAME_lora.safetensors beside the LiDB and return its path. Raises FileError when it cannot be."""
+    source = file_of(folder, name)
+    if not source.is_file():
+        raise FileError(f'There is no LiDB named "{source.stem}": check the name.')
+    target = source.with_name(f"{source.stem}_lora.safetensors")
+    if target.exists() and not overwrite:
+        raise FileError(f"{target.name} exists already: move it away or allow replacing it.")
+    lidb, info = file.load(source)
+    export_lora(target, lidb, info)
+    return target

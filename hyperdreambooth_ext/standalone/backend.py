@@ -1,0 +1,59 @@
+"""What a job needs of the program around it, for our own window: one diffusers model and a folder."""
+
+import threading
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ..hosts.diffusers import DiffusersHost
+from ..hosts.protocol import Host
+from ..hypernet.hypernetwork import Hypernetwork
+from .commands import load_host
+from .generate import Sampling, generate
+from .models import fitting_hypernetwork
+
+
+class StandaloneBackend:
+    """See `service.backend.Backend`. The model is loaded when it is first needed and then kept."""
+
+    name = "standalone"
+
+    def __init__(self, folder: Path, checkpoint: Path | None = None, device: str = "auto") -> None:
+        self.folder = folder
+        self._arguments = Namespace(checkpoint=checkpoint, device=device)
+        self._lock = threading.Lock()
+        self._host: DiffusersHost | None = None
+
+    @contextmanager
+    def model(self) -> Iterator[Host]:
+        """The model, for one thread at a time. Raises UserError when it cannot be loaded."""
+        with self._lock:
+            if self._host is None:
+                self._host = load_host(self._arguments)
+            yield self._host
+
+    def unfit(self) -> str:
+        return ""
+
+    def hypernetwork(self, host: Host) -> tuple[Hypernetwork | None, str]:
+        return fitting_hypernetwork(host)
+
+    def lidb_dir(self) -> Path:
+        return self.folder
+
+    def saved(self, path: Path) -> None:
+        """Files are read anew for every picture: nothing is cached."""
+
+    def report(self, stage: str, step: int, steps: int, preview: object | None) -> None:
+        """The tab shows the progress; there is no other display."""
+
+    def interrupted(self) -> bool:
+        return False
+
+    def generate(self, prompt: str, seed: int) -> np.ndarray:
+        """One picture, RGB uint8, with the LiDBs that the prompt's tags name. Raises UserError."""
+        with self.model() as host:
+            return generate(host, prompt, self.folder, Sampling(seed=seed))
