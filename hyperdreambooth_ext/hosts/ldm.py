@@ -1,53 +1,99 @@
-"""The model as `ldm` holds it: what the WebUI has loaded as `shared.sd_model`, or a LatentDiffusion of one's own."""
+"""The model as `ldm` or `sgm` holds it: what the WebUI has loaded as `shared.sd_model`, or one of one's own."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 
-from ..errors import ArchitectureError
+from ..errors import ArchitectureError, TrainingError
 from . import modules
+from .conditioning import pack, unpack
 from .naming import diffusers_name, kohya_linears
+
+LATENT_CHANNELS = 4
 
 
 class LdmHost:
-    """An SD 1.x LatentDiffusion. See `hosts.protocol.Host`; the model is borrowed, never copied or moved."""
+    """A LatentDiffusion (SD 1.x, 2.x) or DiffusionEngine (SDXL). See `hosts.protocol.Host`.
 
-    family = "sd1"
+    The model is borrowed: never copied, moved or cast. SD 1.x has UNet and text encoder in `linears()`, the other
+    families the UNet alone.
+    """
 
-    def __init__(self, sd_model: nn.Module, checkpoint_name: str = "", checkpoint_hash: str = "") -> None:
-        """Raises ArchitectureError when `sd_model` has no SD 1.x text encoder or UNet."""
-        self.sd_model = sd_model
+    def __init__(
+        self,
+        sd_model: nn.Module,
+        checkpoint_name: str = "",
+        checkpoint_hash: str = "",
+        device: torch.device | None = None,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
+        """`device` is where the model computes, if its weights may wait elsewhere; `autocast` wraps every call of it.
+
+        Raises ArchitectureError when `sd_model` is none of these, or takes more than noise and a prompt.
+        """
+        self.sd_model, self.autocast = sd_model, autocast
         self.checkpoint_name, self.checkpoint_hash = checkpoint_name, checkpoint_hash
-        self.unet = _submodule(sd_model, "model.diffusion_model")
-        self.text_encoder = _text_encoder(sd_model)
+        self.unet = _unet(sd_model)
+        self.family, self.text_encoder = _family(sd_model)
+        _check_inputs(self.unet, self.family)
         parameter = next(self.unet.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
+        self.device, self.dtype = device or parameter.device, parameter.dtype
         self.prediction_type = "v_prediction" if getattr(sd_model, "parameterization", "eps") == "v" else "epsilon"
-        self.alphas_cumprod = sd_model.alphas_cumprod.detach().float().to(self.device)
-        self.default_size = int(getattr(sd_model, "image_size", 64)) * 8
+        # The WebUI keeps the trained schedule here where a setting has changed the one that it samples with.
+        schedule = getattr(sd_model, "alphas_cumprod_original", None)
+        schedule = sd_model.alphas_cumprod if schedule is None else schedule
+        self.alphas_cumprod = schedule.detach().float().to(self.device)
+
+    @property
+    def default_size(self) -> int:
+        if self.family == "sdxl":
+            return int(getattr(self.sd_model, "image_size", 128)) * 8
+        size = int(getattr(self.sd_model, "image_size", 64)) * 8
+        # Stability's configuration for the 768-pixel model of SD 2 says 64 as well.
+        return 768 if self.family == "sd2" and self.prediction_type == "v_prediction" and size == 512 else size
 
     def linears(self) -> Mapping[str, nn.Linear]:
+        if self.family == "sdxl":
+            # kohya's tools name SDXL's UNet as `sgm` does.
+            return kohya_linears(self.unet, None)
         per_level = self.unet.num_res_blocks
         return kohya_linears(self.unet, self.text_encoder, lambda name: diffusers_name(name, per_level))
 
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        posterior = self.sd_model.encode_first_stage(images.to(self.device, self._first_stage_dtype()))
-        # The mean, not a sample: the same photo gives the same latents.
-        return (posterior.mean * self.sd_model.scale_factor).float()
+        # The mean, not a sample: the same photo gives the same latents. `sgm` returns only a sample, so the moments are
+        # read where they are made; the generator that it draws from is given back.
+        moments: list[torch.Tensor] = []
+        hook = self.sd_model.first_stage_model.quant_conv.register_forward_hook(lambda *call: moments.append(call[2]))
+        try:
+            with torch.random.fork_rng(devices=[]), self.autocast():
+                self.sd_model.encode_first_stage(images.to(self.device, self._first_stage_dtype()))
+        finally:
+            hook.remove()
+        latents = moments[-1].float().chunk(2, dim=1)[0] * self.sd_model.scale_factor
+        if not torch.isfinite(latents).all():
+            raise TrainingError("The VAE overflows in half precision: start the program with --no-half-vae.")
+        return latents
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.sd_model.decode_first_stage(latents.to(self.device, self._first_stage_dtype())).float()
+        with self.autocast():
+            return self.sd_model.decode_first_stage(latents.to(self.device, self._first_stage_dtype())).float()
 
     def encode_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
-        return self.sd_model.get_learned_conditioning(list(prompts))
+        """[B, 77, width]; for SDXL more rows follow that hold its pooled vector (see `conditioning`)."""
+        with self.autocast():
+            return pack(self.sd_model.get_learned_conditioning(list(prompts)))
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        """As in the Protocol; a float16 UNet's gradients come back many times larger (see `_unscaled`)."""
         embeds = prompt_embeds.to(self.dtype)
-        return self.sd_model.apply_model(latents.to(self.dtype), timesteps, embeds).float()
+        condition = unpack(embeds, _vector_width(self.unet)) if self.family == "sdxl" else embeds
+        with self.autocast():
+            output = self.sd_model.apply_model(latents.to(self.dtype), timesteps, condition).float()
+        return _unscaled(output) if self.dtype == torch.float16 else output
 
     def frozen(self) -> AbstractContextManager[None]:
         return modules.frozen((self.sd_model,))
@@ -56,17 +102,54 @@ class LdmHost:
         return next(self.sd_model.first_stage_model.parameters()).dtype
 
 
-def _submodule(module: nn.Module, path: str) -> nn.Module:
+def _unscaled(output: torch.Tensor) -> torch.Tensor:
+    """`output`, whose gradient is multiplied by a large number before it enters float16, where it would vanish.
+
+    A mean over the output leaves gradients of about 1 / numel. Nobody divides by the number again: Adam and the
+    gradient start take a gradient's direction, not its length.
+    """
+    if output.requires_grad:
+        scale = output.numel() / 64
+        output.register_hook(lambda gradient: gradient * scale)
+    return output
+
+
+def _unet(sd_model: nn.Module) -> nn.Module:
     try:
-        return module.get_submodule(path)
+        return sd_model.get_submodule("model.diffusion_model")
     except AttributeError as error:
-        raise ArchitectureError("The loaded model is no SD 1.x model: load one, then try again.") from error
+        raise ArchitectureError("The loaded model is no SD 1.x, SD 2.x or SDXL model: load one, then try again.") from (
+            error
+        )
 
 
-def _text_encoder(sd_model: nn.Module) -> nn.Module:
-    stage = _submodule(sd_model, "cond_stage_model")
+def _family(sd_model: nn.Module) -> tuple[str, nn.Module | None]:
+    """The family, and the text encoder whose layers are changed too."""
+    conditioner = getattr(sd_model, "conditioner", None)
+    if conditioner is not None:
+        return "sdxl", None
+    stage = getattr(sd_model, "cond_stage_model", None)
     # The WebUI wraps the embedder to add its prompt syntax.
     stage = getattr(stage, "wrapped", stage)
-    if not hasattr(stage, "transformer"):
-        raise ArchitectureError("The loaded model has no SD 1.x text encoder: load an SD 1.x model, then try again.")
-    return stage.transformer
+    if hasattr(stage, "transformer"):
+        return "sd1", stage.transformer
+    if hasattr(getattr(stage, "model", None), "transformer"):
+        return "sd2", None
+    raise ArchitectureError("The loaded model's text encoder is not known here: load an SD 1.x, SD 2.x or SDXL model.")
+
+
+def _check_inputs(unet: nn.Module, family: str) -> None:
+    channels = int(unet.in_channels)
+    if channels != LATENT_CHANNELS:
+        raise ArchitectureError(
+            f"The loaded model takes {channels} channels, so it is made for inpainting, depth or editing: load an "
+            "ordinary text-to-image model, then try again."
+        )
+    if family != "sdxl" and getattr(unet, "num_classes", None) is not None:
+        raise ArchitectureError(
+            "The loaded model is made for variations of a picture (unCLIP): load an ordinary text-to-image model."
+        )
+
+
+def _vector_width(unet: nn.Module) -> int:
+    return unet.label_emb[0][0].in_features

@@ -5,14 +5,23 @@ from contextlib import contextmanager
 
 from torch import nn
 
+_RECOMPUTES = ("checkpoint", "use_checkpoint")
+
 
 @contextmanager
 def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Within this context no parameter asks for gradients and all modules evaluate; afterwards each is as it was."""
+    """Within this context no parameter asks for gradients and all modules evaluate; afterwards each is as it was.
+
+    Recomputation in the backward pass is off too: `ldm` differentiates only what its blocks were given as parameters,
+    so the gradients of a LiDB in its hooks would be lost without a word.
+    """
     modules = list(modules)
     wanted = [(parameter, parameter.requires_grad) for module in modules for parameter in module.parameters()]
     modes = [(child, child.training) for module in modules for child in module.modules()]
+    flags = [(child, name) for child, _ in modes for name in _RECOMPUTES if vars(child).get(name) is True]
     try:
+        for child, name in flags:
+            setattr(child, name, False)
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
         for module in modules:
@@ -23,3 +32,5 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
         for child, training in modes:
             child.training = training
+        for child, name in flags:
+            setattr(child, name, True)

@@ -8,14 +8,17 @@ from ..lidb.layers import kohya_key
 
 
 def kohya_linears(
-    unet: nn.Module, text_encoder: nn.Module, unet_name: Callable[[str], str] = lambda name: name
+    unet: nn.Module, text_encoder: nn.Module | None, unet_name: Callable[[str], str] = lambda name: name
 ) -> dict[str, nn.Linear]:
-    """kohya key -> module, for all linear layers of both; `unet_name` turns a UNet module's name into diffusers'."""
+    """kohya key -> module, for all linear layers of both (of the UNet alone without a text encoder).
+
+    `unet_name` turns a UNet module's name into the one that keys are made of.
+    """
     found = {}
     for name, module in unet.named_modules():
         if isinstance(module, nn.Linear):
             found[kohya_key("lora_unet", unet_name(name))] = module
-    for name, module in text_encoder.named_modules():
+    for name, module in text_encoder.named_modules() if text_encoder is not None else ():
         if isinstance(module, nn.Linear):
             # transformers 5 has no `text_model` level any more; files keep the old name.
             name = name if name.startswith("text_model.") else f"text_model.{name}"

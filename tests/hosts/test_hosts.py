@@ -108,7 +108,7 @@ def test_names_are_translated(ldm, diffusers):
 
 
 def test_a_model_of_another_kind_is_refused():
-    with pytest.raises(ArchitectureError, match="is no SD 1.x model"):
+    with pytest.raises(ArchitectureError, match="is no SD 1.x, SD 2.x or SDXL model"):
         LdmHost(torch.nn.Linear(1, 1))
 
 
