@@ -75,6 +75,8 @@ class JobStatus:
     message: str = ""
     start: str = ""
     start_reason: str = ""
+    photo: bytes = field(default=b"", repr=False)
+    """The aligned face that is learned, a JPEG; empty until it was found."""
     preview: bytes = field(default=b"", repr=False)
     preview_step: int = 0
     can_keep: bool = False

@@ -13,7 +13,7 @@ from ..errors import TrainingError
 from ..hosts.protocol import Host
 from ..lidb import file
 from ..lidb.injection import Applied
-from ..personalize.face import choose_face, find_faces
+from ..personalize.face import choose_face, crop_face, find_faces
 from ..personalize.finetune import Progress
 from ..personalize.personalize import Personalized, personalize, save
 from ..personalize.preview import Sampling, Stopped, sample
@@ -70,7 +70,8 @@ class Work:
         """Face, prediction and finetune; what was learned until an interrupt."""
         task = self.task
         self._stage("face", message="Looking for the face.")
-        choose_face(find_faces(task.photo), task.face)
+        face = choose_face(find_faces(task.photo), task.face)
+        self.job.update(photo=jpeg(crop_face(task.photo, face, task.size or host.default_size)))
         self._stage("predict", message="Predicting the first weights.")
         start = chosen_start(task, self.backend, host)
         self.job.update(start=start.kind, start_reason=start.reason)

@@ -1,5 +1,6 @@
 """What a job needs of the program around it, for our own window: one diffusers model and a folder."""
 
+import contextlib
 import threading
 from argparse import Namespace
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import UserError
 from ..hosts.diffusers import DiffusersHost
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
@@ -34,6 +36,11 @@ class StandaloneBackend:
             if self._host is None:
                 self._host = load_host(self._arguments)
             yield self._host
+
+    def warm(self) -> None:
+        """Load the model before it is needed; an error shows again, and to the user, when it is."""
+        with contextlib.suppress(UserError), self.model():
+            pass
 
     def unfit(self) -> str:
         return ""

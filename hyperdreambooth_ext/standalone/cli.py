@@ -1,4 +1,4 @@
-"""The command line: personalize, generate, export, inspect, demo."""
+"""The command line: personalize, generate, export, inspect, demo, ui."""
 
 import argparse
 import json
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _export(commands)
     _inspect(commands)
     _demo(commands)
+    _ui(commands)
     return parser
 
 
@@ -122,3 +123,14 @@ def _demo(commands) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the LiDB and the sheet")
     parser.add_argument("--steps", type=int, default=40, help="iterations of the finetune (default: %(default)s)")
     _model_options(parser)
+
+
+def _ui(commands) -> None:
+    parser = _command(
+        commands, "ui", "Open the tab in a window of its own, at http://127.0.0.1:7861.", "ui",
+    )  # fmt: skip
+    parser.add_argument("--port", type=int, default=7861, help="(default: %(default)s)")
+    parser.add_argument("--listen", action="store_true", help="let other machines in too, without any password")
+    parser.add_argument("--out", type=Path, default=DEFAULT_DIR, help="folder of the LiDBs (default: %(default)s)")
+    parser.add_argument("--checkpoint", type=Path, help="an SD 1.x .safetensors file (default: the bundled one)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")

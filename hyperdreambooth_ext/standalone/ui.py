@@ -1,0 +1,68 @@
+"""`python run.py ui`: the tab in a window of its own, on the bundled checkpoint."""
+
+import threading
+from argparse import Namespace
+from pathlib import Path
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI, Response
+
+from ..api.routes import mount_api
+from ..errors import UserError
+from ..service.jobs import Studio
+from ..tab.tab import build_tab
+from .backend import StandaloneBackend
+
+ROOT = Path(__file__).parents[2]
+SCRIPT, STYLE = ROOT / "javascript" / "hyperdreambooth.js", ROOT / "style.css"
+SCRIPT_URL = "/hyperdreambooth/hyperdreambooth.js"
+# The WebUI loads the script and the style sheet by itself; here the page fetches them when it is built.
+_LOAD_SCRIPT = f"""() => {{
+    const script = document.createElement("script");
+    script.src = "{SCRIPT_URL}";
+    document.head.appendChild(script);
+}}"""
+
+
+def serve(args: Namespace) -> None:
+    """Serve the window until Ctrl-C. Raises UserError when the port is taken."""
+    backend = StandaloneBackend(args.out, args.checkpoint, args.device)
+    app = create_app(backend)
+    host = "0.0.0.0" if args.listen else "127.0.0.1"
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=args.port, log_level="warning"))
+    print(f"HyperDreamBooth is at http://127.0.0.1:{args.port} (Ctrl-C ends it).", flush=True)
+    # The page is there at once; the model is loaded meanwhile.
+    threading.Thread(target=backend.warm, daemon=True).start()
+    try:
+        server.run()
+    except SystemExit as error:
+        raise UserError(f"The port {args.port} cannot be used: take another with --port.") from error
+
+
+def create_app(backend: StandaloneBackend) -> FastAPI:
+    """The window and the API as one application."""
+    studio = Studio(backend)
+    app = FastAPI(title="HyperDreamBooth", docs_url="/docs", redoc_url=None)
+    mount_api(app, studio)
+
+    @app.get(SCRIPT_URL, include_in_schema=False)
+    def script() -> Response:
+        return Response(SCRIPT.read_text(encoding="utf-8"), media_type="text/javascript")
+
+    return gr.mount_gradio_app(app, _window(studio, backend), path="/")
+
+
+def _window(studio: Studio, backend: StandaloneBackend) -> gr.Blocks:
+    # No fonts from elsewhere: the window works offline and tells nobody that it was opened.
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    with gr.Blocks(title="HyperDreamBooth", theme=theme, analytics_enabled=False) as window:
+        gr.HTML(f"<style>{STYLE.read_text(encoding='utf-8')}</style>", elem_id="hdb_style")
+        gr.HTML('<h1 class="hdb_title">HyperDreamBooth</h1>')
+        build_tab(studio, backend.generate).render()
+        # gradio 3 calls the argument _js, gradio 4 and later js.
+        javascript = {"_js" if gr.__version__.startswith("3.") else "js": _LOAD_SCRIPT}
+        window.load(None, None, None, **javascript)
+    # Many may look on at once; with gradio 3's single worker a running job would block every other click.
+    workers = "concurrency_count" if gr.__version__.startswith("3.") else "default_concurrency_limit"
+    return window.queue(**{workers: 16})

@@ -1,0 +1,57 @@
+"""Everything that few people need, under one lid."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+_AUTOMATIC = ("Automatic", "")
+_STARTS = [_AUTOMATIC, ("Hypernetwork", "hypernetwork"), ("Gradient", "gradient"), ("Zero", "zero")]
+
+
+class Advanced:
+    """The accordion's inputs. `components` go into an event's inputs, `values` makes Task's arguments of them."""
+
+    def __init__(self) -> None:
+        """Called within a gradio layout."""
+        with gr.Accordion("Advanced", open=False, elem_id="hdb_advanced"):
+            with gr.Row():
+                self.face = gr.Number(1, label="Face, counted from the largest", precision=0, elem_id="hdb_face")
+                seed = gr.Number(0, label="Seed", precision=0, elem_id="hdb_seed")
+            with gr.Row():
+                steps = gr.Number(
+                    None, label="Iterations", info="Empty: the quality's", precision=0, elem_id="hdb_steps"
+                )  # fmt: skip
+                rank = gr.Number(None, label="Rank", info="Empty: the quality's", precision=0, elem_id="hdb_rank")
+            with gr.Row():
+                lr = gr.Number(None, label="Learning rate", info="Empty: the quality's", elem_id="hdb_lr")
+                size = gr.Number(
+                    None, label="Size in pixels", info="Empty: the checkpoint's", precision=0, elem_id="hdb_size"
+                )  # fmt: skip
+            start = gr.Dropdown(
+                _STARTS, value="", label="Start", elem_id="hdb_start",
+                info="Automatic takes the hypernetwork that fits the checkpoint, else the gradient.",
+            )  # fmt: skip
+            preview_every = gr.Slider(
+                0, 50, 10, step=1, label="Iterations between previews", info="0: no previews", elem_id="hdb_every"
+            )  # fmt: skip
+            self.overwrite = gr.Checkbox(False, label="Replace a LiDB of the same name", elem_id="hdb_overwrite")
+            thumbnail = gr.Checkbox(True, label="Keep a small picture of the face in the file", elem_id="hdb_thumbnail")
+            text = gr.Checkbox(False, label="Train the text encoder too", elem_id="hdb_text")
+        self._named = {
+            "face": self.face, "seed": seed, "steps": steps, "rank": rank, "lr": lr, "size": size, "start": start,
+            "preview_every": preview_every, "overwrite": self.overwrite, "thumbnail": thumbnail, "text": text,
+        }  # fmt: skip
+
+    @property
+    def components(self) -> list:
+        return list(self._named.values())
+
+    def values(self, given: Sequence[Any]) -> dict[str, Any]:
+        """Task's arguments from the components' values, in the order of `components`. Empty ones are left out."""
+        named = dict(zip(self._named, given, strict=True))
+        optional = ("steps", "rank", "lr", "size")
+        # An empty number arrives as None or 0, by gradio's version.
+        arguments = {name: value for name, value in named.items() if value not in (None, "", 0) or value is False}
+        arguments |= {name: int(named[name] or 0) for name in ("seed", "preview_every")}
+        return {name: value for name, value in arguments.items() if value or name not in optional}

@@ -1,0 +1,92 @@
+"""The tab: one photo, one name, one quality, and everything else under "Advanced".
+
+The same in the WebUI and in our own window. Runs on gradio 3.41.2 (AUTOMATIC1111), 4.40 (Forge) and newer.
+"""
+
+import gradio as gr
+
+from ..service.jobs import Studio
+from . import html
+from .advanced import Advanced
+from .handlers import Generate, Handlers
+
+_QUALITIES = [("Fast", "fast"), ("Balanced", "balanced"), ("Best", "best")]
+
+
+def build_tab(studio: Studio, generate: Generate | None = None) -> gr.Blocks:
+    """The whole tab as gradio Blocks.
+
+    `generate(prompt, seed)` draws a picture (RGB uint8), and the tab then has its own Generate. Without it, as in
+    the WebUI, there is "Send to txt2img" instead, which javascript/hyperdreambooth.js does.
+    """
+    with gr.Blocks(analytics_enabled=False, title="HyperDreamBooth") as tab:
+        with gr.Row(elem_id="hdb_tab"):
+            with gr.Column(scale=2, min_width=320):
+                inputs = _Inputs()
+            with gr.Column(scale=3, min_width=400):
+                outputs = _Outputs(generate is not None)
+        _wire(Handlers(studio, inputs.advanced.values, generate), inputs, outputs)
+    return tab
+
+
+class _Inputs:
+    """The left column."""
+
+    def __init__(self) -> None:
+        self.file = gr.File(label="Photo", file_count="single", elem_id="hdb_photo")
+        self.faces = gr.HTML("", elem_id="hdb_faces")
+        self.photo = gr.State(None)
+        self.name = gr.Textbox(label="Name", placeholder="anna", max_lines=1, elem_id="hdb_name")
+        self.quality = gr.Radio(_QUALITIES, value="balanced", label="Quality", elem_id="hdb_quality")
+        self.advanced = Advanced()
+        self.personalise = gr.Button("Personalise", variant="primary", elem_id="hdb_personalise")
+
+
+class _Outputs:
+    """The right column."""
+
+    def __init__(self, own_generate: bool) -> None:
+        self.progress = gr.HTML(html.welcome(), elem_id="hdb_progress")
+        with gr.Row(elem_id="hdb_stop"):
+            self.interrupt = gr.Button("Interrupt", visible=False, elem_id="hdb_interrupt")
+            self.keep = gr.Button("Keep what we have", variant="primary", visible=False, elem_id="hdb_keep")
+        self.result = gr.HTML("", elem_id="hdb_result")
+        with gr.Column(visible=False, elem_id="hdb_actions") as self.actions:
+            self.prompt = gr.Textbox(label="Prompt", lines=2, interactive=True, elem_id="hdb_prompt")
+            with gr.Row():
+                if own_generate:
+                    self.draw = gr.Button("Generate", variant="primary", elem_id="hdb_draw")
+                else:
+                    gr.Button("Send to txt2img", variant="primary", elem_id="hdb_send")
+                self.export = gr.Button("Export as LoRA", elem_id="hdb_export")
+                self.folder = gr.Button("Open folder", visible=False, elem_id="hdb_folder")
+            if own_generate:
+                self.seed = gr.Number(1, label="Seed", precision=0, elem_id="hdb_draw_seed")
+            self.note = gr.HTML("", elem_id="hdb_note")
+            if own_generate:
+                self.picture = gr.HTML("", elem_id="hdb_drawn")
+        # The script writes the id of the job that it remembers here and presses the button: see follow.
+        self.job = gr.Textbox("", label="Job", elem_id="hdb_job", elem_classes=["hdb_hidden"])
+        self.reconnect = gr.Button("Reconnect", elem_id="hdb_reconnect", elem_classes=["hdb_hidden"])
+
+
+def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs) -> None:
+    face = inputs.advanced.face
+    shown = [
+        outputs.job, outputs.progress, outputs.result, inputs.personalise, outputs.interrupt, outputs.keep,
+        outputs.actions, outputs.prompt,
+    ]  # fmt: skip
+    quiet = {"show_progress": "hidden"}
+    inputs.file.change(do.look, [inputs.file, face], [inputs.photo, inputs.faces])
+    face.change(do.choose, [inputs.photo, face], [inputs.faces], **quiet)
+    asked = [inputs.photo, inputs.name, inputs.quality, *inputs.advanced.components]
+    inputs.personalise.click(do.personalise, asked, shown, **quiet)
+    outputs.reconnect.click(do.follow, [outputs.job], shown, **quiet)
+    outputs.reconnect.click(do.can_open, None, [outputs.folder], **quiet)
+    outputs.keep.click(do.keep, [outputs.job], shown, **quiet)
+    # Not through gradio's queue: it must act while the queue is busy.
+    outputs.interrupt.click(do.interrupt, [outputs.job], None, queue=False)
+    outputs.export.click(do.export, [outputs.job, inputs.advanced.overwrite], [outputs.note], **quiet)
+    outputs.folder.click(do.open_folder, None, [outputs.note], **quiet)
+    if do.generate is not None:
+        outputs.draw.click(do.draw, [outputs.prompt, outputs.seed], [outputs.picture])
