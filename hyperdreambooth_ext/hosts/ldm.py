@@ -12,6 +12,8 @@ from .conditioning import pack, unpack
 from .naming import diffusers_name, kohya_linears
 
 LATENT_CHANNELS = 4
+# The width of the pooled vector that only SDXL's refiner takes; the base model's is 2816.
+REFINER_VECTOR = 2560
 
 
 class LdmHost:
@@ -45,14 +47,7 @@ class LdmHost:
         schedule = getattr(sd_model, "alphas_cumprod_original", None)
         schedule = sd_model.alphas_cumprod if schedule is None else schedule
         self.alphas_cumprod = schedule.detach().float().to(self.device)
-
-    @property
-    def default_size(self) -> int:
-        if self.family == "sdxl":
-            return int(getattr(self.sd_model, "image_size", 128)) * 8
-        size = int(getattr(self.sd_model, "image_size", 64)) * 8
-        # Stability's configuration for the 768-pixel model of SD 2 says 64 as well.
-        return 768 if self.family == "sd2" and self.prediction_type == "v_prediction" and size == 512 else size
+        self.default_size = _default_size(sd_model, self.family, self.prediction_type)
 
     def linears(self) -> Mapping[str, nn.Linear]:
         if self.family == "sdxl":
@@ -131,11 +126,18 @@ def _family(sd_model: nn.Module) -> tuple[str, nn.Module | None]:
     stage = getattr(sd_model, "cond_stage_model", None)
     # The WebUI wraps the embedder to add its prompt syntax.
     stage = getattr(stage, "wrapped", stage)
-    if hasattr(stage, "transformer"):
-        return "sd1", stage.transformer
+    transformer = getattr(stage, "transformer", None)
+    if transformer is not None:
+        return "sd1", transformer
     if hasattr(getattr(stage, "model", None), "transformer"):
         return "sd2", None
     raise ArchitectureError("The loaded model's text encoder is not known here: load an SD 1.x, SD 2.x or SDXL model.")
+
+
+def _default_size(sd_model: nn.Module, family: str, prediction_type: str) -> int:
+    size = int(getattr(sd_model, "image_size", 128 if family == "sdxl" else 64)) * 8
+    # Stability's configuration for the 768-pixel model of SD 2 says 64 as well.
+    return 768 if family == "sd2" and prediction_type == "v_prediction" and size == 512 else size
 
 
 def _check_inputs(unet: nn.Module, family: str) -> None:
@@ -145,6 +147,8 @@ def _check_inputs(unet: nn.Module, family: str) -> None:
             f"The loaded model takes {channels} channels, so it is made for inpainting, depth or editing: load an "
             "ordinary text-to-image model, then try again."
         )
+    if family == "sdxl" and _vector_width(unet) == REFINER_VECTOR:
+        raise ArchitectureError("The loaded model is SDXL's refiner: load the base model, then try again.")
     if family != "sdxl" and getattr(unet, "num_classes", None) is not None:
         raise ArchitectureError(
             "The loaded model is made for variations of a picture (unCLIP): load an ordinary text-to-image model."

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 _RECOMPUTES = ("checkpoint", "use_checkpoint")
 
@@ -34,3 +36,28 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
             child.training = training
         for child, name in flags:
             setattr(child, name, True)
+
+
+@contextmanager
+def recomputed(kinds: Iterable[type[nn.Module]]) -> Iterator[None]:
+    """Within this context modules of these classes keep no activations: the backward pass computes them once more.
+
+    Gradients also reach what hooks within the modules have added (`use_reentrant=False`).
+    """
+    originals = [(kind, kind.forward) for kind in kinds]
+    try:
+        for kind, forward in originals:
+            kind.forward = _recomputing(forward)  # type: ignore[method-assign]
+        yield
+    finally:
+        for kind, forward in originals:
+            kind.forward = forward  # type: ignore[method-assign]
+
+
+def _recomputing(forward):
+    def recomputing_forward(self, *args, **kwargs):
+        if not torch.is_grad_enabled():
+            return forward(self, *args, **kwargs)
+        return checkpoint(forward, self, *args, use_reentrant=False, **kwargs)
+
+    return recomputing_forward

@@ -42,16 +42,22 @@ def injected(linears: Mapping[str, nn.Linear], *applied: Applied) -> Iterator[No
             hook.remove()
 
 
-def _factors(linears: Mapping[str, nn.Linear], applied: Applied) -> dict[str, tuple]:
-    """layer key -> (up · multiplier, down), computed once for all the steps within the context."""
-    factors = {}
-    for layer in applied.lidb.architecture.layers:
+def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB) -> None:
+    """Raises ArchitectureError unless every layer of `lidb` is there in its shape."""
+    for layer in lidb.architecture.layers:
         linear = linears.get(layer.key)
         if linear is None or (linear.out_features, linear.in_features) != (layer.out_features, layer.in_features):
             raise ArchitectureError(
                 f"This LiDB was made for a model of another architecture ({layer.key} is missing or has another "
                 "shape): load the checkpoint it was made for, or personalise again on this one."
             )
+
+
+def _factors(linears: Mapping[str, nn.Linear], applied: Applied) -> dict[str, tuple]:
+    """layer key -> (up · multiplier, down), computed once for all the steps within the context."""
+    check_fits(linears, applied.lidb)
+    factors = {}
+    for layer in applied.lidb.architecture.layers:
         multiplier = applied.multiplier(layer.key)
         if multiplier:
             up, down = applied.lidb.factors(layer)

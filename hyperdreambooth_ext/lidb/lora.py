@@ -34,7 +34,7 @@ def _projected(
     lidb: LiDB, widths: Mapping[str, int], trained: Mapping[str, torch.Tensor], side: Literal["a", "b"]
 ) -> dict[str, torch.Tensor]:
     """layer key -> [rank, width]: one product for all layers of one width, for loading must not be felt."""
-    projected = {}
+    projected: dict[str, torch.Tensor] = {}
     for width in sorted(set(widths.values())):
         keys = [key for key in widths if widths[key] == width]
         rows = torch.cat([trained[key].mT if side == "a" else trained[key] for key in keys]).float()

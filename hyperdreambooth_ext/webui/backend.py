@@ -1,0 +1,125 @@
+"""The WebUI as a job sees it: its loaded model, its folders, its progress bar and its Interrupt."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from modules import devices, launch_utils, processing, sd_models, sd_unet, shared
+from modules.call_queue import queue_lock
+from PIL import Image
+from torch import nn
+
+from ..errors import UserError
+from ..hosts.ldm import LdmHost
+from ..hosts.protocol import Host
+from ..hypernet.file import file_hash, find_hypernetwork, load_hypernetwork
+from ..hypernet.hypernetwork import Hypernetwork
+from ..lidb.layers import Architecture
+from . import settings
+from .builtin_lora import find_networks, forget
+from .lending import lent
+
+BUNDLED = Path(__file__).parents[2] / "models"
+
+
+class WebuiBackend:
+    """`service.backend.Backend` for AUTOMATIC1111's WebUI 1.10."""
+
+    def __init__(self) -> None:
+        self.name = f"WebUI {launch_utils.git_tag()}"
+        self._lending = False
+
+    @contextmanager
+    def model(self) -> Iterator[Host]:
+        with queue_lock:
+            sd_model = shared.sd_model  # loads one where none is loaded yet
+            unfit = self.unfit()
+            if sd_model is None or unfit:
+                raise UserError(unfit or "No checkpoint is loaded: choose one at the top left, then try again.")
+            shared.state.begin(job="hyperdreambooth")
+            self._lending = True
+            try:
+                with lent(sd_model, find_networks()):
+                    yield _host(sd_model)
+            finally:
+                self._lending = False
+                shared.state.end()
+
+    def unfit(self) -> str:
+        sd_model = sd_models.model_data.sd_model
+        if hasattr(sd_model, "forge_objects"):
+            return (
+                "Forge keeps its model in a way that cannot be trained on here: personalise with AUTOMATIC1111's WebUI "
+                "or with `python run.py ui`, and use the exported LoRA in Forge."
+            )
+        if shared.cmd_opts.lowvram:
+            return "With --lowvram no part of the model stays in place to be trained on: start with --medvram instead."
+        if sd_model is None:
+            return ""
+        if getattr(sd_model, "is_sd3", False):
+            return "SD 3 cannot be personalised yet: load an SD 1.x, SD 2.x or SDXL checkpoint."
+        if sd_unet.current_unet is not None or (sd_unet.unet_options and sd_unet.get_unet_option() is not None):
+            return (
+                "A replacement UNet (TensorRT) is active, which cannot be trained on and ignores LiDBs: set "
+                'Settings > Stable Diffusion > "SD Unet" to None.'
+            )
+        if devices.fp8:
+            return "The model is stored as FP8, which cannot be trained on: set Settings > FP8 weight to Disable."
+        try:
+            _host(sd_model)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    def hypernetwork(self, host: Host) -> tuple[Hypernetwork | None, str]:
+        architecture = Architecture.of(host.linears())
+        for folder in (settings.hypernetwork_dir(), BUNDLED):
+            path = find_hypernetwork(folder, architecture, host.checkpoint_hash)
+            if path is not None:
+                return load_hypernetwork(path), file_hash(path)
+        return None, ""
+
+    def lidb_dir(self) -> Path:
+        return settings.lidb_dir()
+
+    def saved(self, path: Path) -> None:
+        with queue_lock, torch.no_grad():
+            networks = find_networks()
+            if networks is not None:
+                forget(networks, path, sd_models.model_data.loaded_sd_models)
+            _forget_conditions()
+
+    def report(self, stage: str, step: int, steps: int, preview: object | None) -> None:
+        if not self._lending:
+            return
+        state = shared.state
+        state.textinfo = f"HyperDreamBooth: {stage}"
+        state.job_count, state.job_no = 1, 0
+        state.sampling_step, state.sampling_steps = step, steps
+        if isinstance(preview, Image.Image):
+            state.assign_current_image(preview)
+
+    def interrupted(self) -> bool:
+        return self._lending and (shared.state.interrupted or shared.state.stopping_generation)
+
+
+def _host(sd_model: nn.Module) -> LdmHost:
+    info = getattr(sd_model, "sd_checkpoint_info", None)
+    return LdmHost(
+        sd_model,
+        getattr(info, "model_name", ""),
+        (getattr(info, "sha256", None) or "")[:10],
+        torch.device(devices.device),
+        devices.autocast,
+    )
+
+
+def _forget_conditions() -> None:
+    """The text conditions are cached by the tag's words, not by the file that it names (processing.py)."""
+    for kind, names in (
+        (processing.StableDiffusionProcessing, ("cached_uc", "cached_c")),
+        (processing.StableDiffusionProcessingTxt2Img, ("cached_hr_uc", "cached_hr_c")),
+    ):
+        for name in names:
+            getattr(kind, name)[:] = [None, None]

@@ -1,0 +1,81 @@
+"""The page "LiDB" of the extra networks: one card a file, with the face that the file carries."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from modules import shared, ui_extra_networks
+
+from .builtin_lora import find_networks
+from .settings import cards_wanted
+from .tag import TAG
+
+
+class LidbPage(ui_extra_networks.ExtraNetworksPage):
+    """As ui_extra_networks_lora.py, for files that say that they are LiDBs."""
+
+    def __init__(self) -> None:
+        super().__init__("LiDB")
+
+    def refresh(self) -> None:
+        """The button "Refresh"."""
+        networks = find_networks()
+        if networks is not None:
+            networks.list_available_networks()
+
+    def create_item(self, name: str, index: int | None = None, enable_filter: bool = True) -> dict[str, Any] | None:
+        """One card, None for a file that is no LiDB or, with the filter, one made for another kind of model."""
+        networks = find_networks()
+        on_disk = networks.available_networks.get(name) if networks is not None else None
+        if on_disk is None or TAG not in on_disk.metadata or (enable_filter and not _fits(on_disk)):
+            return None
+        path = os.path.splitext(on_disk.filename)[0]
+        item = {
+            "name": name,
+            "filename": on_disk.filename,
+            "shorthash": on_disk.shorthash,
+            "preview": self.find_preview(path) or self.find_embedded_preview(path, name, on_disk.metadata),
+            "description": self.find_description(path),
+            "search_terms": [self.search_terms_from_path(on_disk.filename), *filter(None, [on_disk.hash])],
+            "local_preview": f"{path}.{shared.opts.samples_format}",
+            "metadata": on_disk.metadata,
+            "sort_keys": {"default": index, **self.get_sort_keys(on_disk.filename)},
+            "sd_version": on_disk.sd_version.name,
+        }
+        self.read_user_metadata(item)
+        item["prompt"] = _prompt(on_disk.get_alias(), item["user_metadata"])
+        return item
+
+    def list_items(self) -> Iterator[dict[str, Any]]:
+        networks = find_networks()
+        # A list: a generation may change the table meanwhile.
+        for index, name in enumerate(list(networks.available_networks) if networks is not None else ()):
+            item = self.create_item(name, index)
+            if item is not None:
+                yield item
+
+    def allowed_directories_for_previews(self) -> list[str]:
+        return [shared.cmd_opts.lora_dir]
+
+
+def register_page() -> None:
+    """The callback of on_before_ui."""
+    if cards_wanted():
+        ui_extra_networks.register_page(LidbPage())
+
+
+def _prompt(alias: str, user_metadata: dict) -> str:
+    """The JavaScript expression that a click inserts: the tag, then the words that the user noted on the card."""
+    quote = ui_extra_networks.quote_js
+    weight = user_metadata.get("preferred weight") or "opts.extra_networks_default_multiplier"
+    prompt = " + ".join([quote(f"<{TAG}:{alias}:"), str(weight), quote(">")])
+    words = user_metadata.get("activation text")
+    return f"{prompt} + {quote(' ' + words)}" if words else prompt
+
+
+def _fits(on_disk: Any) -> bool:
+    if shared.opts.lora_show_all or not shared.sd_model:
+        return True
+    kinds = ("sdxl", "is_sdxl"), ("sd2", "is_sd2"), ("sd1", "is_sd1")
+    loaded = next((kind for kind, flag in kinds if getattr(shared.sd_model, flag, False)), "")
+    return on_disk.sd_version.name.lower() == loaded

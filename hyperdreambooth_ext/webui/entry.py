@@ -1,0 +1,52 @@
+"""What `scripts/hyperdreambooth.py` hands over to: the callbacks, each registered anew at every "Reload UI"."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from modules import script_callbacks, scripts
+from torch import nn
+
+from ..hosts.ldm import LdmHost
+from . import cards, infotext, mount, settings, xyz
+from .builtin_lora import find_networks, why_missing
+from .notes import tag_notes
+from .tag import register_tag
+
+
+class TagNotes(scripts.Script):
+    """Runs with every generation and says under the image what a tag could not do."""
+
+    def title(self) -> str:
+        return "HyperDreamBooth"
+
+    def show(self, is_img2img: bool) -> Any:  # noqa: ARG002
+        return scripts.AlwaysVisible
+
+    def after_extra_networks_activate(self, p: Any, *args: Any, extra_network_data: dict, **kwargs: Any) -> None:  # noqa: ARG002
+        """modules/extra_networks.py, activate: for each batch, and again for hires fix."""
+
+        def linears() -> Mapping[str, nn.Linear]:
+            return LdmHost(p.sd_model).linears()
+
+        for note in tag_notes(find_networks(), why_missing(), extra_network_data, linears):
+            p.comment(note)
+
+
+def register() -> None:
+    """Hand our callbacks to the WebUI."""
+    script_callbacks.on_before_ui(cards.register_page)
+    script_callbacks.on_before_ui(xyz.add_axes)
+    script_callbacks.on_ui_settings(settings.add_settings)
+    script_callbacks.on_ui_tabs(mount.tabs)
+    script_callbacks.on_infotext_pasted(infotext.pasted)
+    script_callbacks.on_app_started(_on_app_started)
+
+
+def _on_app_started(demo: Any, app: Any) -> None:  # noqa: ARG001
+    # Not earlier: on_before_ui runs in reverse order, so Lora would not have registered itself yet.
+    networks = find_networks()
+    if networks is None:
+        print(f"HyperDreamBooth: {why_missing()}")
+    else:
+        register_tag(networks)
+    mount.api(app)

@@ -1,0 +1,79 @@
+"""What the user is told under the image when a tag could not do what it says."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from ..errors import ArchitectureError, UserError
+from ..lidb.file import load
+from ..lidb.injection import check_fits
+from .tag import TAG
+
+Linears = Callable[[], Mapping[str, nn.Linear]]
+
+
+def tag_notes(
+    networks: ModuleType | None, why_missing: str, extra_network_data: dict[str, list], linears: Linears
+) -> Iterator[str]:
+    """Sentences about the tags of one prompt, after the networks were activated.
+
+    `extra_network_data` is what modules/extra_networks.py parses a prompt into: tag -> its parameters. `linears` gives
+    the loaded model's layers; it is asked only when something went wrong.
+    """
+    ours = extra_network_data.get(TAG, [])
+    if networks is None:
+        if ours:
+            yield why_missing
+        return
+    for params in ours:
+        yield from _multiplier_notes(params)
+        if networks.available_network_aliases.get(_name(params)) is None:
+            yield (
+                f'There is no LiDB "{_name(params)}" in the LoRA folder: check the name in the tag, or personalise a '
+                "photo under this name."
+            )
+    for params in [*ours, *extra_network_data.get("lora", [])]:
+        yield from _file_notes(networks, _name(params), linears)
+
+
+def _multiplier_notes(params: Any) -> Iterator[str]:
+    values = [*params.positional[1:3], *(params.named[key] for key in ("te", "unet") if key in params.named)]
+    for value in values:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            yield (
+                f'The multiplier "{value}" of <lidb:{_name(params)}:…> is no number, so no LoRA and no LiDB was used: '
+                f"write <lidb:{_name(params)}:0.8>."
+            )
+
+
+def _file_notes(networks: ModuleType, name: str, linears: Linears) -> Iterator[str]:
+    on_disk = networks.available_network_aliases.get(name)
+    if on_disk is None or TAG not in on_disk.metadata:
+        return
+    network = next((one for one in networks.loaded_networks if one.network_on_disk is on_disk), None)
+    if network is not None and len(network.modules) == len(json.loads(on_disk.metadata[TAG])["shapes"]):
+        return
+    try:
+        lidb, info = load(Path(on_disk.filename))
+        check_fits(linears(), lidb)
+    except ArchitectureError:
+        made_for = f' "{info.checkpoint}"' if info.checkpoint else ""
+        yield (
+            f'The LiDB "{name}" was made for a model of another architecture{made_for}, so it was not used or not '
+            "wholly: load a checkpoint of that kind, or personalise again on this one."
+        )
+    except UserError as error:
+        yield str(error)
+
+
+def _name(params: Any) -> str:
+    return params.positional[0] if params.positional else ""

@@ -1,0 +1,41 @@
+"""The section "HyperDreamBooth" of the Settings tab, and the folders that follow from it."""
+
+from pathlib import Path
+
+import gradio as gr
+from modules import paths, shared
+
+SECTION = ("hyperdreambooth", "HyperDreamBooth")
+CARDS = "hyperdreambooth_cards"
+FOLDER = "hyperdreambooth_folder"
+
+
+def add_settings() -> None:
+    """The callback of on_ui_settings."""
+    shared.opts.add_option(
+        FOLDER,
+        shared.OptionInfo("", "Save LiDBs in this subfolder of the LoRA folder", gr.Textbox, section=SECTION).info(
+            "empty: in the LoRA folder itself"
+        ),
+    )
+    shared.opts.add_option(
+        CARDS,
+        shared.OptionInfo(True, "Show the LiDB cards beside the Lora cards", section=SECTION).needs_reload_ui(),
+    )
+
+
+def lidb_dir() -> Path:
+    """Where LiDBs are saved: within the LoRA folder, or the tag would not find them."""
+    folder = Path(shared.cmd_opts.lora_dir)
+    wanted = folder / str(shared.opts.data.get(FOLDER, "")).strip()
+    return wanted if folder.resolve() in [wanted.resolve(), *wanted.resolve().parents] else folder
+
+
+def hypernetwork_dir() -> Path:
+    """Where the user keeps hypernetworks of his own."""
+    return Path(paths.models_path) / "hyperdreambooth"
+
+
+def cards_wanted() -> bool:
+    """Whether the cards are shown; asked before the settings are there."""
+    return bool(shared.opts.data.get(CARDS, True))

@@ -1,0 +1,59 @@
+"""`<lidb:name:0.8>`: the WebUI's own loader reads our files, and our tag means the same as its `<lora:…>`.
+
+The tag becomes part of the same list as `<lora:…>`, so merge order, backup, restore, hires fix, hashes in the
+infotext, `te=`/`unet=`/`dyn=` and model switches are the WebUI's.
+"""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from modules import extra_networks
+
+from ..errors import ArchitectureError
+from ..lidb.file import SUFFIX, load
+from ..lidb.lora import lora_tensors
+from .builtin_lora import lora_network
+
+TAG = "lidb"
+_PART = SUFFIX.removeprefix(".")
+
+
+class ModuleTypeLidb:
+    """Reads the tensors of a LiDB file as the LoRA that `export` would write, so that both make the same picture.
+
+    One of `networks.module_types` (extensions-builtin/Lora/networks.py, load_network).
+    """
+
+    def __init__(self, module_type_lora: Any) -> None:
+        self.module_type_lora = module_type_lora
+
+    def create_module(self, net: Any, weights: Any) -> Any:
+        """A network module for one layer, or None for tensors that are not ours.
+
+        Raises FileError when the file is damaged and ArchitectureError when the layer has another shape here; the
+        loader then leaves the file out, and `notes` says why.
+        """
+        if _PART not in weights.w:
+            return None
+        tensors = vars(net).get("lidb_as_lora")
+        if tensors is None:
+            tensors = net.lidb_as_lora = lora_tensors(load(Path(net.network_on_disk.filename))[0])
+        prefix = f"{weights.network_key.removesuffix(SUFFIX)}."
+        parts = {name: tensors.pop(prefix + name) for name in ("lora_up.weight", "lora_down.weight", "alpha")}
+        shape = (parts["lora_up.weight"].shape[0], parts["lora_down.weight"].shape[1])
+        if getattr(weights.sd_module, "weight", None) is None or weights.sd_module.weight.shape != shape:
+            raise ArchitectureError(f"{prefix[:-1]} has another shape in the loaded model.")
+        return self.module_type_lora.create_module(net, weights._replace(w=parts))
+
+
+def register_tag(networks: ModuleType) -> None:
+    """Teach Lora our files and our tag; call it after Lora has registered itself, as often as you like.
+
+    `networks.module_types` outlives a "Reload UI", the aliases do not.
+    """
+    ours = ModuleTypeLidb.__name__
+    networks.module_types[:] = [kind for kind in networks.module_types if type(kind).__name__ != ours]
+    lora = next(kind for kind in networks.module_types if type(kind).__name__ == "ModuleTypeLora")
+    networks.module_types.append(ModuleTypeLidb(lora))
+    extra_networks.register_extra_network_alias(lora_network(), TAG)
