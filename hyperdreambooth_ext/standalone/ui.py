@@ -14,6 +14,8 @@ from ..service.jobs import Studio
 from ..tab.tab import build_tab
 from .backend import StandaloneBackend
 
+# Gradio's own API page would only confuse: ours is under /docs.
+_OWN_STYLE = "footer .show-api, footer .show-api + div { display: none !important; }"
 ROOT = Path(__file__).parents[2]
 SCRIPT, STYLE = ROOT / "javascript" / "hyperdreambooth.js", ROOT / "style.css"
 SCRIPT_URL = "/hyperdreambooth/hyperdreambooth.js"
@@ -54,12 +56,16 @@ def create_app(backend: StandaloneBackend) -> FastAPI:
 
 
 def _window(studio: Studio, backend: StandaloneBackend) -> gr.Blocks:
-    # No fonts from elsewhere: the window works offline and tells nobody that it was opened.
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    # No fonts from elsewhere: the window works offline.
+    theme = gr.themes.Default(
+        primary_hue="indigo", secondary_hue="indigo", font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )  # fmt: skip
+    tab = build_tab(studio, backend.generate)
     with gr.Blocks(title="HyperDreamBooth", theme=theme, analytics_enabled=False) as window:
-        gr.HTML(f"<style>{STYLE.read_text(encoding='utf-8')}</style>", elem_id="hdb_style")
+        gr.HTML(f"<style>{STYLE.read_text(encoding='utf-8')}{_OWN_STYLE}</style>", elem_id="hdb_style")
         gr.HTML('<h1 class="hdb_title">HyperDreamBooth</h1>')
-        build_tab(studio, backend.generate).render()
+        tab.render()
         # gradio 3 calls the argument _js, gradio 4 and later js.
         javascript = {"_js" if gr.__version__.startswith("3.") else "js": _LOAD_SCRIPT}
         window.load(None, None, None, **javascript)

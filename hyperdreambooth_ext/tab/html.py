@@ -17,7 +17,6 @@ _STAGES = {
     "finetune": "Learning",
     "saving": "Saving",
     "pictures": "Drawing",
-    "done": "Done",
     "failed": "Failed",
     "cancelled": "Interrupted",
 }
@@ -82,9 +81,11 @@ def faces(crops: Sequence[bytes], chosen: int) -> str:
 
 def progress(status: JobStatus) -> str:
     """Where a job is: the bar, the time left, photo and preview; once it ended, its last sentence."""
-    head = f'<div class="hdb_card hdb_progress" data-job="{escape(status.id)}" data-stage="{status.stage}">'
+    known = f'data-job="{escape(status.id)}" data-stage="{status.stage}"'
     if status.stage == "done":
-        return f'{head}<div class="hdb_line"><b>{_STAGES["done"]}</b></div></div>'
+        # The result says the rest.
+        return f"<div hidden {known}></div>"
+    head = f'<div class="hdb_card hdb_progress" {known}>'
     lines = [head, f'<div class="hdb_line"><b>{_STAGES[status.stage]}</b>{_counts(status)}</div>']
     if not status.ended:
         lines.append(_bar(status.fraction))

@@ -52,7 +52,14 @@ class _Outputs:
             self.keep = gr.Button("Keep what we have", variant="primary", visible=False, elem_id="hdb_keep")
         self.result = gr.HTML("", elem_id="hdb_result")
         with gr.Column(visible=False, elem_id="hdb_actions") as self.actions:
-            self.prompt = gr.Textbox(label="Prompt", lines=2, interactive=True, elem_id="hdb_prompt")
+            with gr.Row():
+                self.prompt = gr.Textbox(
+                    label="Prompt", lines=2, interactive=True, scale=4, min_width=200, elem_id="hdb_prompt"
+                )  # fmt: skip
+                if own_generate:
+                    self.seed = gr.Number(
+                        1, label="Seed", precision=0, scale=1, min_width=80, elem_id="hdb_draw_seed"
+                    )  # fmt: skip
             with gr.Row():
                 if own_generate:
                     self.draw = gr.Button("Generate", variant="primary", elem_id="hdb_draw")
@@ -60,14 +67,13 @@ class _Outputs:
                     gr.Button("Send to txt2img", variant="primary", elem_id="hdb_send")
                 self.export = gr.Button("Export as LoRA", elem_id="hdb_export")
                 self.folder = gr.Button("Open folder", visible=False, elem_id="hdb_folder")
-            if own_generate:
-                self.seed = gr.Number(1, label="Seed", precision=0, elem_id="hdb_draw_seed")
             self.note = gr.HTML("", elem_id="hdb_note")
             if own_generate:
                 self.picture = gr.HTML("", elem_id="hdb_drawn")
-        # The script writes the id of the job that it remembers here and presses the button: see follow.
-        self.job = gr.Textbox("", label="Job", elem_id="hdb_job", elem_classes=["hdb_hidden"])
-        self.reconnect = gr.Button("Reconnect", elem_id="hdb_reconnect", elem_classes=["hdb_hidden"])
+        # The script writes the id of the job that it remembers here and presses the button: see Handlers.follow.
+        with gr.Column(elem_classes=["hdb_hidden"]):
+            self.job = gr.Textbox("", label="Job", elem_id="hdb_job")
+            self.reconnect = gr.Button("Reconnect", elem_id="hdb_reconnect")
 
 
 def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs) -> None:
