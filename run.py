@@ -3,6 +3,7 @@
     python run.py demo                          personalise the sample photo, draw the picture sheet
     python run.py personalize photo.jpg --name anna
     python run.py generate "a sks face <lidb:anna:0.8>" --out anna.png
+    python run.py ui                            the tab in a window of its own
     python run.py test [pytest arguments]       run the tests
 
 Python 3.10 or 3.11 gets the very versions that AUTOMATIC1111 WebUI 1.10.1 runs on; newer ones get the newest releases.
@@ -32,8 +33,9 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0
     testing = arguments[0] == "test"
+    extras = {"test": "cli,ui,test", "ui": "cli,ui"}.get(arguments[0], "cli")
     try:
-        python = prepare("cli,test" if testing else "cli", WITHOUT_DEPENDENCIES if testing else [])
+        python = prepare(extras, WITHOUT_DEPENDENCIES if testing else [])
     except subprocess.CalledProcessError as error:
         print(
             f"error: the environment could not be made ({' '.join(error.cmd[:5])} … failed): read pip's message "

@@ -46,6 +46,8 @@ class Task:
     thumbnail: bool = True
     overwrite: bool = False
     preview_every: int = 10
+    picture_steps: int = 25
+    """Sampling steps of each of the two pictures."""
 
     def checked(self) -> "Task":
         """The same task with a clean name. Raises UserError for a value that cannot be."""
@@ -58,6 +60,7 @@ class Task:
         _within("The face's number", self.face, 1, 100)
         _within("The seed", self.seed, 0, MAX_SEED)
         _within("The number of iterations between previews", self.preview_every, 0, MAX_STEPS)
+        _within("The number of sampling steps", self.picture_steps, 1, 200)
         if self.lr is not None and not (math.isfinite(self.lr) and 0 < self.lr <= 1):
             raise UserError(f"A learning rate of {self.lr} cannot be used: choose one above 0 and up to 1.")
         if self.size is not None and (self.size % 64 or not 64 <= self.size <= 2048):

@@ -25,7 +25,6 @@ from .start import chosen_start
 from .status import Result, Stage
 
 PREVIEW = Sampling(steps=8)
-PICTURE = Sampling(steps=25)
 
 
 class Work:
@@ -86,7 +85,7 @@ class Work:
 
         def on_step(progress: Progress) -> None:
             self.pace.iteration()
-            self._step(progress.step, self.pace.left(iterations - progress.step, 2 * PICTURE.steps))
+            self._step(progress.step, self.pace.left(iterations - progress.step, 2 * task.picture_steps))
             self._preview(host, start.prompt, progress)
             self.pace.begin()
 
@@ -111,7 +110,8 @@ class Work:
         """Without and with the LiDB of the file at one seed; None when interrupted or when the model was changed."""
         if host.checkpoint_hash != learned.info.checkpoint_hash:
             return None
-        total = 2 * PICTURE.steps
+        sampling = Sampling(steps=self.task.picture_steps)
+        total = 2 * sampling.steps
         self._stage("pictures", total, "Drawing the pictures before and after.")
         self.pace.begin()
 
@@ -123,8 +123,8 @@ class Work:
         lidb, info = file.load(path)
         prompt = f"a {info.trigger} face"
         try:
-            before = self._picture(host, prompt, PICTURE, [], on_step)
-            return before, self._picture(host, prompt, PICTURE, [Applied(lidb)], on_step)
+            before = self._picture(host, prompt, sampling, [], on_step)
+            return before, self._picture(host, prompt, sampling, [Applied(lidb)], on_step)
         except Stopped:
             return None
 

@@ -19,7 +19,7 @@ from .models import fitting_hypernetwork
 
 
 class StandaloneBackend:
-    """See `service.backend.Backend`. The model is loaded when it is first needed and then kept."""
+    """See `service.backend.Backend`. Model and hypernetwork are loaded when they are first needed and then kept."""
 
     name = "standalone"
 
@@ -28,6 +28,7 @@ class StandaloneBackend:
         self._arguments = Namespace(checkpoint=checkpoint, device=device)
         self._lock = threading.Lock()
         self._host: DiffusersHost | None = None
+        self._fitting: tuple[Hypernetwork | None, str] | None = None
 
     @contextmanager
     def model(self) -> Iterator[Host]:
@@ -46,7 +47,9 @@ class StandaloneBackend:
         return ""
 
     def hypernetwork(self, host: Host) -> tuple[Hypernetwork | None, str]:
-        return fitting_hypernetwork(host)
+        if self._fitting is None:
+            self._fitting = fitting_hypernetwork(host)
+        return self._fitting
 
     def lidb_dir(self) -> Path:
         return self.folder
