@@ -1,0 +1,5 @@
+import networks  # noqa: F401
+
+
+class ExtraNetworkLora:
+    name = "lora"

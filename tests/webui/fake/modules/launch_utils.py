@@ -1,0 +1,2 @@
+def git_tag():
+    return "1.10.1"

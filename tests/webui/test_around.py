@@ -1,0 +1,157 @@
+"""What is around the tag: cards, X/Y/Z axes, pasted infotexts, settings, credentials, and the order of it all."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hyperdreambooth_ext.lidb import file
+from hyperdreambooth_ext.lidb.file import Info
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def anna(webui, small_lidb):
+    file.save(webui.lora_dir / "anna.safetensors", small_lidb, Info(name="anna", thumbnail=b"jpeg"))
+    webui.networks.list_available_networks()
+    return webui.networks.available_networks["anna"]
+
+
+def test_a_card_inserts_the_tag_and_shows_the_face_of_the_file(webui, anna):
+    webui.ours("cards").register_page()
+    (page,) = webui.ui_extra_networks.extra_pages
+    webui.shared.sd_model = SimpleNamespace(is_sd1=True)
+    (item,) = page.list_items()
+    assert item["prompt"] == '"<lidb:anna:" + opts.extra_networks_default_multiplier + ">"'
+    assert item["preview"] == "./cover?item=anna" and item["shorthash"] == anna.shorthash
+
+
+def test_cards_of_another_kind_of_model_are_hidden_unless_all_are_wanted(webui, anna):
+    page = webui.ours("cards").LidbPage()
+    webui.shared.sd_model = SimpleNamespace(is_sd1=False, is_sdxl=True)
+    assert list(page.list_items()) == []
+    assert page.create_item("anna", enable_filter=False) is not None
+    webui.shared.opts.lora_show_all = True
+    assert [item["name"] for item in page.list_items()] == ["anna"]
+
+
+def test_plain_loras_have_no_lidb_card(webui, small_lidb):
+    from hyperdreambooth_ext.lidb.lora import export_lora
+
+    export_lora(webui.lora_dir / "x.safetensors", small_lidb, Info(name="x"))
+    webui.networks.list_available_networks()
+    assert list(webui.ours("cards").LidbPage().list_items()) == []
+
+
+def test_the_cards_can_be_switched_off(webui):
+    webui.shared.opts.data["hyperdreambooth_cards"] = False
+    webui.ours("cards").register_page()
+    assert webui.ui_extra_networks.extra_pages == []
+
+
+def test_the_axes_change_the_tags_of_a_prompt(webui, anna):
+    xyz = webui.ours("xyz")
+    assert xyz.with_multiplier("a <lidb:anna:0.5> b <lidb:ben>", 0.25) == "a <lidb:anna:0.25> b <lidb:ben:0.25>"
+    assert xyz.with_name("a <lidb:anna:0.5> <lidb:ben:1>", "eva") == "a <lidb:eva:0.5> <lidb:ben:1>"
+    assert xyz.with_name("a face", "eva") == "a face <lidb:eva:1>"
+
+
+def test_the_axes_are_added_once(webui, anna):
+    made = []
+    grid = SimpleNamespace(axis_options=made, AxisOption=lambda *a, **k: SimpleNamespace(label=a[0], apply=a[2], **k))
+    data = webui.scripts.ScriptClassData(webui.scripts.Script, "scripts/xyz_grid.py", "", grid)
+    webui.scripts.scripts_data.append(data)
+    for _ in range(2):
+        webui.ours("xyz").add_axes()
+    assert [option.label for option in made] == ["[LiDB] name", "[LiDB] multiplier"]
+    assert made[0].choices() == ["anna"]
+    p = SimpleNamespace(prompt="a face <lidb:anna:1>")
+    made[1].apply(p, 0.5, [0.5])
+    assert p.prompt == "a face <lidb:anna:0.5>"
+
+
+def test_a_pasted_tag_finds_the_file_by_its_hash(webui, anna):
+    pasted = webui.ours("infotext").pasted
+    params = {"Prompt": "a face <lidb:maria:0.8>, <lidb:eva:1>", "Lora hashes": f"maria: {anna.shorthash}, eva: 0000"}
+    pasted("", params)
+    assert params["Prompt"] == "a face <lidb:anna:0.8>, <lidb:eva:1>"
+    pasted("", {"Prompt": "no hashes"})
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"), [("", "."), ("people", "people"), ("../elsewhere", "."), ("/elsewhere", ".")]
+)
+def test_lidbs_are_saved_within_the_lora_folder(webui, folder, expected):
+    settings = webui.ours("settings")
+    settings.add_settings()
+    webui.shared.opts.data["hyperdreambooth_folder"] = folder
+    assert settings.lidb_dir().resolve() == (webui.lora_dir / expected).resolve()
+
+
+def test_everything_registers_at_its_own_time(webui, anna):
+    """The tag comes last, when Lora has registered itself; a "Reload UI" runs it all again."""
+    for _ in range(2):
+        webui.script_callbacks.registered.clear()
+        webui.extra_networks.extra_network_aliases.clear()
+        webui.ours("entry").register()
+        registered = webui.script_callbacks.registered
+        assert set(registered) == {"before_ui", "ui_settings", "ui_tabs", "infotext_pasted", "app_started"}
+        for callback in registered["before_ui"] + registered["ui_settings"]:
+            callback()
+        assert "lidb" not in webui.extra_networks.extra_network_aliases
+        for callback in registered["app_started"]:
+            callback(None, None)
+        assert "lidb" in webui.extra_networks.extra_network_aliases
+
+
+def test_a_missing_lora_extension_is_no_error(webui, capsys):
+    webui.extra_networks.extra_network_registry.clear()
+    entry = webui.ours("entry")
+    entry.register()
+    for callback in webui.script_callbacks.registered["app_started"]:
+        callback(None, None)
+    assert "switch it on under Extensions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("auth", "header", "status"),
+    [("", None, 200), ("u:p,v:q", None, 401), ("u:p,v:q", ("v", "q"), 200), ("u:p", ("u", "x"), 401)],
+)
+def test_the_api_asks_for_the_credentials_of_the_webui(webui, auth, header, status):
+    fastapi = pytest.importorskip("fastapi")
+    testclient = pytest.importorskip("fastapi.testclient")
+    webui.shared.cmd_opts.api, webui.shared.cmd_opts.api_auth = True, auth or None
+    app = fastapi.FastAPI()
+    webui.ours("mount").api(app)
+    client = testclient.TestClient(app)
+    assert client.get("/hyperdreambooth/v1/version", auth=header).status_code == status
+    assert client.get("/hyperdreambooth/v1/lidbs", auth=header).status_code == status
+
+
+def test_without_api_there_are_no_routes(webui):
+    fastapi = pytest.importorskip("fastapi")
+    webui.shared.cmd_opts.api = webui.shared.cmd_opts.nowebui = False
+    app = fastapi.FastAPI()
+    webui.ours("mount").api(app)
+    assert not [route for route in app.routes if "hyperdreambooth" in route.path]
+
+
+def test_install_py_takes_less_than_half_a_second_and_says_nothing():
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, ROOT / "install.py"], capture_output=True, text=True, check=True)
+    assert time.monotonic() - started < 0.5
+    assert done.stdout == done.stderr == ""
+    assert not any("pip" in line and "import" in line for line in (ROOT / "install.py").read_text().splitlines())
+
+
+def test_the_entry_is_thin():
+    lines = (ROOT / "scripts" / "hyperdreambooth.py").read_text().splitlines()
+    assert len([line for line in lines if line and not line.startswith('"""')]) == 2
+    assert os.sep not in "".join(lines)
+
+

@@ -1,0 +1,116 @@
+"""The tag: our files through the WebUI's loader, with the weights that the exported LoRA has."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from hyperdreambooth_ext.errors import ArchitectureError
+from hyperdreambooth_ext.lidb import file
+from hyperdreambooth_ext.lidb.file import Info
+from hyperdreambooth_ext.lidb.lora import export_lora
+from tests.conftest import SMALL, random_lidb
+
+
+@pytest.fixture
+def lora(webui, small_lidb):
+    """The fake's networks with the layers of a small model, a LiDB "anna" and its export "anna_lora"."""
+    file.save(webui.lora_dir / "anna.safetensors", small_lidb, Info(name="anna"))
+    export_lora(webui.lora_dir / "anna_lora.safetensors", small_lidb, Info(name="anna_lora"))
+    webui.networks.linears.update(modules_of(SMALL))
+    webui.networks.list_available_networks()
+    webui.ours("tag").register_tag(webui.networks)
+    return webui.networks
+
+
+def modules_of(architecture):
+    return {layer.key: nn.Linear(layer.in_features, layer.out_features) for layer in architecture.layers}
+
+
+def loaded(networks, name):
+    return networks.load_network(name, networks.available_networks[name])
+
+
+def test_a_lidb_gives_the_same_tensors_as_its_exported_lora(lora):
+    ours, exported = loaded(lora, "anna").modules, loaded(lora, "anna_lora").modules
+    assert ours.keys() == exported.keys() and len(ours) == len(SMALL)
+    for key, module in ours.items():
+        assert module.w.keys() == exported[key].w.keys()
+        for part, tensor in module.w.items():
+            # The file rounds A_train and B_train; the export of what it holds is the same to the bit (next test).
+            assert torch.allclose(tensor.float(), exported[key].w[part].float(), rtol=0.02, atol=0.01)
+
+
+def test_exporting_the_file_gives_the_very_bits_that_the_tag_uses(lora, webui):
+    export_lora(webui.lora_dir / "again.safetensors", *file.load(webui.lora_dir / "anna.safetensors"))
+    lora.list_available_networks()
+    ours, exported = loaded(lora, "anna").modules, loaded(lora, "again").modules
+    assert all(torch.equal(ours[key].w[part], exported[key].w[part]) for key in ours for part in ours[key].w)
+
+
+def test_the_tag_is_loras_own_after_as_many_reloads_as_one_likes(lora, webui):
+    for _ in range(3):
+        webui.extra_networks.extra_network_aliases.clear()
+        webui.ours("tag").register_tag(lora)
+    assert webui.extra_networks.extra_network_aliases == {"lidb": webui.extra_networks.extra_network_registry["lora"]}
+    assert [type(kind).__name__ for kind in lora.module_types].count("ModuleTypeLidb") == 1
+
+
+def test_a_file_for_other_shapes_is_not_loaded_at_all(lora):
+    lora.linears[SMALL.layers[2].key] = nn.Linear(1024, 320)
+    with pytest.raises(ArchitectureError, match="another shape"):
+        loaded(lora, "anna")
+
+
+def test_a_new_file_of_the_same_name_takes_effect_at_once(lora, webui):
+    """Retraining: the layer that compares only names must not keep the old weights."""
+    model = nn.ModuleDict({str(i): linear for i, linear in enumerate(lora.linears.values())})
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    net = loaded(lora, "anna")
+    lora.networks_in_memory["anna"] = net
+    lora.merge(net)
+    merged = {key: value.clone() for key, value in model.state_dict().items()}
+    assert any(not torch.equal(before[key], merged[key]) for key in before)
+    path = webui.lora_dir / "anna.safetensors"
+    file.save(path, random_lidb(SMALL, rank=2, seed=5), Info(name="anna"))
+    webui.ours("builtin_lora").forget(lora, path, [model])
+    assert not lora.networks_in_memory and not lora.loaded_networks
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    lora.merge(loaded(lora, "anna"))
+    assert any(not torch.equal(merged[key], value) for key, value in model.state_dict().items())
+
+
+def test_another_files_weights_are_forgotten_by_nobody(lora, webui):
+    net = loaded(lora, "anna_lora")
+    lora.merge(net)
+    webui.ours("builtin_lora").forget(lora, webui.lora_dir / "anna.safetensors", [])
+    assert lora.loaded_networks == [net] and {"anna", "anna_lora"} <= lora.available_networks.keys()
+
+
+def test_without_the_built_in_lora_the_user_is_told(webui):
+    webui.extra_networks.extra_network_registry.clear()
+    assert webui.ours("builtin_lora").find_networks() is None
+    assert "switch it on under Extensions" in webui.ours("builtin_lora").why_missing()
+
+
+def test_a_loader_without_module_types_is_another_programs(webui, monkeypatch):
+    monkeypatch.delattr(webui.networks, "module_types")
+    assert webui.ours("builtin_lora").find_networks() is None
+    assert "export the LiDB as a LoRA" in webui.ours("builtin_lora").why_missing()
+
+
+def test_loading_takes_at_most_50_milliseconds_on_sd15s_shapes(webui, sd15):
+    """Of the processor's own time: other programs may be at work."""
+    file.save(webui.lora_dir / "big.safetensors", random_lidb(sd15, rank=2), Info(name="big"))
+    with torch.device("meta"):
+        webui.networks.linears.update(modules_of(sd15))
+    webui.networks.list_available_networks()
+    webui.ours("tag").register_tag(webui.networks)
+    times = []
+    for _ in range(5):
+        started = time.process_time()
+        assert len(loaded(webui.networks, "big").modules) == 192
+        times.append(time.process_time() - started)
+    print(f"loaded in {min(times) * 1e3:.0f} ms, the first time in {times[0] * 1e3:.0f} ms")
+    assert min(times) <= 0.05
