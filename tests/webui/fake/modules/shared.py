@@ -18,19 +18,18 @@ class OptionInfo:
         return self
 
 
-class _Options:
+class Options:
     """Only values that were set are in `data`, as before the settings are registered."""
 
-    def __init__(self):
-        self.data, self.data_labels = {}, {}
-        self.lora_show_all, self.samples_format, self.extra_networks_default_multiplier = False, "png", 1.0
+    def __init__(self, data_labels, restricted_opts):
+        self.data, self.data_labels = {}, data_labels
 
     def add_option(self, key, info):
         self.data_labels[key] = info
         self.data.setdefault(key, info.default)
 
 
-class _State:
+class State:
     def __init__(self):
         self.job, self.interrupted, self.stopping_generation, self.textinfo = "", False, False, None
         self.job_count = self.job_no = self.sampling_step = self.sampling_steps = 0
@@ -46,5 +45,6 @@ class _State:
         self.current_image = image
 
 
-opts = _Options()
-state = _State()
+opts = Options({}, ())
+opts.lora_show_all, opts.samples_format = False, "png"
+state = State()

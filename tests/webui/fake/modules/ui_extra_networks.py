@@ -34,7 +34,7 @@ class ExtraNetworksPage:
     def get_sort_keys(self, path):
         return {}
 
-    def create_item(self, name, index=None, enable_filter=True):
+    def create_item(self, name, index=None):
         raise NotImplementedError
 
     def list_items(self):
