@@ -23,7 +23,8 @@ def checked_name(name: str) -> str:
         raise UserError("The name is empty: give the LiDB one, such as anna.")
     if _FORBIDDEN.search(name):
         raise UserError(
-            f'The name {name!r} holds a character that a tag or a file name cannot: leave out <>:"/\\|?*, .'
+            f"The name {name!r} holds a character that a tag or a file name cannot: "
+            'leave out < > : " / \\ | ? * and commas.'
         )
     if name.startswith(".") or name.endswith(".") or name.split(".")[0].lower() in _DEVICES or len(name.encode()) > 100:
         raise UserError(f"The name {name[:40]!r} cannot be a file name on every system: use letters, digits, - and _.")

@@ -73,6 +73,7 @@
         root().addEventListener("click", onClick);
         new MutationObserver(remember).observe(find("#hdb_progress"), {childList: true, subtree: true});
         reconnect();
+        window.hdbReady = true;
     }
 
     // The WebUI calls back when its page is built; elsewhere we look until the tab is there.

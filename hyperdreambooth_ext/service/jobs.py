@@ -86,6 +86,7 @@ class Studio:
             return job.status()
         if not job.status().ended:
             job.stop(keep)
+            job.update(message="Stopping after this step.")
         return job.status()
 
     def keep(self, id: str) -> JobStatus:

@@ -32,7 +32,9 @@ def serve(args: Namespace) -> None:
     backend = StandaloneBackend(args.out, args.checkpoint, args.device)
     app = create_app(backend)
     host = "0.0.0.0" if args.listen else "127.0.0.1"
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=args.port, log_level="warning"))
+    # Ctrl-C does not wait for pages that are open.
+    config = uvicorn.Config(app, host=host, port=args.port, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     print(f"HyperDreamBooth is at http://127.0.0.1:{args.port} (Ctrl-C ends it).", flush=True)
     # The page is there at once; the model is loaded meanwhile.
     threading.Thread(target=backend.warm, daemon=True).start()

@@ -5,8 +5,9 @@ from typing import Any
 
 import gradio as gr
 
-_AUTOMATIC = ("Automatic", "")
-_STARTS = [_AUTOMATIC, ("Hypernetwork", "hypernetwork"), ("Gradient", "gradient"), ("Zero", "zero")]
+_AUTOMATIC = "automatic"
+_STARTS = [("Automatic", _AUTOMATIC), ("Hypernetwork", "hypernetwork"), ("Gradient", "gradient"), ("Zero", "zero")]
+_OPTIONAL = ("steps", "rank", "lr", "size")
 
 
 class Advanced:
@@ -20,16 +21,16 @@ class Advanced:
                 seed = gr.Number(0, label="Seed", precision=0, elem_id="hdb_seed")
             with gr.Row():
                 steps = gr.Number(
-                    None, label="Iterations", info="Empty: the quality's", precision=0, elem_id="hdb_steps"
+                    0, label="Iterations", info="0: the quality's", precision=0, elem_id="hdb_steps"
                 )  # fmt: skip
-                rank = gr.Number(None, label="Rank", info="Empty: the quality's", precision=0, elem_id="hdb_rank")
+                rank = gr.Number(0, label="Rank", info="0: the quality's", precision=0, elem_id="hdb_rank")
             with gr.Row():
-                lr = gr.Number(None, label="Learning rate", info="Empty: the quality's", elem_id="hdb_lr")
+                lr = gr.Number(0, label="Learning rate", info="0: the quality's", elem_id="hdb_lr")
                 size = gr.Number(
-                    None, label="Size in pixels", info="Empty: the checkpoint's", precision=0, elem_id="hdb_size"
+                    0, label="Size in pixels", info="0: the checkpoint's", precision=0, elem_id="hdb_size"
                 )  # fmt: skip
             start = gr.Dropdown(
-                _STARTS, value="", label="Start", elem_id="hdb_start",
+                _STARTS, value=_AUTOMATIC, label="Start", elem_id="hdb_start",
                 info="Automatic takes the hypernetwork that fits the checkpoint, else the gradient.",
             )  # fmt: skip
             preview_every = gr.Slider(
@@ -48,10 +49,11 @@ class Advanced:
         return list(self._named.values())
 
     def values(self, given: Sequence[Any]) -> dict[str, Any]:
-        """Task's arguments from the components' values, in the order of `components`. Empty ones are left out."""
+        """Task's arguments from the components' values, in the order of `components`."""
         named = dict(zip(self._named, given, strict=True))
-        optional = ("steps", "rank", "lr", "size")
-        # An empty number arrives as None or 0, by gradio's version.
-        arguments = {name: value for name, value in named.items() if value not in (None, "", 0) or value is False}
+        # A cleared number arrives as None or 0, by gradio's version; either means the quality's or the checkpoint's.
+        arguments = {name: value for name, value in named.items() if name not in _OPTIONAL or value}
         arguments |= {name: int(named[name] or 0) for name in ("seed", "preview_every")}
-        return {name: value for name, value in arguments.items() if value or name not in optional}
+        arguments["face"] = int(named["face"] or 1)
+        arguments["start"] = None if named["start"] == _AUTOMATIC else named["start"]
+        return arguments

@@ -140,13 +140,14 @@ class Handlers:
 
 
 def _shown(status: JobStatus) -> Updates:
-    """Job id, progress, result, Personalise, Interrupt, Keep, the actions below, the prompt."""
+    """Job id, progress, result, Personalise, the row of Interrupt and Keep, both, the actions below, the prompt."""
     done = status.result
     return (
         status.id,
         html.progress(status),
         html.result(done) if done else "",
         gr.update(interactive=status.ended),
+        gr.update(visible=not status.ended or status.can_keep),
         gr.update(visible=not status.ended),
         gr.update(visible=status.can_keep),
         gr.update(visible=done is not None),
@@ -157,9 +158,9 @@ def _shown(status: JobStatus) -> Updates:
 def _refusal(sentence: str) -> Updates:
     """The sentence, and everything else as it was."""
     same = gr.update()
-    return same, html.card(html.note(sentence, "error")), same, same, same, same, same, same
+    return same, html.card(html.note(sentence, "error")), *[same] * 7
 
 
 def _idle(note: str) -> Updates:
     hidden = gr.update(visible=False)
-    return "", note + html.welcome(), "", gr.update(interactive=True), hidden, hidden, hidden, gr.update()
+    return "", note + html.welcome(), "", gr.update(interactive=True), hidden, hidden, hidden, hidden, gr.update()

@@ -47,7 +47,7 @@ class _Outputs:
 
     def __init__(self, own_generate: bool) -> None:
         self.progress = gr.HTML(html.welcome(), elem_id="hdb_progress")
-        with gr.Row(elem_id="hdb_stop"):
+        with gr.Row(visible=False, elem_id="hdb_stop") as self.stop:
             self.interrupt = gr.Button("Interrupt", visible=False, elem_id="hdb_interrupt")
             self.keep = gr.Button("Keep what we have", variant="primary", visible=False, elem_id="hdb_keep")
         self.result = gr.HTML("", elem_id="hdb_result")
@@ -79,8 +79,8 @@ class _Outputs:
 def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs) -> None:
     face = inputs.advanced.face
     shown = [
-        outputs.job, outputs.progress, outputs.result, inputs.personalise, outputs.interrupt, outputs.keep,
-        outputs.actions, outputs.prompt,
+        outputs.job, outputs.progress, outputs.result, inputs.personalise, outputs.stop, outputs.interrupt,
+        outputs.keep, outputs.actions, outputs.prompt,
     ]  # fmt: skip
     quiet = {"show_progress": "hidden"}
     inputs.file.change(do.look, [inputs.file, face], [inputs.photo, inputs.faces])

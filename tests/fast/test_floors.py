@@ -11,8 +11,24 @@ for name in ("modules", "gradio", "diffusers", "peft", "accelerate", "ldm"):
     sys.modules[name] = None
 import hyperdreambooth_ext.lidb.file, hyperdreambooth_ext.lidb.lora, hyperdreambooth_ext.lidb.injection
 import hyperdreambooth_ext.hypernet.training, hyperdreambooth_ext.hypernet.file
-import hyperdreambooth_ext.personalize.personalize, hyperdreambooth_ext.hosts.ldm
+import hyperdreambooth_ext.personalize.personalize, hyperdreambooth_ext.personalize.preview
+import hyperdreambooth_ext.hosts.ldm
 """
+SERVICE = """
+import sys
+for name in ("modules", "gradio", "fastapi", "pydantic", "uvicorn", "diffusers", "ldm"):
+    sys.modules[name] = None
+import hyperdreambooth_ext.service.jobs, hyperdreambooth_ext.service.library
+"""
+TAB = """
+import sys
+for name in ("modules", "diffusers", "ldm"):
+    sys.modules[name] = None
+import hyperdreambooth_ext.tab.tab, hyperdreambooth_ext.api.routes
+"""
+# Each may import those before it; `tab` and `api` know nothing of each other, nor do `standalone` and `webui`.
+FLOORS = ["lidb", "hosts", "hypernet", "personalize", "service", "tab", "api", "standalone", "webui"]
+SIDE_BY_SIDE = [("tab", "api"), ("standalone", "webui")]
 
 
 def test_the_lower_floors_know_no_webui_no_gradio_and_no_diffusers():
@@ -26,11 +42,21 @@ def test_the_ground_floor_needs_torch_and_safetensors_alone():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def test_the_jobs_know_neither_tab_nor_web_server():
+    subprocess.run([sys.executable, "-c", SERVICE], check=True, cwd=ROOT)
+
+
+def test_the_tab_and_the_api_need_no_webui_and_no_diffusers():
+    subprocess.run([sys.executable, "-c", TAB], check=True, cwd=ROOT)
+
+
 def test_no_floor_imports_one_above_it():
-    floors = ["lidb", "hosts", "hypernet", "personalize", "standalone"]
     # The adapters of the hosts know their libraries; the floors above know the Protocol and the schedule.
-    for i, floor in enumerate(floors):
+    forbidden = {floor: set(FLOORS[i + 1 :]) for i, floor in enumerate(FLOORS)}
+    for one, other in SIDE_BY_SIDE:
+        forbidden[other].add(one)
+    for floor, above in forbidden.items():
         for file in (ROOT / "hyperdreambooth_ext" / floor).rglob("*.py"):
             text = file.read_text(encoding="utf-8")
-            for above in floors[i + 1 :]:
-                assert f"from ..{above}" not in text, f"{file.name} imports {above}"
+            for name in above:
+                assert f"from ..{name}" not in text, f"{file.name} imports {name}"

@@ -195,7 +195,8 @@ def test_a_value_that_cannot_be_is_a_sentence(bad, small_photo):
 
 def test_the_qualities_and_what_is_changed_beside_them():
     photo = np.zeros((1, 1, 3), np.uint8)
-    assert Task(photo, "a", "fast").options().steps < PRESETS["balanced"].steps < Task(photo, "a", "best").options().steps
+    steps = [Task(photo, "a", quality).options().steps for quality in PRESETS]
+    assert steps == sorted(steps) and list(PRESETS) == ["fast", "balanced", "best"]
     changed = Task(photo, "a", "fast", steps=7, rank=3, lr=0.5, text=True).options()
     assert (changed.steps, changed.rank, changed.lr, changed.text) == (7, 3, 0.5, True)
 

@@ -1,0 +1,239 @@
+"""The tab: what it shows is escaped and translatable, uploads are not kept, and handlers answer with sentences."""
+
+import re
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+from hyperdreambooth_ext.errors import PhotoError
+from hyperdreambooth_ext.service.status import JobStatus, Result
+from hyperdreambooth_ext.service.task import PRESETS, Task
+from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
+from hyperdreambooth_ext.tab import html
+from hyperdreambooth_ext.tab.advanced import Advanced
+from hyperdreambooth_ext.tab.folder import can_open
+from hyperdreambooth_ext.tab.handlers import Handlers
+from hyperdreambooth_ext.tab.tab import build_tab
+from hyperdreambooth_ext.tab.upload import Photo, describe, read_upload
+from tests.service import SHORT, ended
+
+EVIL = "<img src=x onerror=alert(1)>"
+PROGRESS, RESULT, INTERRUPT, KEEP = 1, 2, 5, 6
+
+
+@pytest.fixture
+def uploads(tmp_path, monkeypatch):
+    """Gradio's upload folder, and a way to put a file there as gradio does."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+
+    def put(content: bytes, name: str = "photo.jpg"):
+        path = tmp_path / "gradio" / "abc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return SimpleNamespace(name=str(path))
+
+    return put
+
+
+@pytest.fixture
+def handlers(studio):
+    return Handlers(studio, lambda advanced: dict(SHORT), None)
+
+
+@pytest.fixture
+def photo(small_photo, uploads, tmp_path):
+    Image.fromarray(small_photo).save(tmp_path / "small.png")
+    return read_upload(uploads((tmp_path / "small.png").read_bytes(), "small.png"))
+
+
+def components(tab):
+    return {block.elem_id: block for block in tab.blocks.values() if getattr(block, "elem_id", None)}
+
+
+def test_the_visible_form_has_three_inputs_and_the_rest_is_under_one_lid(studio):
+    found = components(build_tab(studio))
+    assert {"hdb_photo", "hdb_name", "hdb_quality", "hdb_personalise", "hdb_advanced"} <= found.keys()
+    assert isinstance(found["hdb_advanced"], gr.Accordion) and not found["hdb_advanced"].open
+    left = found["hdb_photo"].parent
+    inputs = (gr.Textbox, gr.Radio, gr.File, gr.Number, gr.Slider, gr.Dropdown, gr.Checkbox)
+    outside = [block for block in found.values() if isinstance(block, inputs) and left in ancestors(block)]
+    outside = [block for block in outside if found["hdb_advanced"] not in ancestors(block)]
+    assert {block.elem_id for block in outside} == {"hdb_photo", "hdb_name", "hdb_quality"}
+
+
+def ancestors(block):
+    while block.parent is not None:
+        block = block.parent
+        yield block
+
+
+def test_every_id_of_ours_has_our_prefix_and_stands_once(studio):
+    for generate in (None, lambda prompt, seed: np.zeros((8, 8, 3), np.uint8)):
+        blocks = build_tab(studio, generate).blocks.values()
+        ids = [block.elem_id for block in blocks if getattr(block, "elem_id", None)]
+        assert len(ids) == len(set(ids)) and all(id.startswith("hdb_") for id in ids)
+
+
+def test_the_webui_sends_to_txt2img_and_our_window_generates(studio):
+    assert "hdb_send" in components(build_tab(studio)) and "hdb_draw" not in components(build_tab(studio))
+    own = components(build_tab(studio, lambda prompt, seed: np.zeros((8, 8, 3), np.uint8)))
+    assert "hdb_draw" in own and "hdb_send" not in own
+
+
+def test_the_script_and_the_style_name_only_ids_that_are_there(studio):
+    root = Path(__file__).parents[2]
+    found = components(build_tab(studio)).keys() | components(build_tab(studio, lambda *_: None)).keys()
+    for text in (root / "javascript" / "hyperdreambooth.js").read_text(), (root / "style.css").read_text():
+        named = set(re.findall(r"#(hdb_\w+)", text)) - {"hdb_style"}
+        assert named <= found, named - found
+
+
+def test_numbers_of_zero_and_cleared_ones_leave_the_choice_to_the_quality(studio):
+    with gr.Blocks():
+        advanced = Advanced()
+    initial = [component.value for component in advanced.components]
+    cleared = [None if value == 0 and value is not False else value for value in initial]
+    photo = np.zeros((1, 1, 3), np.uint8)
+    for given in (initial, cleared):
+        task = Task(photo, "a", **advanced.values(given)).checked()
+        assert task.request() == Task(photo, "a").request() and task.options() == PRESETS["balanced"]
+    names = [component.elem_id for component in advanced.components]
+    changed = dict(zip(names, initial, strict=True)) | {"hdb_steps": 7, "hdb_start": "zero", "hdb_overwrite": True}
+    task = Task(photo, "a", **advanced.values(list(changed.values()))).checked()
+    assert (task.options().steps, task.start, task.overwrite) == (7, "zero", True)
+
+
+def test_what_comes_from_outside_is_escaped():
+    status = JobStatus(EVIL, EVIL, "failed", message=EVIL, start_reason=EVIL)
+    result = Result(Path(EVIL), 1, 1, 1, EVIL, EVIL, EVIL, EVIL, 0, b"x", b"x", b"x", 0.5, 0.1, EVIL)
+    shown = [html.progress(status), html.note(EVIL, "error"), html.result(result), html.picture(b"", EVIL)]
+    shown += [html.saved(EVIL, Path(EVIL)), html.progress(JobStatus("a", EVIL, "finetune", message=EVIL))]
+    for page in shown:
+        assert "<img src=x" not in page and 'alt="<' not in page
+
+
+def test_labels_and_numbers_are_text_nodes_of_their_own():
+    page = html.progress(JobStatus("a", "anna", "finetune", step=3, steps=40, eta_seconds=65, message="Learning."))
+    texts = [text.strip() for text in re.split(r"<[^>]*>", page) if text.strip()]
+    assert texts == ["Learning", "3 / 40", "Time left", "1:05", "Learning."]
+
+
+def test_times_as_a_clock():
+    assert [html.clock(seconds) for seconds in (0, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]
+
+
+def test_an_upload_is_read_and_its_copies_deleted(uploads):
+    file = uploads(SAMPLE_PHOTO.read_bytes())
+    assert len(read_upload(file).faces) == 1 and not Path(file.name).exists()
+
+
+def test_a_file_that_is_no_picture_is_a_sentence_and_deleted_too(uploads):
+    file = uploads(b"hello", "notes.txt")
+    with pytest.raises(PhotoError, match="no picture"):
+        read_upload(file)
+    assert not Path(file.name).exists()
+
+
+def test_a_path_outside_of_the_upload_folder_is_neither_read_nor_deleted(uploads, tmp_path):
+    mine = tmp_path / "mine.jpg"
+    mine.write_bytes(SAMPLE_PHOTO.read_bytes())
+    for path in (mine, tmp_path / "gradio" / ".." / "mine.jpg"):
+        with pytest.raises(PhotoError, match="drop it again"):
+            read_upload(SimpleNamespace(name=str(path)))
+    harmless = uploads(b"x", "x.jpg")
+    with pytest.raises(PhotoError):
+        read_upload(SimpleNamespace(name=harmless.name, orig_name=str(mine)))
+    assert mine.exists()
+
+
+def test_a_photo_that_is_too_large(uploads, monkeypatch):
+    monkeypatch.setattr("hyperdreambooth_ext.tab.upload.MAX_PHOTO_BYTES", 1000)
+    with pytest.raises(PhotoError, match="larger than"):
+        read_upload(uploads(SAMPLE_PHOTO.read_bytes()))
+
+
+def test_none_one_and_several_faces(sample_photo, small_photo, photo):
+    wall = describe(Photo(np.full((90, 90, 3), 90, np.uint8), []), 1)
+    assert "No face was found" in wall and "hdb_warning" in wall
+    assert "hdb_warning" not in describe(photo, 1) and describe(photo, 1).count("<img") == 1
+    two = Photo(photo.pixels, photo.faces * 2)
+    several = describe(two, 2)
+    assert several.count("<img") == 2 and 'hdb_chosen" data-face="2"' in several and "click the one" in several
+
+
+def test_personalise_follows_the_job_to_its_result(handlers, photo):
+    pages = list(handlers.personalise(photo, "anna", "balanced"))
+    assert pages[0][INTERRUPT]["visible"] and not pages[-1][INTERRUPT]["visible"]
+    assert 'data-stage="done"' in pages[-1][PROGRESS] and "With the LiDB" in pages[-1][RESULT]
+    assert pages[-1][-1] == "a sks face <lidb:anna:1>"
+
+
+@pytest.mark.parametrize(
+    ("name", "has_photo", "sentence"),
+    [("anna", False, "no photo yet"), (" ", True, "no name yet"), ("a/b", True, "character that a tag")],
+)
+def test_what_is_missing_or_wrong_is_a_sentence(handlers, photo, name, has_photo, sentence):
+    (page,) = handlers.personalise(photo if has_photo else None, name, "fast")
+    assert sentence in page[PROGRESS] and "hdb_error" in page[PROGRESS]
+
+
+def test_an_interrupted_job_offers_to_keep(handlers, photo):
+    handlers.task_values = lambda advanced: {**SHORT, "steps": 500}
+    for page in handlers.personalise(photo, "anna", "fast"):
+        if "/ 500" in page[PROGRESS]:
+            handlers.interrupt(page[0])
+    assert page[KEEP]["visible"] and "nothing is saved yet" in page[PROGRESS]
+    *_, page = handlers.keep(page[0])
+    assert "With the LiDB" in page[RESULT] and not page[KEEP]["visible"]
+
+
+def test_after_a_refresh_a_job_is_found_again_and_an_unknown_one_shows_the_first_page(handlers, photo):
+    id = handlers.studio.submit(handlers_task(photo))
+    *_, page = handlers.follow(id)
+    assert "With the LiDB" in page[RESULT]
+    for unknown in ("", "gone"):
+        (page,) = handlers.follow(unknown)
+        assert "hdb_welcome" in page[PROGRESS] and page[0] == ""
+
+
+def handlers_task(photo):
+    from tests.service import short_task
+
+    return short_task(photo.pixels, "bea")
+
+
+def test_a_model_that_is_unfit_is_said_on_the_first_page(handlers, monkeypatch):
+    monkeypatch.setattr(type(handlers.studio.backend), "unfit", lambda self: "Load another model.")
+    (page,) = handlers.follow("")
+    assert "Load another model." in page[PROGRESS]
+
+
+def test_export_writes_a_lora_once(handlers, photo):
+    id = handlers.studio.submit(handlers_task(photo))
+    ended(handlers.studio, id)
+    assert "bea_lora.safetensors" in handlers.export(id, False)
+    assert "exists already" in handlers.export(id, False) and "bea_lora" in handlers.export(id, True)
+    assert "not known any more" in handlers.export("gone", False)
+
+
+def test_the_folder_opens_only_for_somebody_at_this_machine(monkeypatch):
+    monkeypatch.setattr("hyperdreambooth_ext.tab.folder._opener", lambda: "open")
+
+    def request(host, headers=None):
+        return SimpleNamespace(client=SimpleNamespace(host=host), headers=headers or {})
+
+    assert can_open(request("127.0.0.1")) and can_open(request("::1"))
+    assert not can_open(request("192.168.1.5")) and not can_open(request("testclient"))
+    assert not can_open(request("127.0.0.1", {"x-forwarded-for": "1.2.3.4"})) and not can_open(None)
+
+
+def test_the_upload_folder_is_gradios(monkeypatch):
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    from hyperdreambooth_ext.tab.upload import _upload_folder
+
+    assert _upload_folder() == (Path(tempfile.gettempdir()) / "gradio").resolve()
