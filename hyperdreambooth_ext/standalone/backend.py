@@ -10,11 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from ..hosts.diffusers import DiffusersHost
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
-from .commands import load_host
-from .generate import Sampling, generate
 from .models import fitting_hypernetwork
 
 
@@ -27,7 +24,7 @@ class StandaloneBackend:
         self.folder = folder
         self._arguments = Namespace(checkpoint=checkpoint, device=device)
         self._lock = threading.Lock()
-        self._host: DiffusersHost | None = None
+        self._host: Host | None = None
         self._fitting: tuple[Hypernetwork | None, str] | None = None
 
     @contextmanager
@@ -35,6 +32,9 @@ class StandaloneBackend:
         """The model, for one thread at a time. Raises UserError when it cannot be loaded."""
         with self._lock:
             if self._host is None:
+                # diffusers takes a second to import: the window opens without it.
+                from .commands import load_host
+
                 self._host = load_host(self._arguments)
             yield self._host
 
@@ -66,4 +66,6 @@ class StandaloneBackend:
     def generate(self, prompt: str, seed: int) -> np.ndarray:
         """One picture, RGB uint8, with the LiDBs that the prompt's tags name. Raises UserError."""
         with self.model() as host:
+            from .generate import Sampling, generate
+
             return generate(host, prompt, self.folder, Sampling(seed=seed))

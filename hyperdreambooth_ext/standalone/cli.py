@@ -16,10 +16,8 @@ DEFAULT_DIR = Path("lidb")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 an error that the user was told, 130 interrupted."""
     args = _parser().parse_args(argv)
-    from . import commands
-
     try:
-        summary = getattr(commands, args.command)(args)
+        summary = _run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return _finish(args, {"ok": False, "error": str(error)}, 1)
@@ -27,6 +25,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("Interrupted: nothing was saved.", file=sys.stderr)
         return _finish(args, {"ok": False, "error": "interrupted"}, 130)
     return _finish(args, {"ok": True, **summary}, 0)
+
+
+def _run(args: argparse.Namespace) -> dict:
+    if args.command == "ui":
+        # Without the other commands and their diffusers: the page is there before the model is.
+        from .ui import serve
+
+        return serve(args)
+    from . import commands
+
+    return getattr(commands, args.command)(args)
 
 
 def _finish(args: argparse.Namespace, summary: dict, code: int) -> int:

@@ -128,15 +128,6 @@ def demo(args: argparse.Namespace) -> dict:
     }  # fmt: skip
 
 
-def ui(args: argparse.Namespace) -> dict:
-    """The tab in a window of its own, until Ctrl-C."""
-    # Only this command needs gradio.
-    from .ui import serve
-
-    serve(args)
-    return {}
-
-
 def load_host(args: argparse.Namespace) -> DiffusersHost:
     """The checkpoint that the arguments name, on the device that they name."""
     device = args.device

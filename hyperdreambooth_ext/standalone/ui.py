@@ -1,5 +1,6 @@
 """`python run.py ui`: the tab in a window of its own, on the bundled checkpoint."""
 
+import contextlib
 import threading
 from argparse import Namespace
 from pathlib import Path
@@ -27,8 +28,8 @@ _LOAD_SCRIPT = f"""() => {{
 }}"""
 
 
-def serve(args: Namespace) -> None:
-    """Serve the window until Ctrl-C. Raises UserError when the port is taken."""
+def serve(args: Namespace) -> dict:
+    """Serve the window until Ctrl-C; the summary of the command. Raises UserError when the port is taken."""
     backend = StandaloneBackend(args.out, args.checkpoint, args.device)
     app = create_app(backend)
     host = "0.0.0.0" if args.listen else "127.0.0.1"
@@ -39,9 +40,11 @@ def serve(args: Namespace) -> None:
     # The page is there at once; the model is loaded meanwhile.
     threading.Thread(target=backend.warm, daemon=True).start()
     try:
-        server.run()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run()
     except SystemExit as error:
         raise UserError(f"The port {args.port} cannot be used: take another with --port.") from error
+    return {"port": args.port}
 
 
 def create_app(backend: StandaloneBackend) -> FastAPI:
