@@ -53,13 +53,12 @@ def taken_out(networks: ModuleType | None, sd_model: nn.Module) -> Iterator[None
     if networks is None:
         yield
         return
-    loaded, merged = list(networks.loaded_networks), _merged_layers([sd_model])
+    merged = _merged_layers([sd_model])
     try:
-        networks.loaded_networks.clear()
-        _apply(networks, merged)
-        yield
+        with _nothing_loaded(networks):
+            _apply(networks, merged)
+            yield
     finally:
-        networks.loaded_networks[:] = loaded
         _apply(networks, merged)
 
 
@@ -68,17 +67,21 @@ def forget(networks: ModuleType, path: Path, sd_models: Iterable[nn.Module]) -> 
 
     A layer compares only a network's name with what it has merged (networks.py, network_apply_weights).
     """
-    for name, network in list(networks.networks_in_memory.items()):
-        if _same_file(network.network_on_disk, path):
-            del networks.networks_in_memory[name]
-    if any(_same_file(network.network_on_disk, path) for network in networks.loaded_networks):
-        networks.loaded_networks.clear()
-    # Every layer, also of models that are kept aside: they merge again when they are used.
-    _apply(networks, _merged_layers(sd_models), wanted=())
+    names = {path.stem}
     for entries in (networks.available_networks, networks.available_network_aliases):
         for name, on_disk in list(entries.items()):
             if _same_file(on_disk, path):
+                names.add(name)
                 del entries[name]
+    for name in names:
+        networks.networks_in_memory.pop(name, None)
+    # Also in models that are kept aside. What else was merged comes back with the next picture that asks for it.
+    stale = [
+        layer for layer in _merged_layers(sd_models) if names & {merged[0] for merged in layer.network_current_names}
+    ]
+    networks.loaded_networks[:] = [network for network in networks.loaded_networks if network.name not in names]
+    with _nothing_loaded(networks):
+        _apply(networks, stale)
     networks.update_available_networks_by_names([path.stem])
 
 
@@ -91,17 +94,21 @@ def _merged_layers(sd_models: Iterable[nn.Module]) -> list[nn.Module]:
     ]
 
 
-def _apply(networks: ModuleType, layers: list[nn.Module], wanted: tuple | None = None) -> None:
-    """Let each layer hold the networks that are loaded; with `wanted=()`, none, whatever is loaded."""
+@contextmanager
+def _nothing_loaded(networks: ModuleType) -> Iterator[None]:
     loaded = list(networks.loaded_networks)
     try:
-        if wanted == ():
-            networks.loaded_networks.clear()
-        with torch.no_grad():
-            for layer in layers:
-                networks.network_apply_weights(layer)
+        networks.loaded_networks.clear()
+        yield
     finally:
         networks.loaded_networks[:] = loaded
+
+
+def _apply(networks: ModuleType, layers: list[nn.Module]) -> None:
+    """Let each layer hold the networks that are loaded, and no others."""
+    with torch.no_grad():
+        for layer in layers:
+            networks.network_apply_weights(layer)
 
 
 def _same_file(on_disk: Any, path: Path) -> bool:

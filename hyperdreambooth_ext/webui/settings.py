@@ -5,6 +5,8 @@ from pathlib import Path
 import gradio as gr
 from modules import paths, shared
 
+from . import bundled
+
 SECTION = ("hyperdreambooth", "HyperDreamBooth")
 CARDS = "hyperdreambooth_cards"
 FOLDER = "hyperdreambooth_folder"
@@ -22,6 +24,13 @@ def add_settings() -> None:
         CARDS,
         shared.OptionInfo(True, "Show the LiDB cards beside the Lora cards", section=SECTION).needs_reload_ui(),
     )
+    shared.opts.add_option(
+        bundled.SETTING,
+        shared.OptionInfo(
+            False, "Offer the small checkpoint faces128 that comes with HyperDreamBooth, to try it",
+            onchange=bundled.offer_as_set, section=SECTION,
+        ).info("then press the reload button beside the list of checkpoints; made for faces at 128 x 128 pixels"),
+    )  # fmt: skip
 
 
 def lidb_dir() -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.file import Info
@@ -81,6 +82,24 @@ def test_a_pasted_tag_finds_the_file_by_its_hash(webui, anna):
     pasted("", params)
     assert params["Prompt"] == "a face <lidb:anna:0.8>, <lidb:eva:1>"
     pasted("", {"Prompt": "no hashes"})
+
+
+def test_the_bundled_checkpoint_is_offered_and_taken_back(webui, tmp_path):
+    bundled = webui.ours("bundled")
+    bundled.offer(True, tmp_path / "checkpoints")
+    config = yaml.safe_load((tmp_path / "checkpoints" / "faces128.yaml").read_text())
+    clip = Path(config["model"]["params"]["cond_stage_config"]["params"]["version"])
+    assert clip.is_absolute() and (clip / "config.json").is_file()
+    assert (tmp_path / "checkpoints" / "faces128.safetensors").stat().st_size > 1e7
+    bundled.offer(False, tmp_path / "checkpoints")
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_somebody_elses_file_of_that_name_is_left_alone(webui, tmp_path):
+    (tmp_path / "faces128.safetensors").write_bytes(b"theirs")
+    for wanted in (True, False):
+        webui.ours("bundled").offer(wanted, tmp_path)
+        assert (tmp_path / "faces128.safetensors").read_bytes() == b"theirs"
 
 
 @pytest.mark.parametrize(

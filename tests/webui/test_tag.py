@@ -82,9 +82,12 @@ def test_a_new_file_of_the_same_name_takes_effect_at_once(lora, webui):
 
 
 def test_another_files_weights_are_forgotten_by_nobody(lora, webui):
+    model = nn.ModuleDict({str(i): linear for i, linear in enumerate(lora.linears.values())})
     net = loaded(lora, "anna_lora")
     lora.merge(net)
-    webui.ours("builtin_lora").forget(lora, webui.lora_dir / "anna.safetensors", [])
+    merged = {key: value.clone() for key, value in model.state_dict().items()}
+    webui.ours("builtin_lora").forget(lora, webui.lora_dir / "anna.safetensors", [model])
+    assert all(torch.equal(merged[key], value) for key, value in model.state_dict().items())
     assert lora.loaded_networks == [net] and {"anna", "anna_lora"} <= lora.available_networks.keys()
 
 

@@ -1,0 +1,39 @@
+"""The bundled checkpoint among the WebUI's own, for everybody who wants to try the extension before anything else."""
+
+import filecmp
+import shutil
+from pathlib import Path
+
+from modules import sd_models, shared
+
+from ..files import write_atomically
+
+MODELS = Path(__file__).parents[2] / "models"
+NAME = "faces128"
+SETTING = "hyperdreambooth_bundled"
+
+
+def offer_as_set() -> None:
+    """The setting's onchange: put the checkpoint into the WebUI's folder, or take it out again."""
+    offer(bool(shared.opts.data.get(SETTING, False)), Path(shared.cmd_opts.ckpt_dir or sd_models.model_path))
+
+
+def offer(wanted: bool, folder: Path) -> None:
+    """Copy the checkpoint into `folder`, or delete that copy; a file of that name that is no copy is left alone."""
+    source, target = MODELS / f"{NAME}.safetensors", folder / f"{NAME}.safetensors"
+    ours = target.exists() and filecmp.cmp(source, target, shallow=False)
+    if wanted and not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        # First the configuration: a checkpoint that is found without it is taken for an SD 1.5 of full size.
+        write_atomically(target.with_suffix(".yaml"), _config().encode())
+        shutil.copyfile(source, target)
+    elif ours and not wanted:
+        target.unlink()
+        target.with_suffix(".yaml").unlink(missing_ok=True)
+    sd_models.list_models()
+
+
+def _config() -> str:
+    """Its configuration; the WebUI looks for the text encoder's folder from where it was started, so in full."""
+    text = (MODELS / f"{NAME}.yaml").read_text(encoding="utf-8")
+    return text.replace("version: clip", f"version: '{(MODELS / 'clip').as_posix()}'")
