@@ -18,7 +18,6 @@ from ..hypernet.hypernetwork import Hypernetwork
 from ..lidb.layers import Architecture
 from . import settings
 from .builtin_lora import find_networks, forget
-from .lending import lent
 
 BUNDLED = Path(__file__).parents[2] / "models"
 
@@ -32,6 +31,9 @@ class WebuiBackend:
 
     @contextmanager
     def model(self) -> Iterator[Host]:
+        # Not above: Forge has none of what it imports, and the start of the WebUI need not wait for it.
+        from .lending import lent
+
         with queue_lock:
             sd_model = shared.sd_model  # loads one where none is loaded yet
             unfit = self.unfit()
@@ -48,10 +50,10 @@ class WebuiBackend:
 
     def unfit(self) -> str:
         sd_model = sd_models.model_data.sd_model
-        if hasattr(sd_model, "forge_objects"):
+        if hasattr(sd_models.model_data, "forge_loading_parameters") or hasattr(sd_model, "forge_objects"):
             return (
                 "Forge keeps its model in a way that cannot be trained on here: personalise with AUTOMATIC1111's WebUI "
-                "or with `python run.py ui`, and use the exported LoRA in Forge."
+                "or with `python run.py ui`, and put the file into Forge's LoRA folder."
             )
         if shared.cmd_opts.lowvram:
             return "With --lowvram no part of the model stays in place to be trained on: start with --medvram instead."
@@ -122,4 +124,5 @@ def _forget_conditions() -> None:
         (processing.StableDiffusionProcessingTxt2Img, ("cached_hr_uc", "cached_hr_c")),
     ):
         for name in names:
-            getattr(kind, name)[:] = [None, None]
+            cached = getattr(kind, name)
+            cached[:] = [None] * len(cached)

@@ -24,9 +24,15 @@ def find_networks() -> ModuleType | None:
     return networks if hasattr(networks, "module_types") and hasattr(networks, "network_apply_weights") else None
 
 
+def find_forge_networks() -> ModuleType | None:
+    """The module of that name in Forge, whose loader takes tables of tensors."""
+    networks = _networks()
+    return networks if hasattr(networks, "load_lora_state_dict") else None
+
+
 def why_missing() -> str:
-    """One sentence for the user; empty when the loader is there."""
-    if find_networks() is not None:
+    """One sentence for the user; empty when a loader that we can teach is there."""
+    if find_networks() is not None or find_forge_networks() is not None:
         return ""
     if _networks() is not None:
         return (

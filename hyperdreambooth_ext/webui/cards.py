@@ -6,7 +6,7 @@ from typing import Any
 
 from modules import shared, ui_extra_networks
 
-from .builtin_lora import find_networks
+from .builtin_lora import find_forge_networks, find_networks
 from .settings import cards_wanted
 from .tag import TAG
 
@@ -19,13 +19,13 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
 
     def refresh(self) -> None:
         """The button "Refresh"."""
-        networks = find_networks()
+        networks = _any_networks()
         if networks is not None:
             networks.list_available_networks()
 
     def create_item(self, name: str, index: int | None = None, enable_filter: bool = True) -> dict[str, Any] | None:
         """One card, None for a file that is no LiDB or, with the filter, one made for another kind of model."""
-        networks = find_networks()
+        networks = _any_networks()
         on_disk = networks.available_networks.get(name) if networks is not None else None
         if on_disk is None or TAG not in on_disk.metadata or (enable_filter and not _fits(on_disk)):
             return None
@@ -40,14 +40,14 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
             "local_preview": f"{path}.{shared.opts.samples_format}",
             "metadata": on_disk.metadata,
             "sort_keys": {"default": index, **self.get_sort_keys(on_disk.filename)},
-            "sd_version": on_disk.sd_version.name,
+            "sd_version": getattr(getattr(on_disk, "sd_version", None), "name", "Unknown"),
         }
         self.read_user_metadata(item)
         item["prompt"] = _prompt(on_disk.get_alias(), item["user_metadata"])
         return item
 
     def list_items(self) -> Iterator[dict[str, Any]]:
-        networks = find_networks()
+        networks = _any_networks()
         # A list: a generation may change the table meanwhile.
         for index, name in enumerate(list(networks.available_networks) if networks is not None else ()):
             item = self.create_item(name, index)
@@ -64,6 +64,10 @@ def register_page() -> None:
         ui_extra_networks.register_page(LidbPage())
 
 
+def _any_networks() -> Any:
+    return find_networks() or find_forge_networks()
+
+
 def _prompt(alias: str, user_metadata: dict) -> str:
     """The JavaScript expression that a click inserts: the tag, then the words that the user noted on the card."""
     quote = ui_extra_networks.quote_js
@@ -74,7 +78,7 @@ def _prompt(alias: str, user_metadata: dict) -> str:
 
 
 def _fits(on_disk: Any) -> bool:
-    if shared.opts.lora_show_all or not shared.sd_model:
+    if getattr(shared.opts, "lora_show_all", False) or not shared.sd_model or not hasattr(on_disk, "sd_version"):
         return True
     kinds = ("sdxl", "is_sdxl"), ("sd2", "is_sd2"), ("sd1", "is_sd1")
     loaded = next((kind for kind, flag in kinds if getattr(shared.sd_model, flag, False)), "")

@@ -8,9 +8,10 @@ from torch import nn
 
 from ..hosts.ldm import LdmHost
 from . import cards, infotext, mount, settings, xyz
-from .builtin_lora import find_networks, why_missing
+from .builtin_lora import find_forge_networks, find_networks, lora_network, why_missing
+from .forge import register_forge_tag
 from .notes import tag_notes
-from .tag import register_tag
+from .tag import TAG, register_tag
 
 
 class TagNotes(scripts.Script):
@@ -44,9 +45,11 @@ def register() -> None:
 
 def _on_app_started(demo: Any, app: Any) -> None:  # noqa: ARG001
     # Not earlier: on_before_ui runs in reverse order, so Lora would not have registered itself yet.
-    networks = find_networks()
-    if networks is None:
-        print(f"HyperDreamBooth: {why_missing()}")
-    else:
+    networks, forge_networks = find_networks(), find_forge_networks()
+    if networks is not None:
         register_tag(networks)
+    elif forge_networks is not None:
+        register_forge_tag(forge_networks, lora_network(), TAG)
+    else:
+        print(f"HyperDreamBooth: {why_missing()}")
     mount.api(app)

@@ -27,7 +27,7 @@ def tag_notes(
     """
     ours = extra_network_data.get(TAG, [])
     if networks is None:
-        if ours:
+        if ours and why_missing:
             yield why_missing
         return
     for params in ours:

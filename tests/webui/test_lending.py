@@ -236,7 +236,7 @@ def _inpainting(webui, sd_model):
         (_tensorrt, 'replacement UNet .* to None.'),
         (_fp8, "stored as FP8"),
         (_sd3, "SD 3 cannot be personalised yet"),
-        (_forge, "Forge keeps its model .* exported LoRA in Forge."),
+        (_forge, "Forge keeps its model .* Forge.s LoRA folder."),
         (_inpainting, "made for inpainting"),
     ],
 )

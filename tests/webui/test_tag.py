@@ -4,6 +4,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from hyperdreambooth_ext.errors import ArchitectureError
@@ -95,6 +96,22 @@ def test_without_the_built_in_lora_the_user_is_told(webui):
     webui.extra_networks.extra_network_registry.clear()
     assert webui.ours("builtin_lora").find_networks() is None
     assert "switch it on under Extensions" in webui.ours("builtin_lora").why_missing()
+
+
+def test_forges_loader_is_handed_the_exported_lora(webui, small_lidb, monkeypatch):
+    """Forge has no module types; its loader takes a table of tensors by file name."""
+    monkeypatch.delattr(webui.networks, "module_types")
+    theirs = webui.networks.load_lora_state_dict = lambda filename: {"theirs": filename}
+    lidb_path, lora_path = webui.lora_dir / "anna.safetensors", webui.lora_dir / "anna_lora.safetensors"
+    file.save(lidb_path, small_lidb, Info(name="anna"))
+    export_lora(lora_path, *file.load(lidb_path))
+    for _ in range(2):
+        webui.ours("entry")._on_app_started(None, None)
+    tensors = webui.networks.load_lora_state_dict(str(lidb_path))
+    exported = load_file(lora_path)
+    assert tensors.keys() == exported.keys() and all(torch.equal(tensors[key], exported[key]) for key in tensors)
+    assert webui.networks.load_lora_state_dict(str(lora_path)) == theirs(str(lora_path))
+    assert "lidb" in webui.extra_networks.extra_network_aliases and webui.ours("builtin_lora").why_missing() == ""
 
 
 def test_a_loader_without_module_types_is_another_programs(webui, monkeypatch):
