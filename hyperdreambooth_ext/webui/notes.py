@@ -60,7 +60,7 @@ def _file_notes(networks: ModuleType, name: str, linears: Linears) -> Iterator[s
     if on_disk is None or TAG not in on_disk.metadata:
         return
     network = next((one for one in networks.loaded_networks if one.network_on_disk is on_disk), None)
-    if network is not None and len(network.modules) == len(json.loads(on_disk.metadata[TAG])["shapes"]):
+    if network is not None and len(network.modules) == _layers(on_disk.metadata[TAG]):
         return
     try:
         lidb, info = load(Path(on_disk.filename))
@@ -73,6 +73,11 @@ def _file_notes(networks: ModuleType, name: str, linears: Linears) -> Iterator[s
         )
     except UserError as error:
         yield str(error)
+
+
+def _layers(header: str | dict) -> int:
+    """How many layers a file's header says it has; the WebUI has parsed what looks like JSON (sd_models.py)."""
+    return len((json.loads(header) if isinstance(header, str) else header)["shapes"])
 
 
 def _name(params: Any) -> str:

@@ -115,24 +115,24 @@ def test_lidbs_are_saved_within_the_lora_folder(webui, folder, expected):
 def test_everything_registers_at_its_own_time(webui, anna):
     """The tag comes last, when Lora has registered itself; a "Reload UI" runs it all again."""
     for _ in range(2):
-        webui.script_callbacks.registered.clear()
+        registered = webui.script_callbacks.callback_map
+        for callbacks in registered.values():
+            callbacks.clear()
         webui.extra_networks.extra_network_aliases.clear()
         webui.ours("entry").register()
-        registered = webui.script_callbacks.registered
-        assert set(registered) == {"before_ui", "ui_settings", "ui_tabs", "infotext_pasted", "app_started"}
-        for callback in registered["before_ui"] + registered["ui_settings"]:
+        assert all(registered.values())
+        for callback in registered["callbacks_before_ui"] + registered["callbacks_ui_settings"]:
             callback()
         assert "lidb" not in webui.extra_networks.extra_network_aliases
-        for callback in registered["app_started"]:
+        for callback in registered["callbacks_app_started"]:
             callback(None, None)
         assert "lidb" in webui.extra_networks.extra_network_aliases
 
 
 def test_a_missing_lora_extension_is_no_error(webui, capsys):
     webui.extra_networks.extra_network_registry.clear()
-    entry = webui.ours("entry")
-    entry.register()
-    for callback in webui.script_callbacks.registered["app_started"]:
+    webui.ours("entry").register()
+    for callback in webui.script_callbacks.callback_map["callbacks_app_started"]:
         callback(None, None)
     assert "switch it on under Extensions" in capsys.readouterr().out
 

@@ -99,6 +99,10 @@ def test_the_real_webui_has_it_with_the_same_signature(fake, name, node):
     ("file", "text"),
     [
         # What our code counts on beyond names.
+        *(
+            ("modules/script_callbacks.py", f"callbacks_{kind}=[]")
+            for kind in ("before_ui", "ui_settings", "ui_tabs", "infotext_pasted", "app_started")
+        ),
         ("modules/extra_networks.py", "for extra_network, extra_network_args in lookup_extra_networks"),
         ("modules/extra_networks.py", "p.scripts.after_extra_networks_activate("),
         ("extensions-builtin/Lora/networks.py", 'getattr(self, "network_current_names", ())'),
@@ -107,6 +111,7 @@ def test_the_real_webui_has_it_with_the_same_signature(fake, name, node):
         ("modules/shared_options.py", '"sd_unet"'),
         ("modules/sd_hijack_optimizations.py", "shared.loaded_hypernetworks"),
         ("modules/sd_models.py", "alphas_cumprod_original"),
+        ("modules/sd_models.py", "if isinstance(v, str) and v[0:1] == '{':"),
         ("modules/sd_models.py", "loaded_sd_models"),
         ("modules/processing.py", "cached_hr_uc = [None, None]"),
         ("modules/api/api.py", 'shared.cmd_opts.api_auth.split(",")'),

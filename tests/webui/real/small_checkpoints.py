@@ -111,9 +111,10 @@ def make(config: dict, path: Path, faces128: Path) -> None:
 
     torch.manual_seed(0)
     model = instantiate_from_config(OmegaConf.create(config).model)
-    for parameter in model.model.parameters():
-        if not parameter.any():
-            # `ldm` starts some layers at zero; these shall do something.
+    for name, parameter in model.named_parameters():
+        # `ldm` starts some layers at zero; these shall do something. The WebUI divides by the mean of the text
+        # encoder's output, which is zero as long as its last bias is.
+        if (name.startswith("model.") and not parameter.any()) or name.endswith("ln_final.bias"):
             torch.nn.init.normal_(parameter, std=0.02)
     tensors = {key: value.half().contiguous() for key, value in model.state_dict().items() if value.is_floating_point()}
     embedded = load_file(faces128)

@@ -22,6 +22,8 @@ def medvram(root, tmp_path_factory):
     for name in MODELS:
         add_checkpoint(data, made / f"{name}.safetensors")
     with Server(root, data, "--medvram") as server:
+        # The default preview needs a model of its own for SDXL, which the WebUI would download.
+        server.call("/sdapi/v1/options", {"show_progress_type": "Approx cheap"})
         yield server
 
 

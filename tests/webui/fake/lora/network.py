@@ -1,3 +1,4 @@
+import json
 from collections import namedtuple
 
 NetworkWeights = namedtuple("NetworkWeights", ["network_key", "sd_key", "w", "sd_module"])
@@ -11,7 +12,9 @@ class NetworkOnDisk:
 
         self.name, self.filename = name, filename
         with safe_open(filename, "pt") as opened:
-            self.metadata = opened.metadata() or {}
+            # As sd_models.read_metadata_from_safetensors does.
+            parsed = {key: json.loads(value) if value[:1] == "{" else value for key, value in opened.metadata().items()}
+        self.metadata = parsed
         self.alias = self.metadata.get("ss_output_name", name)
         self.hash = self.metadata.get("sshs_model_hash", "")
         self.shorthash = self.hash[:12]

@@ -1,27 +1,8 @@
 """Remembers who registered for what; a test calls them in the WebUI's order."""
 
-registered = {}  # fake only
+KINDS = ("before_ui", "ui_settings", "ui_tabs", "infotext_pasted", "app_started")  # fake only
+callback_map = {f"callbacks_{kind}": [] for kind in KINDS}
 
 
-def _remember(kind, callback):
-    registered.setdefault(kind, []).append(callback)
-
-
-def on_app_started(callback, *, name=None):
-    _remember("app_started", callback)
-
-
-def on_before_ui(callback, *, name=None):
-    _remember("before_ui", callback)
-
-
-def on_ui_settings(callback, *, name=None):
-    _remember("ui_settings", callback)
-
-
-def on_ui_tabs(callback, *, name=None):
-    _remember("ui_tabs", callback)
-
-
-def on_infotext_pasted(callback, *, name=None):
-    _remember("infotext_pasted", callback)
+def add_callback(callbacks, fun, *, name=None, category="unknown", filename=None):
+    callbacks.append(fun)
