@@ -82,4 +82,6 @@ def _fits(on_disk: Any) -> bool:
         return True
     kinds = ("sdxl", "is_sdxl"), ("sd2", "is_sd2"), ("sd1", "is_sd1")
     loaded = next((kind for kind, flag in kinds if getattr(shared.sd_model, flag, False)), "")
-    return on_disk.sd_version.name.lower() == loaded
+    made_for = on_disk.sd_version.name.lower()
+    # Forge tells neither before the first picture.
+    return not loaded or made_for in (loaded, "unknown")

@@ -29,7 +29,8 @@ class TagNotes(scripts.Script):
         def linears() -> Mapping[str, nn.Linear]:
             return LdmHost(p.sd_model).linears()
 
-        for note in tag_notes(find_networks(), why_missing(), extra_network_data, linears):
+        networks = find_networks() or find_forge_networks()
+        for note in tag_notes(networks, why_missing(), extra_network_data, linears):
             p.comment(note)
 
 

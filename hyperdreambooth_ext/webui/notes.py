@@ -27,7 +27,7 @@ def tag_notes(
     """
     ours = extra_network_data.get(TAG, [])
     if networks is None:
-        if ours and why_missing:
+        if ours:
             yield why_missing
         return
     for params in ours:
@@ -37,6 +37,9 @@ def tag_notes(
                 f'There is no LiDB "{_name(params)}" in the LoRA folder: check the name in the tag, or personalise a '
                 "photo under this name."
             )
+    if not hasattr(networks, "module_types"):
+        # Forge merges elsewhere and says on its console what did not match.
+        return
     for params in [*ours, *extra_network_data.get("lora", [])]:
         yield from _file_notes(networks, _name(params), linears)
 

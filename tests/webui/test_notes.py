@@ -82,3 +82,11 @@ def test_the_script_says_it_under_the_image(notes, webui):
     entry.TagNotes().after_extra_networks_activate(p, batch_number=0, extra_network_data=data)
     assert len(said) == 1 and "nobody" in said[0]
     assert entry.TagNotes().show(False) is webui.scripts.AlwaysVisible
+
+
+def test_in_forge_a_missing_file_is_told_and_nothing_is_said_about_its_own_merging(notes, webui, monkeypatch):
+    monkeypatch.delattr(webui.networks, "module_types")
+    tag_notes, params = webui.ours("notes").tag_notes, webui.extra_networks.ExtraNetworkParams
+    data = {"lidb": [params(["anna", "1"]), params(["nobody", "1"])]}
+    (sentence,) = tag_notes(webui.networks, "", data, dict)
+    assert "nobody" in sentence
