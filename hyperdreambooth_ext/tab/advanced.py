@@ -17,18 +17,16 @@ class Advanced:
         """Called within a gradio layout."""
         with gr.Accordion("Advanced", open=False, elem_id="hdb_advanced"):
             with gr.Row():
-                self.face = gr.Number(1, label="Face, counted from the largest", precision=0, elem_id="hdb_face")
-                seed = gr.Number(0, label="Seed", precision=0, elem_id="hdb_seed")
-            with gr.Row():
                 steps = gr.Number(
                     0, label="Iterations", info="0: the quality's", precision=0, elem_id="hdb_steps"
                 )  # fmt: skip
                 rank = gr.Number(0, label="Rank", info="0: the quality's", precision=0, elem_id="hdb_rank")
             with gr.Row():
+                seed = gr.Number(0, label="Seed", precision=0, elem_id="hdb_seed")
                 lr = gr.Number(0, label="Learning rate", info="0: the quality's", elem_id="hdb_lr")
-                size = gr.Number(
-                    0, label="Size in pixels", info="0: the checkpoint's", precision=0, elem_id="hdb_size"
-                )  # fmt: skip
+            size = gr.Number(
+                0, label="Size in pixels", info="0: the checkpoint's", precision=0, elem_id="hdb_size"
+            )  # fmt: skip
             start = gr.Dropdown(
                 _STARTS, value=_AUTOMATIC, label="Start", elem_id="hdb_start",
                 info="Automatic takes the hypernetwork that fits the checkpoint, else the gradient.",
@@ -40,7 +38,7 @@ class Advanced:
             thumbnail = gr.Checkbox(True, label="Keep a small picture of the face in the file", elem_id="hdb_thumbnail")
             text = gr.Checkbox(False, label="Train the text encoder too", elem_id="hdb_text")
         self._named = {
-            "face": self.face, "seed": seed, "steps": steps, "rank": rank, "lr": lr, "size": size, "start": start,
+            "seed": seed, "steps": steps, "rank": rank, "lr": lr, "size": size, "start": start,
             "preview_every": preview_every, "overwrite": self.overwrite, "thumbnail": thumbnail, "text": text,
         }  # fmt: skip
 
@@ -54,6 +52,5 @@ class Advanced:
         # A cleared number arrives as None or 0, by gradio's version; either means the quality's or the checkpoint's.
         arguments = {name: value for name, value in named.items() if name not in _OPTIONAL or value}
         arguments |= {name: int(named[name] or 0) for name in ("seed", "preview_every")}
-        arguments["face"] = int(named["face"] or 1)
         arguments["start"] = None if named["start"] == _AUTOMATIC else named["start"]
         return arguments

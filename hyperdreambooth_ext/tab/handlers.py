@@ -32,24 +32,26 @@ class Handlers:
     ) -> None:  # fmt: skip
         self.studio, self.task_values, self.generate = studio, task_values, generate
 
-    def look(self, file: Any, number: float | None) -> tuple[Photo | None, str]:
-        """A photo was dropped, or taken away."""
+    def look(self, file: Any) -> tuple[Photo | None, str, int]:
+        """A photo was dropped, or taken away: the photo, what was found in it, and the largest face chosen."""
         if file is None:
-            return None, ""
+            return None, "", 1
         try:
             photo = read_upload(file)
         except UserError as error:
-            return None, html.note(str(error), "error")
-        return photo, describe(photo, int(number or 1))
+            return None, html.note(str(error), "error"), 1
+        return photo, describe(photo, 1), 1
 
-    def choose(self, photo: Photo | None, number: float | None) -> str:
+    def choose(self, photo: Photo | None, face: float | None) -> str:
         """Another face of the same photo."""
-        return "" if photo is None else describe(photo, int(number or 1))
+        return "" if photo is None else describe(photo, int(face or 1))
 
-    def personalise(self, photo: Photo | None, name: str, quality: str, *advanced: Any) -> Iterator[Updates]:
+    def personalise(
+        self, photo: Photo | None, face: float | None, name: str, quality: str, *advanced: Any
+    ) -> Iterator[Updates]:  # fmt: skip
         """Start a job and follow it."""
         try:
-            id = self._submit(photo, name, quality, advanced)
+            id = self._submit(photo, int(face or 1), name, quality, advanced)
         except UserError as error:
             yield _refusal(str(error))
             return
@@ -117,7 +119,7 @@ class Handlers:
         """One picture of a prompt with tags; only where the tab has its own Generate."""
         assert self.generate is not None
         try:
-            if not prompt.strip():
+            if not (prompt or "").strip():
                 raise UserError("The prompt is empty: write what the picture shows.")
             pixels = self.generate(prompt, int(seed or 0))
         except UserError as error:
@@ -126,14 +128,16 @@ class Handlers:
         Image.fromarray(pixels).save(buffer, "PNG")
         return f'<div class="hdb_pictures hdb_one">{html.picture(buffer.getvalue(), prompt, kind="png")}</div>'
 
-    def _submit(self, photo: Photo | None, name: str, quality: str, advanced: tuple) -> str:
+    def _submit(self, photo: Photo | None, face: int, name: str, quality: str, advanced: tuple) -> str:
         if photo is None:
             raise UserError("There is no photo yet: drop one first.")
         if not photo.faces:
             raise UserError("No face was found in this photo: use one that shows the face from the front.")
-        if not name.strip():
+        if not (name or "").strip():
             raise UserError("There is no name yet: give the person one, such as anna.")
-        return self.studio.submit(Task(photo.pixels, name, quality, **self.task_values(advanced)))  # type: ignore[arg-type]
+        # Task itself checks the quality.
+        task = Task(photo.pixels, name, quality, face=face, **self.task_values(advanced))  # type: ignore[arg-type]
+        return self.studio.submit(task)
 
     def _folder(self) -> Path:
         return self.studio.backend.lidb_dir().resolve()

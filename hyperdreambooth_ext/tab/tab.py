@@ -36,6 +36,12 @@ class _Inputs:
         self.file = gr.File(label="Photo", file_count="single", elem_id="hdb_photo")
         self.faces = gr.HTML("", elem_id="hdb_faces")
         self.photo = gr.State(None)
+        # Which face: a click on its picture sets it, by the script. Not under "Advanced", whose closed lid newer gradio
+        # keeps out of the page.
+        with gr.Column(elem_classes=["hdb_hidden"]):
+            self.face = gr.Number(1, label="Face", precision=0, elem_id="hdb_face")
+            # The WebUI would keep it as a default in ui-config.json.
+            self.face.do_not_save_to_config = True
         self.name = gr.Textbox(label="Name", placeholder="anna", max_lines=1, elem_id="hdb_name")
         self.quality = gr.Radio(_QUALITIES, value="balanced", label="Quality", elem_id="hdb_quality")
         self.advanced = Advanced()
@@ -73,19 +79,19 @@ class _Outputs:
         # The script writes the id of the job that it remembers here and presses the button: see Handlers.follow.
         with gr.Column(elem_classes=["hdb_hidden"]):
             self.job = gr.Textbox("", label="Job", elem_id="hdb_job")
+            self.job.do_not_save_to_config = True
             self.reconnect = gr.Button("Reconnect", elem_id="hdb_reconnect")
 
 
 def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs) -> None:
-    face = inputs.advanced.face
     shown = [
         outputs.job, outputs.progress, outputs.result, inputs.personalise, outputs.stop, outputs.interrupt,
         outputs.keep, outputs.actions, outputs.prompt,
     ]  # fmt: skip
     quiet = {"show_progress": "hidden"}
-    inputs.file.change(do.look, [inputs.file, face], [inputs.photo, inputs.faces])
-    face.change(do.choose, [inputs.photo, face], [inputs.faces], **quiet)
-    asked = [inputs.photo, inputs.name, inputs.quality, *inputs.advanced.components]
+    inputs.file.change(do.look, [inputs.file], [inputs.photo, inputs.faces, inputs.face])
+    inputs.face.change(do.choose, [inputs.photo, inputs.face], [inputs.faces], **quiet)
+    asked = [inputs.photo, inputs.face, inputs.name, inputs.quality, *inputs.advanced.components]
     inputs.personalise.click(do.personalise, asked, shown, **quiet)
     outputs.reconnect.click(do.follow, [outputs.job], shown, **quiet)
     outputs.reconnect.click(do.can_open, None, [outputs.folder], **quiet)

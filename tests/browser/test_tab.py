@@ -151,8 +151,9 @@ def test_the_first_page(open_page, screenshots):
         page = open_page(width, theme)
         assert "One photo" in page.inner_text("#hdb_progress") and not page.is_visible("#hdb_actions")
         assert not page.is_visible("#hdb_job") and not page.is_visible("#hdb_face")
+        assert not page.is_visible("#hdb_steps")
         page.click("#hdb_advanced >> text=Advanced")
-        page.wait_for_selector("#hdb_face", state="visible")
+        page.wait_for_selector("#hdb_steps", state="visible")
         look(page, screenshots, f"first-{width}-{theme}")
 
 
@@ -206,10 +207,23 @@ def test_a_job_that_the_server_does_not_know_is_forgotten(open_page):
     page.wait_for_selector("#hdb_progress .hdb_welcome")
 
 
+def sends_to_txt2img(page):
+    """In the WebUI's place we put its prompt and its button; the script is the real one."""
+    page.evaluate(
+        """() => document.body.insertAdjacentHTML("beforeend",
+            "<div id=txt2img_prompt><textarea>a castle</textarea></div><button id=hdb_send>Send</button>")"""
+    )
+    ours = page.input_value("#hdb_prompt textarea")
+    for _ in range(2):
+        page.dispatch_event("#hdb_send", "click")
+    assert page.input_value("#txt2img_prompt textarea") == f"a castle, {ours}"
+
+
 def test_a_seen_result_does_not_come_back(page):
     fill(page, iterations=1)
     page.click("#hdb_personalise")
     page.wait_for_selector("#hdb_result .hdb_after")
+    sends_to_txt2img(page)
     page.reload()
     page.wait_for_function("window.hdbReady === true")
     page.wait_for_timeout(1000)

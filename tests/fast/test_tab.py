@@ -63,7 +63,11 @@ def test_the_visible_form_has_three_inputs_and_the_rest_is_under_one_lid(studio)
     inputs = (gr.Textbox, gr.Radio, gr.File, gr.Number, gr.Slider, gr.Dropdown, gr.Checkbox)
     outside = [block for block in found.values() if isinstance(block, inputs) and left in ancestors(block)]
     outside = [block for block in outside if found["hdb_advanced"] not in ancestors(block)]
-    assert {block.elem_id for block in outside} == {"hdb_photo", "hdb_name", "hdb_quality"}
+    assert {block.elem_id for block in outside if not hidden(block)} == {"hdb_photo", "hdb_name", "hdb_quality"}
+
+
+def hidden(block):
+    return any("hdb_hidden" in (above.elem_classes or []) for above in ancestors(block))
 
 
 def ancestors(block):
@@ -166,8 +170,16 @@ def test_none_one_and_several_faces(sample_photo, small_photo, photo):
     assert several.count("<img") == 2 and 'hdb_chosen" data-face="2"' in several and "click the one" in several
 
 
+def test_another_photo_starts_with_its_largest_face(handlers, uploads):
+    photo, shown, face = handlers.look(uploads(SAMPLE_PHOTO.read_bytes()))
+    assert face == 1 and len(photo.faces) == 1 and "<img" in shown
+    assert handlers.look(None) == (None, "", 1)
+    nothing, shown, _ = handlers.look(uploads(b"hello"))
+    assert nothing is None and "hdb_error" in shown
+
+
 def test_personalise_follows_the_job_to_its_result(handlers, photo):
-    pages = list(handlers.personalise(photo, "anna", "balanced"))
+    pages = list(handlers.personalise(photo, 1, "anna", "balanced"))
     assert pages[0][INTERRUPT]["visible"] and not pages[-1][INTERRUPT]["visible"]
     assert 'data-stage="done"' in pages[-1][PROGRESS] and "With the LiDB" in pages[-1][RESULT]
     assert pages[-1][-1] == "a sks face <lidb:anna:1>"
@@ -178,13 +190,13 @@ def test_personalise_follows_the_job_to_its_result(handlers, photo):
     [("anna", False, "no photo yet"), (" ", True, "no name yet"), ("a/b", True, "character that a tag")],
 )
 def test_what_is_missing_or_wrong_is_a_sentence(handlers, photo, name, has_photo, sentence):
-    (page,) = handlers.personalise(photo if has_photo else None, name, "fast")
+    (page,) = handlers.personalise(photo if has_photo else None, 1, name, "fast")
     assert sentence in page[PROGRESS] and "hdb_error" in page[PROGRESS]
 
 
 def test_an_interrupted_job_offers_to_keep(handlers, photo):
     handlers.task_values = lambda advanced: {**SHORT, "steps": 500}
-    for page in handlers.personalise(photo, "anna", "fast"):
+    for page in handlers.personalise(photo, 1, "anna", "fast"):
         if "/ 500" in page[PROGRESS]:
             handlers.interrupt(page[0])
     assert page[KEEP]["visible"] and "nothing is saved yet" in page[PROGRESS]
