@@ -46,7 +46,8 @@ def _projected(
 def export_lora(path: Path, lidb: LiDB, info: Info) -> None:
     """Write the LoRA atomically. Raises FileError when it cannot be written."""
     metadata = {
-        "ss_output_name": info.name,
+        # The WebUI takes it for a second name of the file, which must be no other file's.
+        "ss_output_name": Path(path).stem,
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(lidb.rank),
         "ss_network_alpha": str(float(lidb.rank)),

@@ -7,7 +7,7 @@ from typing import Any
 from modules import shared, ui_extra_networks
 
 from .builtin_lora import find_forge_networks, find_networks
-from .settings import cards_wanted
+from .settings import cards_wanted, lora_dir
 from .tag import TAG
 
 
@@ -55,7 +55,7 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
                 yield item
 
     def allowed_directories_for_previews(self) -> list[str]:
-        return [shared.cmd_opts.lora_dir]
+        return [str(lora_dir())]
 
 
 def register_page() -> None:

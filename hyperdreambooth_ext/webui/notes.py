@@ -32,7 +32,7 @@ def tag_notes(
         return
     for params in ours:
         yield from _multiplier_notes(params)
-        if networks.available_network_aliases.get(_name(params)) is None:
+        if _on_disk(networks, _name(params)) is None:
             yield (
                 f'There is no LiDB "{_name(params)}" in the LoRA folder: check the name in the tag, or personalise a '
                 "photo under this name."
@@ -59,7 +59,7 @@ def _multiplier_notes(params: Any) -> Iterator[str]:
 
 
 def _file_notes(networks: ModuleType, name: str, linears: Linears) -> Iterator[str]:
-    on_disk = networks.available_network_aliases.get(name)
+    on_disk = _on_disk(networks, name)
     if on_disk is None or TAG not in on_disk.metadata:
         return
     network = next((one for one in networks.loaded_networks if one.network_on_disk is on_disk), None)
@@ -76,6 +76,12 @@ def _file_notes(networks: ModuleType, name: str, linears: Linears) -> Iterator[s
         )
     except UserError as error:
         yield str(error)
+
+
+def _on_disk(networks: ModuleType, name: str) -> Any:
+    """The file that the loader takes for `name` (networks.py, load_networks)."""
+    several = name.lower() in networks.forbidden_network_aliases
+    return (networks.available_networks if several else networks.available_network_aliases).get(name)
 
 
 def _layers(header: str | dict) -> int:

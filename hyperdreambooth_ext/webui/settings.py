@@ -33,9 +33,14 @@ def add_settings() -> None:
     )  # fmt: skip
 
 
+def lora_dir() -> Path:
+    """The folder that the tags look in; the option belongs to the Lora extension, which may be gone."""
+    return Path(getattr(shared.cmd_opts, "lora_dir", None) or Path(paths.models_path) / "Lora")
+
+
 def lidb_dir() -> Path:
     """Where LiDBs are saved: within the LoRA folder, or the tag would not find them."""
-    folder = Path(shared.cmd_opts.lora_dir)
+    folder = lora_dir()
     wanted = folder / str(shared.opts.data.get(FOLDER, "")).strip()
     return wanted if folder.resolve() in [wanted.resolve(), *wanted.resolve().parents] else folder
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.file import Info
+from hyperdreambooth_ext.lidb.lora import export_lora
 from tests.conftest import SMALL
 
 
@@ -57,6 +58,19 @@ def test_a_file_for_another_architecture(notes, webui, kind):
     # Some layers are missing altogether: the loader passes them over without a word.
     del webui.networks.linears[key]
     (sentence,) = notes("anna:1", kind=kind)
+    assert "another architecture" in sentence
+
+
+def test_another_file_of_the_same_inner_name_confuses_nobody(notes, webui, small_lidb):
+    export_lora(webui.lora_dir / "zoey.safetensors", small_lidb, Info(name="anna"))
+    content = (webui.lora_dir / "zoey.safetensors").read_bytes()
+    # As older exports did.
+    renamed = content.replace(b'"ss_output_name":"zoey"', b'"ss_output_name":"anna"')
+    assert renamed != content
+    (webui.lora_dir / "zoey.safetensors").write_bytes(renamed)
+    webui.networks.list_available_networks()
+    webui.networks.linears[SMALL.layers[2].key] = nn.Linear(1024, 320)
+    (sentence,) = notes("anna:1", load=False)
     assert "another architecture" in sentence
 
 

@@ -18,6 +18,7 @@ module_types = [ModuleTypeLora()]
 available_networks = {}
 available_network_aliases = {}
 available_network_hash_lookup = {}
+forbidden_network_aliases = {}
 loaded_networks = []
 networks_in_memory = {}
 
@@ -55,13 +56,17 @@ def update_available_networks_by_names(names):
     for name in names:
         folder = next(iter(folders))
         on_disk = network.NetworkOnDisk(name, os.path.join(folder, f"{name}.safetensors"))
-        available_networks[name] = available_network_aliases[name] = on_disk
+        available_networks[name] = on_disk
+        if on_disk.alias in available_network_aliases:
+            forbidden_network_aliases[on_disk.alias.lower()] = 1
+        available_network_aliases[name] = available_network_aliases[on_disk.alias] = on_disk
         available_network_hash_lookup[on_disk.shorthash] = on_disk
 
 
 def list_available_networks():
     available_networks.clear()
     available_network_aliases.clear()
+    forbidden_network_aliases.clear()
     names = [file[: -len(".safetensors")] for folder in folders for file in sorted(os.listdir(folder))]
     update_available_networks_by_names(names)
 
