@@ -35,15 +35,15 @@ def serve(args: Namespace) -> dict:
     host = "0.0.0.0" if args.listen else "127.0.0.1"
     # Ctrl-C does not wait for pages that are open.
     config = uvicorn.Config(app, host=host, port=args.port, log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    try:
+        socket = config.bind_socket()
+    except SystemExit as error:
+        raise UserError(f"The port {args.port} cannot be used: take another with --port.") from error
     print(f"HyperDreamBooth is at http://127.0.0.1:{args.port} (Ctrl-C ends it).", flush=True)
     # The page is there at once; the model is loaded meanwhile.
     threading.Thread(target=backend.warm, daemon=True).start()
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run()
-    except SystemExit as error:
-        raise UserError(f"The port {args.port} cannot be used: take another with --port.") from error
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[socket])
     return {"port": args.port}
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import gradio as gr
 
-_AUTOMATIC = "automatic"
-_STARTS = [("Automatic", _AUTOMATIC), ("Hypernetwork", "hypernetwork"), ("Gradient", "gradient"), ("Zero", "zero")]
+_AUTOMATIC = "Automatic"
+# gradio 3.41 shows a choice's value, not its label: they are the same words.
+_STARTS = [_AUTOMATIC, "Hypernetwork", "Gradient", "Zero"]
 _OPTIONAL = ("steps", "rank", "lr", "size")
 
 
@@ -22,10 +23,12 @@ class Advanced:
                 )  # fmt: skip
                 rank = gr.Number(0, label="Rank", info="0: the quality's", precision=0, elem_id="hdb_rank")
             with gr.Row():
-                seed = gr.Number(0, label="Seed", precision=0, elem_id="hdb_seed")
                 lr = gr.Number(0, label="Learning rate", info="0: the quality's", elem_id="hdb_lr")
-            size = gr.Number(
-                0, label="Size in pixels", info="0: the checkpoint's", precision=0, elem_id="hdb_size"
+                size = gr.Number(
+                    0, label="Size in pixels", info="0: the checkpoint's", precision=0, elem_id="hdb_size"
+                )  # fmt: skip
+            seed = gr.Number(
+                0, label="Seed", info="Of the training and of the pictures.", precision=0, elem_id="hdb_seed"
             )  # fmt: skip
             start = gr.Dropdown(
                 _STARTS, value=_AUTOMATIC, label="Start", elem_id="hdb_start",
@@ -52,5 +55,5 @@ class Advanced:
         # A cleared number arrives as None or 0, by gradio's version; either means the quality's or the checkpoint's.
         arguments = {name: value for name, value in named.items() if name not in _OPTIONAL or value}
         arguments |= {name: int(named[name] or 0) for name in ("seed", "preview_every")}
-        arguments["start"] = None if named["start"] == _AUTOMATIC else named["start"]
+        arguments["start"] = None if named["start"] == _AUTOMATIC else named["start"].lower()
         return arguments

@@ -107,7 +107,7 @@ def test_numbers_of_zero_and_cleared_ones_leave_the_choice_to_the_quality(studio
         task = Task(photo, "a", **advanced.values(given)).checked()
         assert task.request() == Task(photo, "a").request() and task.options() == PRESETS["balanced"]
     names = [component.elem_id for component in advanced.components]
-    changed = dict(zip(names, initial, strict=True)) | {"hdb_steps": 7, "hdb_start": "zero", "hdb_overwrite": True}
+    changed = dict(zip(names, initial, strict=True)) | {"hdb_steps": 7, "hdb_start": "Zero", "hdb_overwrite": True}
     task = Task(photo, "a", **advanced.values(list(changed.values()))).checked()
     assert (task.options().steps, task.start, task.overwrite) == (7, "zero", True)
 
