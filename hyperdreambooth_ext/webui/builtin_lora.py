@@ -30,9 +30,14 @@ def find_forge_networks() -> ModuleType | None:
     return networks if hasattr(networks, "load_lora_state_dict") else None
 
 
+def any_networks() -> Any:
+    """Whichever of the two is there: both list files by name, alias and hash."""
+    return find_networks() or find_forge_networks()
+
+
 def why_missing() -> str:
     """One sentence for the user; empty when a loader that we can teach is there."""
-    if find_networks() is not None or find_forge_networks() is not None:
+    if any_networks() is not None:
         return ""
     if _networks() is not None:
         return (

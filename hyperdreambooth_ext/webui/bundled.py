@@ -1,7 +1,6 @@
 """The bundled checkpoint among the WebUI's own, for everybody who wants to try the extension before anything else."""
 
 import filecmp
-import shutil
 from pathlib import Path
 
 from modules import sd_models, shared
@@ -19,17 +18,21 @@ def offer_as_set() -> None:
 
 
 def offer(wanted: bool, folder: Path) -> None:
-    """Copy the checkpoint into `folder`, or delete that copy; a file of that name that is no copy is left alone."""
+    """Copy the checkpoint into `folder`, or delete that copy; another file of that name is left alone.
+
+    A copy of an older version is brought up to date.
+    """
     source, target = MODELS / f"{NAME}.safetensors", folder / f"{NAME}.safetensors"
-    ours = target.exists() and filecmp.cmp(source, target, shallow=False)
-    if wanted and not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+    config = target.with_suffix(".yaml")
+    ours = config.is_file() and config.read_text(encoding="utf-8") == _config()
+    if wanted and (ours or not target.exists()):
         # First the configuration: a checkpoint that is found without it is taken for an SD 1.5 of full size.
-        write_atomically(target.with_suffix(".yaml"), _config().encode())
-        shutil.copyfile(source, target)
+        write_atomically(config, _config().encode())
+        if not target.exists() or not filecmp.cmp(source, target, shallow=False):
+            write_atomically(target, source.read_bytes())
     elif ours and not wanted:
-        target.unlink()
-        target.with_suffix(".yaml").unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+        config.unlink()
     sd_models.list_models()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from modules import shared, ui_extra_networks
 
-from .builtin_lora import find_forge_networks, find_networks
+from .builtin_lora import any_networks
 from .settings import cards_wanted, lora_dir
 from .tag import TAG
 
@@ -19,13 +19,13 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
 
     def refresh(self) -> None:
         """The button "Refresh"."""
-        networks = _any_networks()
+        networks = any_networks()
         if networks is not None:
             networks.list_available_networks()
 
     def create_item(self, name: str, index: int | None = None, enable_filter: bool = True) -> dict[str, Any] | None:
         """One card, None for a file that is no LiDB or, with the filter, one made for another kind of model."""
-        networks = _any_networks()
+        networks = any_networks()
         on_disk = networks.available_networks.get(name) if networks is not None else None
         if on_disk is None or TAG not in on_disk.metadata or (enable_filter and not _fits(on_disk)):
             return None
@@ -47,7 +47,7 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
         return item
 
     def list_items(self) -> Iterator[dict[str, Any]]:
-        networks = _any_networks()
+        networks = any_networks()
         # A list: a generation may change the table meanwhile.
         for index, name in enumerate(list(networks.available_networks) if networks is not None else ()):
             item = self.create_item(name, index)
@@ -62,10 +62,6 @@ def register_page() -> None:
     """The callback of on_before_ui."""
     if cards_wanted():
         ui_extra_networks.register_page(LidbPage())
-
-
-def _any_networks() -> Any:
-    return find_networks() or find_forge_networks()
 
 
 def _prompt(alias: str, user_metadata: dict) -> str:

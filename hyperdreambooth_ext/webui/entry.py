@@ -8,7 +8,7 @@ from torch import nn
 
 from ..hosts.ldm import LdmHost
 from . import cards, infotext, mount, settings, xyz
-from .builtin_lora import find_forge_networks, find_networks, lora_network, why_missing
+from .builtin_lora import any_networks, find_forge_networks, find_networks, lora_network, why_missing
 from .forge import register_forge_tag
 from .notes import tag_notes
 from .tag import TAG, register_tag
@@ -29,8 +29,7 @@ class TagNotes(scripts.Script):
         def linears() -> Mapping[str, nn.Linear]:
             return LdmHost(p.sd_model).linears()
 
-        networks = find_networks() or find_forge_networks()
-        for note in tag_notes(networks, why_missing(), extra_network_data, linears):
+        for note in tag_notes(any_networks(), why_missing(), extra_network_data, linears):
             p.comment(note)
 
 

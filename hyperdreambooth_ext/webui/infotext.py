@@ -6,7 +6,7 @@ Writing is the WebUI's: with the tag's alias, our files are among its "Lora hash
 import re
 from typing import Any
 
-from .builtin_lora import find_networks
+from .builtin_lora import any_networks
 from .tag import TAG
 
 _TAG_NAME = re.compile(rf"<{TAG}:([^:>]+)")
@@ -14,7 +14,7 @@ _TAG_NAME = re.compile(rf"<{TAG}:([^:>]+)")
 
 def pasted(infotext: str, params: dict[str, Any]) -> None:  # noqa: ARG001
     """The callback of on_infotext_pasted: replaces names in the tags by those of the files with the same hash."""
-    networks = find_networks()
+    networks = any_networks()
     hashes = dict(_pairs(params.get("Lora hashes", "")))
     if networks is None or not hashes or "Prompt" not in params:
         return

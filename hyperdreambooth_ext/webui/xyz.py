@@ -8,7 +8,7 @@ from typing import Any
 
 from modules import scripts
 
-from .builtin_lora import find_networks
+from .builtin_lora import any_networks
 from .tag import TAG
 
 NAME, MULTIPLIER = "[LiDB] name", "[LiDB] multiplier"
@@ -44,7 +44,7 @@ def _applied(change: Callable[[str, Any], str]) -> Callable[[Any, Any, Any], Non
 
 
 def _names() -> list[str]:
-    networks = find_networks()
+    networks = any_networks()
     found = networks.available_networks.items() if networks is not None else ()
     return sorted(name for name, on_disk in found if TAG in on_disk.metadata)
 

@@ -90,7 +90,11 @@ def test_the_bundled_checkpoint_is_offered_and_taken_back(webui, tmp_path):
     config = yaml.safe_load((tmp_path / "checkpoints" / "faces128.yaml").read_text())
     clip = Path(config["model"]["params"]["cond_stage_config"]["params"]["version"])
     assert clip.is_absolute() and (clip / "config.json").is_file()
-    assert (tmp_path / "checkpoints" / "faces128.safetensors").stat().st_size > 1e7
+    copy = tmp_path / "checkpoints" / "faces128.safetensors"
+    assert copy.read_bytes() == (ROOT / "models" / "faces128.safetensors").read_bytes()
+    copy.write_bytes(b"an older version")
+    bundled.offer(True, tmp_path / "checkpoints")
+    assert copy.stat().st_size > 1e7
     bundled.offer(False, tmp_path / "checkpoints")
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
