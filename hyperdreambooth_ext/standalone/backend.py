@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import UserError
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
+from ..personalize.preview import Sampling
 from .models import fitting_hypernetwork
 
 
@@ -66,6 +67,6 @@ class StandaloneBackend:
     def generate(self, prompt: str, seed: int) -> np.ndarray:
         """One picture, RGB uint8, with the LiDBs that the prompt's tags name. Raises UserError."""
         with self.model() as host:
-            from .generate import Sampling, generate
+            from .generate import generate
 
             return generate(host, prompt, self.folder, Sampling(seed=seed))

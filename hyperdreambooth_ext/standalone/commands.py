@@ -18,8 +18,8 @@ from ..personalize.finetune import FinetuneOptions, Progress
 from ..personalize.personalize import Personalized, Request, destination, save
 from ..personalize.personalize import personalize as learn
 from ..personalize.photo import load_photo
+from ..personalize.preview import Sampling
 from .demo import write_sheet
-from .generate import Sampling
 from .generate import generate as make_picture
 from .interrupt import stop_on_interrupt
 from .memory import peak_megabytes

@@ -8,7 +8,8 @@ from ..hosts.protocol import Host
 from ..lidb import file
 from ..lidb.injection import Applied
 from ..personalize.personalize import Personalized
-from .generate import Sampling, sample
+from ..personalize.preview import Sampling
+from .generate import sample
 from .progress import progress_bar
 from .sheet import Cell, picture_sheet, save_png
 

@@ -1,7 +1,6 @@
 """Pictures from a prompt with `<lidb:…>` tags, without the WebUI."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,7 @@ from ..hosts.protocol import Host
 from ..lidb.file import load
 from ..lidb.injection import Applied, injected
 from ..lidb.tags import parse_prompt
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """`size` is the side in pixels, None for the checkpoint's own; `cfg` the classifier-free guidance scale."""
-
-    steps: int = 25
-    cfg: float = 4.0
-    size: int | None = None
-    negative: str = ""
-    seed: int = 0
+from ..personalize.preview import Sampling, to_picture
 
 
 def generate(
@@ -71,11 +60,6 @@ def sample(
             latents = scheduler.step(output, timestep, latents).prev_sample
             on_step()
     return [to_picture(image) for image in host.decode_latents(latents)]
-
-
-def to_picture(image: torch.Tensor) -> np.ndarray:
-    """[3, H, W] in [-1, 1] -> RGB uint8 [H, W, 3]."""
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def _scheduler(host: Host) -> Any:

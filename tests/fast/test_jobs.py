@@ -42,7 +42,7 @@ def test_a_job_passes_its_stages_and_leaves_a_file_and_pictures(studio, small_ph
     assert pixels(result.before).shape == pixels(result.after).shape == pixels(result.photo).shape == (128, 128, 3)
     assert np.abs(pixels(result.before) - pixels(result.after)).mean() > 0.5
     assert result.prompt == "a sks face <lidb:anna:1>" and "made for this checkpoint" in result.start_reason
-    assert result.identity_words.endswith(".")
+    assert result.identity_words
 
 
 def test_the_program_hears_of_a_saved_file_when_it_has_its_model_back(studio, small_photo):

@@ -31,7 +31,7 @@ def test_with_the_true_output_a_step_lands_on_the_forward_process(prediction_typ
 def test_the_picture_is_the_one_that_diffusers_solver_draws(loaded_backend):
     with loaded_backend.model() as host:
         ours = sample(host, "a sks face", Sampling(steps=20, seed=1, size=64)).astype(int)
-        settings = generate.Sampling(steps=20, seed=1, size=64)
+        settings = Sampling(steps=20, seed=1, size=64)
         theirs = generate.sample(host, ["a sks face"], [], [1], settings)[0].astype(int)
         other = sample(host, "a sks face", Sampling(steps=20, seed=2, size=64)).astype(int)
     assert ours.shape == (64, 64, 3)

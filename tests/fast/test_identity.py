@@ -1,0 +1,26 @@
+"""The identity score compares faces as the photo was cropped, and says why where there is none."""
+
+import numpy as np
+from PIL import Image
+
+from hyperdreambooth_ext.personalize.face import crop_face, find_face
+from hyperdreambooth_ext.service.identity import aligned, compare
+
+WALL = np.full((128, 128, 3), 120, np.uint8)
+
+
+def test_a_turned_face_in_a_larger_picture_is_aligned_as_the_photo_was(sample_photo):
+    crop = crop_face(sample_photo, find_face(sample_photo), 128)
+    canvas = Image.fromarray(WALL).resize((256, 256))
+    canvas.paste(Image.fromarray(crop).resize((160, 160)), (70, 40))
+    picture = np.asarray(canvas.rotate(20, Image.Resampling.BICUBIC, fillcolor=(120, 120, 120)))
+    again = aligned(picture, 128)
+    assert again.shape == crop.shape
+    assert np.abs(find_face(again).landmarks - find_face(crop).landmarks).mean() < 5
+    assert aligned(WALL, 128) is None
+
+
+def test_without_a_face_in_the_picture_there_is_no_score_but_a_reason(sample_photo):
+    crop = crop_face(sample_photo, find_face(sample_photo), 128)
+    identity = compare(crop, WALL, WALL)
+    assert identity.score is None and identity.words.startswith("No identity score: ")
