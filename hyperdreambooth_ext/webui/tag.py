@@ -8,7 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from modules import extra_networks
+import torch
+import torch.nn.functional as functional
+from modules import devices, extra_networks
+from torch import nn
 
 from ..errors import ArchitectureError
 from ..lidb.file import SUFFIX, load
@@ -19,14 +22,32 @@ TAG = "lidb"
 _PART = SUFFIX.removeprefix(".")
 
 
+class Factor(nn.Module):
+    """One of a layer's two factors. Torch's Linear fills itself with random numbers first, which takes longer."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.to(devices.cpu, devices.dtype), requires_grad=False)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Asked for only with the setting "Lora/Networks: use old method"."""
+        return functional.linear(hidden_states, self.weight)
+
+
 class ModuleTypeLidb:
     """Reads the tensors of a LiDB file as the LoRA that `export` would write, so that both make the same picture.
 
     One of `networks.module_types` (extensions-builtin/Lora/networks.py, load_network).
     """
 
-    def __init__(self, module_type_lora: Any) -> None:
-        self.module_type_lora = module_type_lora
+    def __init__(self, network_module_lora: Any) -> None:
+        """`network_module_lora`: the class NetworkModuleLora (network_lora.py), which does the merging."""
+
+        class NetworkModuleLidb(network_module_lora):
+            def create_module(self, weights: dict, key: str, none_ok: bool = False) -> Factor | None:  # noqa: ARG002
+                return Factor(weights[key]) if key in weights else None
+
+        self.network_module = NetworkModuleLidb
 
     def create_module(self, net: Any, weights: Any) -> Any:
         """A network module for one layer, or None for tensors that are not ours.
@@ -44,7 +65,7 @@ class ModuleTypeLidb:
         shape = (parts["lora_up.weight"].shape[0], parts["lora_down.weight"].shape[1])
         if getattr(weights.sd_module, "weight", None) is None or weights.sd_module.weight.shape != shape:
             raise ArchitectureError(f"{prefix[:-1]} has another shape in the loaded model.")
-        return self.module_type_lora.create_module(net, weights._replace(w=parts))
+        return self.network_module(net, weights._replace(w=parts))
 
 
 def register_tag(networks: ModuleType) -> None:
@@ -54,6 +75,5 @@ def register_tag(networks: ModuleType) -> None:
     """
     ours = ModuleTypeLidb.__name__
     networks.module_types[:] = [kind for kind in networks.module_types if type(kind).__name__ != ours]
-    lora = next(kind for kind in networks.module_types if type(kind).__name__ == "ModuleTypeLora")
-    networks.module_types.append(ModuleTypeLidb(lora))
+    networks.module_types.append(ModuleTypeLidb(networks.network_lora.NetworkModuleLora))
     extra_networks.register_extra_network_alias(lora_network(), TAG)

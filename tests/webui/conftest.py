@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 FAKE = Path(__file__).parent / "fake"
-_FAKED = ("modules", "networks", "network", "extra_networks_lora", "hyperdreambooth_ext.webui")
+_FAKED = ("modules", "networks", "network", "network_lora", "extra_networks_lora", "hyperdreambooth_ext.webui")
 
 
 @dataclass

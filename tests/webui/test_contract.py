@@ -16,7 +16,6 @@ pytestmark = pytest.mark.skipif(not ROOT, reason="WEBUI_ROOT does not name a Web
 FAKE_ONLY = "# fake only"
 # Where the WebUI defines what the fake defines in one place.
 ELSEWHERE = {
-    ("networks", "ModuleTypeLora"): "extensions-builtin/Lora/network_lora.py",
     ("shared", "OptionInfo"): "modules/options.py",
     ("shared", "Options"): "modules/options.py",
     ("shared", "State"): "modules/shared_state.py",

@@ -1,20 +1,11 @@
 import os
 
 import network
+import network_lora
 import torch
 from safetensors.torch import load_file
 
-
-class ModuleTypeLora:
-    """network_lora.py"""
-
-    def create_module(self, net, weights):
-        if "lora_up.weight" not in weights.w:
-            return None
-        return weights
-
-
-module_types = [ModuleTypeLora()]
+module_types = [network_lora.ModuleTypeLora()]
 available_networks = {}
 available_network_aliases = {}
 available_network_hash_lookup = {}
@@ -47,8 +38,8 @@ def network_apply_weights(self):
     for net in loaded_networks:
         for module in net.modules.values():
             if module.sd_module is self:
-                up, down = module.w["lora_up.weight"].float(), module.w["lora_down.weight"].float()
-                self.weight.copy_(self.weight + net.unet_multiplier * (up @ down))
+                delta = module.up_model.weight @ module.down_model.weight
+                self.weight.copy_(self.weight + net.unet_multiplier * delta)
     self.network_current_names = wanted
 
 

@@ -2,7 +2,8 @@ import contextlib
 
 import torch
 
-device = torch.device("cpu")
+device = cpu = torch.device("cpu")
+dtype = torch.float32
 fp8 = False
 
 
