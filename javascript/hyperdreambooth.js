@@ -37,10 +37,18 @@
     }
 
     // After a page refresh the server is asked for the job that was running; an empty id shows the tab's first page.
-    function reconnect() {
+    // Newer gradio draws a button before it listens to it: we ask until the answer is in the page.
+    function reconnect(tries) {
+        if (tries === 0 || answered()) return;
         setValue("#hdb_job", localStorage.getItem(KEY) || "");
         // Gradio takes the value over before the press is handled.
         setTimeout(() => press("#hdb_reconnect"), 50);
+        setTimeout(() => reconnect(tries - 1), 2000);
+    }
+
+    function answered() {
+        const shown = find("#hdb_progress [data-job]");
+        return !shown || shown.dataset.job !== "" || shown.dataset.answered === "yes";
     }
 
     function remember() {
@@ -72,7 +80,7 @@
     function start() {
         root().addEventListener("click", onClick);
         new MutationObserver(remember).observe(find("#hdb_progress"), {childList: true, subtree: true});
-        reconnect();
+        reconnect(10);
         window.hdbReady = true;
     }
 

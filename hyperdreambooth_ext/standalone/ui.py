@@ -1,6 +1,7 @@
 """`python run.py ui`: the tab in a window of its own, on the bundled checkpoint."""
 
 import contextlib
+import inspect
 import threading
 from argparse import Namespace
 from pathlib import Path
@@ -57,17 +58,20 @@ def create_app(backend: StandaloneBackend) -> FastAPI:
     def script() -> Response:
         return Response(SCRIPT.read_text(encoding="utf-8"), media_type="text/javascript")
 
-    return gr.mount_gradio_app(app, _window(studio, backend), path="/")
-
-
-def _window(studio: Studio, backend: StandaloneBackend) -> gr.Blocks:
     # No fonts from elsewhere: the window works offline.
     theme = gr.themes.Default(
         primary_hue="indigo", secondary_hue="indigo", font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     )  # fmt: skip
+    # gradio 6 takes the theme here, gradio 3 to 5 with the Blocks.
+    late = "theme" in inspect.signature(gr.mount_gradio_app).parameters
+    window = _window(studio, backend, {} if late else {"theme": theme})
+    return gr.mount_gradio_app(app, window, path="/", **({"theme": theme} if late else {}))
+
+
+def _window(studio: Studio, backend: StandaloneBackend, look: dict) -> gr.Blocks:
     tab = build_tab(studio, backend.generate)
-    with gr.Blocks(title="HyperDreamBooth", theme=theme, analytics_enabled=False) as window:
+    with gr.Blocks(title="HyperDreamBooth", analytics_enabled=False, **look) as window:
         gr.HTML(f"<style>{STYLE.read_text(encoding='utf-8')}{_OWN_STYLE}</style>", elem_id="hdb_style")
         gr.HTML('<h1 class="hdb_title">HyperDreamBooth</h1>')
         tab.render()

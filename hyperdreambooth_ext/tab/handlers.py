@@ -167,4 +167,4 @@ def _refusal(sentence: str) -> Updates:
 
 def _idle(note: str) -> Updates:
     hidden = gr.update(visible=False)
-    return "", note + html.welcome(), "", gr.update(interactive=True), hidden, hidden, hidden, hidden, gr.update()
+    return "", note + html.welcome(answered=True), "", gr.update(interactive=True), hidden, hidden, hidden, hidden, gr.update()

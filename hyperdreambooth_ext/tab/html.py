@@ -27,13 +27,13 @@ _WELCOME = (
 )
 
 
-def welcome() -> str:
-    """What is shown before anything was done."""
+def welcome(answered: bool = False) -> str:
+    """What is shown before anything was done; `answered` tells the script that the server has nothing else to show."""
     steps = "".join(
         f'<li><span class="hdb_number">{number}</span><div><b>{escape(title)}</b><p>{escape(text)}</p></div></li>'
         for number, (title, text) in enumerate(_WELCOME, 1)
     )
-    return f'<div class="hdb_card hdb_welcome" data-job=""><ol>{steps}</ol></div>'
+    return f'<div class="hdb_card hdb_welcome" data-job="" data-answered="{"yes" if answered else ""}"><ol>{steps}</ol></div>'
 
 
 def note(sentence: str, kind: str = "info") -> str:

@@ -21,9 +21,9 @@ def build_tab(studio: Studio, generate: Generate | None = None) -> gr.Blocks:
     """
     with gr.Blocks(analytics_enabled=False, title="HyperDreamBooth") as tab:
         with gr.Row(elem_id="hdb_tab"):
-            with gr.Column(scale=2, min_width=320):
+            with gr.Column(scale=2, min_width=280):
                 inputs = _Inputs()
-            with gr.Column(scale=3, min_width=400):
+            with gr.Column(scale=3, min_width=320):
                 outputs = _Outputs(generate is not None)
         _wire(Handlers(studio, inputs.advanced.values, generate), inputs, outputs)
     return tab
