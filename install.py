@@ -19,4 +19,5 @@ NEEDED = {
 
 missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
 if missing:
-    print(f"HyperDreamBooth needs {', '.join(missing)}: install it into the WebUI's environment with pip, then restart.")
+    names = ", ".join(missing)
+    print(f"HyperDreamBooth needs {names}: install it into the WebUI's environment with pip, then restart.")
