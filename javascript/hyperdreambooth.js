@@ -5,6 +5,8 @@
     "use strict";
 
     const KEY = "hdb_job";
+    // A job was started in this page: there is nothing to reconnect to.
+    let started = false;
 
     function root() {
         return typeof gradioApp === "function" ? gradioApp() : document;
@@ -39,10 +41,10 @@
     // After a page refresh the server is asked for the job that was running; an empty id shows the tab's first page.
     // Newer gradio draws a button before it listens to it: we ask until the answer is in the page.
     function reconnect(tries) {
-        if (tries === 0 || answered()) return;
+        if (tries === 0 || started || answered()) return;
         setValue("#hdb_job", localStorage.getItem(KEY) || "");
         // Gradio takes the value over before the press is handled.
-        setTimeout(() => press("#hdb_reconnect"), 50);
+        setTimeout(() => started || press("#hdb_reconnect"), 50);
         setTimeout(() => reconnect(tries - 1), 2000);
     }
 
@@ -75,13 +77,13 @@
         const face = target.closest(".hdb_face");
         if (face) setValue("#hdb_face", face.dataset.face);
         else if (target.closest("#hdb_send")) sendToTxt2img();
+        else if (target.closest("#hdb_personalise")) started = true;
     }
 
     function start() {
         root().addEventListener("click", onClick);
         new MutationObserver(remember).observe(find("#hdb_progress"), {childList: true, subtree: true});
         reconnect(10);
-        window.hdbReady = true;
     }
 
     // The WebUI calls back when its page is built; elsewhere we look until the tab is there.

@@ -166,5 +166,6 @@ def _refusal(sentence: str) -> Updates:
 
 
 def _idle(note: str) -> Updates:
-    hidden = gr.update(visible=False)
-    return "", note + html.welcome(answered=True), "", gr.update(interactive=True), hidden, hidden, hidden, hidden, gr.update()
+    """The first page. The buttons are as the page was built; a job that was started meanwhile keeps them."""
+    same = gr.update()
+    return "", note + html.welcome(answered=True), "", *[same] * 6

@@ -33,7 +33,8 @@ def welcome(answered: bool = False) -> str:
         f'<li><span class="hdb_number">{number}</span><div><b>{escape(title)}</b><p>{escape(text)}</p></div></li>'
         for number, (title, text) in enumerate(_WELCOME, 1)
     )
-    return f'<div class="hdb_card hdb_welcome" data-job="" data-answered="{"yes" if answered else ""}"><ol>{steps}</ol></div>'
+    yes = "yes" if answered else ""
+    return f'<div class="hdb_card hdb_welcome" data-job="" data-answered="{yes}"><ol>{steps}</ol></div>'
 
 
 def note(sentence: str, kind: str = "info") -> str:

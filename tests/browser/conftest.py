@@ -21,6 +21,8 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+# The script has asked the server for a job, and the server has answered: with one, or with the first page.
+ANSWERED = '#hdb_progress [data-job]:not([data-job=""]), #hdb_progress [data-answered="yes"]'
 REQUIRED = "1" in (os.environ.get("CI"), os.environ.get("HDB_REQUIRE_BROWSER")) or os.environ.get("CI") == "true"
 
 
@@ -99,12 +101,11 @@ def open_page(browser, url):
         if job:
             context.add_init_script(f"localStorage.setItem('hdb_job', '{job}')")
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{url}/?__theme={theme}")
         page.wait_for_selector("#hdb_personalise")
-        # The script has asked the server for a job, known or not.
-        page.wait_for_function("window.hdbReady === true")
+        page.wait_for_selector(ANSWERED, state="attached")
         return page
 
     yield opened

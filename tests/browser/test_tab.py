@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
+from tests.browser.conftest import ANSWERED
 
 VIEWS = [(width, theme) for width in (1280, 800) for theme in ("light", "dark")]
 names = (f"anna{number}" for number in count(1))
@@ -225,6 +226,5 @@ def test_a_seen_result_does_not_come_back(page):
     page.wait_for_selector("#hdb_result .hdb_after")
     sends_to_txt2img(page)
     page.reload()
-    page.wait_for_function("window.hdbReady === true")
-    page.wait_for_timeout(1000)
+    page.wait_for_selector(ANSWERED, state="attached")
     assert "One photo" in page.inner_text("#hdb_progress") and not page.is_visible("#hdb_actions")
