@@ -38,12 +38,6 @@ class Recogniser:
         return np.array(network.compute_face_descriptor(large, shape))
 
 
-def rank1(probes: np.ndarray, gallery: np.ndarray) -> float:
-    """The share of probes [N, 128] whose nearest in gallery [N, 128] is the same person."""
-    distances = np.linalg.norm(probes[:, None] - gallery[None], axis=-1)
-    return float((distances.argmin(1) == np.arange(len(probes))).mean())
-
-
-def mean_distance(probes: np.ndarray, gallery: np.ndarray) -> float:
-    """The mean distance of each probe to the same person in the gallery."""
-    return float(np.linalg.norm(probes - gallery, axis=-1).mean())
+def distances(picture: np.ndarray, gallery: list[np.ndarray]) -> list[np.ndarray]:
+    """How far `picture`'s features [128] are from each photo of each person, `gallery` of [photos, 128]."""
+    return [np.linalg.norm(photos - picture, axis=-1) for photos in gallery]

@@ -1,6 +1,6 @@
 """An independent classifier of styles: tells a pencil sketch from an oil painting, whoever is on it.
 
-    python -m benchmarks.styles DATA_DIR FILE.safetensors [--steps 600]
+    python -m benchmarks.styles DATA_DIR benchmarks/style_classifier.safetensors [--steps 1500]
 
 DATA_DIR is what `training.faces` wrote. The classifier sees training identities only and shares nothing with the
 checkpoint that it judges.
@@ -18,7 +18,8 @@ from torch import nn
 
 from training.styles import STYLES as TRAINED_STYLES
 
-SIDE = 64
+SIDE = 112
+CLASSIFIER = Path(__file__).with_name("style_classifier.safetensors")
 PHOTO = "photo"
 STYLES = tuple(TRAINED_STYLES)
 CLASSES = (PHOTO, *STYLES)
@@ -56,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1500)
     args = parser.parse_args()
     rows = [json.loads(line) for line in (args.data / "index.jsonl").read_text().splitlines()]
     images = np.load(args.data / "images.npy", mmap_mode="r")
@@ -72,7 +73,7 @@ def main() -> None:
             torch.from_numpy(np.stack([images[i] for i in chosen])).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
         )
         # What a generator gets slightly wrong must not decide: softness, noise and light vary.
-        small = F.interpolate(batch, scale_factor=float(rng.uniform(0.5, 1)), mode="area")
+        small = F.interpolate(batch, scale_factor=float(rng.uniform(0.7, 1)), mode="area")
         batch = F.interpolate(small, (128, 128), mode="bilinear") + torch.randn(batch.shape) * rng.uniform(0, 0.1)
         loss = F.cross_entropy(classifier(batch), torch.from_numpy(labels))
         optimizer.zero_grad()

@@ -102,7 +102,7 @@ def main() -> None:
         return {"loss": cosine + 0.2 * contrast, "cosine": cosine, "contrast": contrast}
 
     average = train(args.out, student, losses, steps=args.steps, lr=args.lr).eval()
-    save_file({k: v.contiguous() for k, v in average.encoder.state_dict().items()}, args.out / "encoder.safetensors")
+    save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "encoder.safetensors")
     held_out = np.array([i for i, row in enumerate(rows) if row["identity"] < FIRST_TRAINING_IDENTITY])
     with torch.no_grad():
         features = torch.cat([average(load(part)) for part in np.array_split(held_out, 10)])

@@ -1,8 +1,9 @@
-"""Train the hypernetwork of the embedded checkpoint on the diffusion loss.
+"""Train the hypernetwork of the embedded checkpoint: on targets, the diffusion loss and an identity loss.
 
     python -m training.hypernetwork features DATA_DIR ENCODER.safetensors OUT_DIR
     python -m training.hypernetwork targets  DATA_DIR CHECKPOINT_RUN OUT_DIR [--identities 400]
     python -m training.hypernetwork train    DATA_DIR CHECKPOINT_RUN OUT_DIR [--steps 3000] [--target-steps 800]
+                                             [--recogniser LATENT_RECOGNISER.safetensors --faces FACES_DIR]
     python -m training.hypernetwork export   CHECKPOINT.safetensors ENCODER.safetensors OUT_DIR FILE.safetensors
 
 The face goes in from one photo of a person and the loss is taken on another, upright or mirrored, as a photo or in a
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from hyperdreambooth_ext.hosts.checkpoint import file_sha256
@@ -24,13 +26,15 @@ from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
 from hyperdreambooth_ext.hypernet.file import save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork, WeightDecoder
 from hyperdreambooth_ext.hypernet.targets import preoptimise
-from hyperdreambooth_ext.hypernet.training import Batch, training_losses
+from hyperdreambooth_ext.hypernet.training import Batch, IdentityLoss, training_losses
 from hyperdreambooth_ext.lidb.layers import Architecture
 
 from .captions import PHOTO
 from .checkpoint import TextToImage
+from .encoder import TEACHER_WIDTH
 from .faces import FIRST_TRAINING_IDENTITY
 from .host import TrainingHost
+from .latent_recogniser import LatentRecogniser
 from .loop import train
 
 TARGET_BATCH = 32
@@ -42,7 +46,7 @@ def features(data: Path, encoder: Path, out: Path) -> None:
     """Cache the frozen encoder's features of all photos, float16 [rows, tokens, channels]; other styles get none."""
     rows, images = _rows(data), np.load(data / "images.npy", mmap_mode="r")
     network = FaceEncoder(HypernetworkConfig(Architecture(())), pretrained=False)
-    network.load_state_dict(load_file(encoder))
+    network.load_state_dict(_split(encoder)[0])
     photos = np.array([i for i, row in enumerate(rows) if row["style"] == PHOTO])
     out.mkdir(parents=True, exist_ok=True)
     cached = []
@@ -51,6 +55,7 @@ def features(data: Path, encoder: Path, out: Path) -> None:
         cached.append(network(batch).half().numpy())
     np.save(out / "features.npy", np.concatenate(cached))
     np.save(out / "photos.npy", photos)
+    save_file(_split(encoder)[1], out / "head.safetensors")
     print(f"{len(photos)} photos")
 
 
@@ -61,6 +66,7 @@ class Sampler:
         self.rows = _rows(data)
         self.latents = np.load(checkpoint_run / "latents.npy")
         self.features = np.load(out / "features.npy", mmap_mode="r")
+        self.head = load_file(out / "head.safetensors")
         self.place = {row: i for i, row in enumerate(np.load(out / "photos.npy"))}
         self.people: dict[int, list[int]] = {}
         for i, row in enumerate(self.rows):
@@ -79,6 +85,15 @@ class Sampler:
         )
 
 
+def known_identities(faces: Path) -> dict[int, torch.Tensor]:
+    """SFace's mean feature of each person, a unit vector [128], from FACES_DIR."""
+    features = np.load(faces / "sface.npy").astype(np.float32)
+    people: dict[int, list[np.ndarray]] = {}
+    for line, feature in zip((faces / "photos.jsonl").read_text().splitlines(), features, strict=True):
+        people.setdefault(json.loads(line)["identity"], []).append(feature)
+    return {who: F.normalize(torch.from_numpy(np.mean(of, axis=0)), dim=0) for who, of in people.items()}
+
+
 def prompt_for(style: str, rng: np.random.Generator) -> str:
     """The prompt of the product, in the style that the picture has."""
     if style == PHOTO:
@@ -87,13 +102,26 @@ def prompt_for(style: str, rng: np.random.Generator) -> str:
     return f"a sks face, {style}" if rng.random() < 0.5 else f"{article} {style} of a sks face"
 
 
+def _split(encoder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The encoder's weights and those of the head that names an identity, from training.encoder's file."""
+    weights = load_file(encoder)
+    head = {key.removeprefix("head."): value for key, value in weights.items() if key.startswith("head.")}
+    return {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}, head
+
+
+def _config(host: TrainingHost) -> HypernetworkConfig:
+    return HypernetworkConfig(Architecture.of(host.linears()), identity_width=TEACHER_WIDTH)
+
+
 def _start(checkpoint_run: Path, sampler: Sampler) -> tuple[TrainingHost, WeightDecoder]:
     model = TextToImage()
     model.load_state_dict(load_file(checkpoint_run / "text_to_image.safetensors"), strict=False)
     host = TrainingHost(model)
     torch.manual_seed(0)
-    decoder = WeightDecoder(HypernetworkConfig(Architecture.of(host.linears())), sampler.features.shape[-1])
-    decoder.whiten(torch.from_numpy(sampler.features[::10]).float())
+    decoder = WeightDecoder(_config(host), sampler.features.shape[-1])
+    decoder.whiten(torch.from_numpy(sampler.features[::10].copy()).float())
+    decoder.identity_weight.copy_(sampler.head["weight"])
+    decoder.identity_bias.copy_(sampler.head["bias"])
     return host, decoder
 
 
@@ -127,18 +155,34 @@ def train_hypernetwork(
     lr: float,
     identities: int | None,
     target_steps: int,
+    recogniser: Path | None,
+    faces: Path | None,
+    identity_weight: float,
 ) -> None:
-    """First `target_steps` on the targets alone, then on the diffusion loss alone. Resumes from OUT/state.pt."""
+    """First `target_steps` on the targets alone, then on the diffusion loss and, with a recogniser, the identity loss.
+
+    Resumes from OUT/state.pt.
+    """
     sampler = Sampler(data, checkpoint_run, out, identities)
+    identity = IdentityLoss(LatentRecogniser.load(recogniser), identity_weight) if recogniser else None
+    known = known_identities(faces) if faces else None
     host, decoder = _start(checkpoint_run, sampler)
     shards = [load_file(file) for file in sorted(out.glob("targets-*.safetensors"))] if target_steps else []
     theta_of = {int(p): theta for shard in shards for p, theta in zip(shard["people"], shard["theta"], strict=True)}
     taught = np.array(sorted(theta_of))
 
     def losses(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return lesson_losses(step, rng)
+
+    def lesson_losses(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(step)
         if step >= target_steps:
-            return training_losses(host, decoder, sampler.batch(rng, batch), generator)
+            people = rng.choice(sampler.identities, batch, replace=False)
+            lesson = sampler.batch(rng, batch, people)
+            if known is not None:
+                lesson = replace(lesson, identities=torch.stack([known[int(p)] for p in people]))
+            return training_losses(host, decoder, lesson, generator, identity=identity)
         people = rng.choice(taught, TARGET_BATCH, replace=False)
         lesson = sampler.batch(rng, TARGET_BATCH, people)
         lesson = replace(lesson, targets=torch.stack([theta_of[int(p)] for p in people]))
@@ -151,12 +195,12 @@ def train_hypernetwork(
 
 def export(checkpoint: Path, encoder: Path, out: Path, file: Path, from_state: bool) -> None:
     """Write the hypernetwork file for the product, tied to CHECKPOINT's hash."""
-    config = HypernetworkConfig(Architecture.of(TrainingHost(TextToImage()).linears()))
+    config = _config(TrainingHost(TextToImage()))
     config = replace(
         config, checkpoint=checkpoint.stem, checkpoint_hash=file_sha256(checkpoint)[:10], trained_on=TRAINED_ON
     )
     network = Hypernetwork(config)
-    network.encoder.load_state_dict(load_file(encoder))
+    network.encoder.load_state_dict(_split(encoder)[0])
     if from_state:
         average = torch.load(out / "state.pt", weights_only=True)["average"]
         decoder = {key.removeprefix("module."): v for key, v in average.items() if key.startswith("module.")}
@@ -185,6 +229,9 @@ def main() -> None:
     training.add_argument("--lr", type=float, default=1e-3)
     training.add_argument("--identities", type=int, help="learn from the first so many only")
     training.add_argument("--target-steps", type=int, default=0, help="so many steps on the targets first")
+    training.add_argument("--recogniser", type=Path, help="what training.latent_recogniser wrote: the identity loss")
+    training.add_argument("--faces", type=Path, help="FACES_DIR, with --recogniser")
+    training.add_argument("--identity-weight", type=float, default=0.1)
     optimising = actions.add_parser("targets")
     for name in ("data", "checkpoint_run", "out"):
         optimising.add_argument(name, type=Path)

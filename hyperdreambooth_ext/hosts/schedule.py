@@ -25,6 +25,16 @@ def training_target(
     return alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
 
 
+def clean_latents(
+    noisy: torch.Tensor, output: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str
+) -> torch.Tensor:
+    """x_0 as the UNet's `output` for the noisy latents x_t puts it, with `alphas_cumprod` [B] at the timesteps."""
+    alphas = alphas_cumprod.to(noisy).view(-1, 1, 1, 1)
+    if prediction_type == "epsilon":
+        return (noisy - (1 - alphas).sqrt() * output) / alphas.sqrt()
+    return alphas.sqrt() * noisy - (1 - alphas).sqrt() * output
+
+
 def spread_timesteps(size: int, timesteps: int, generator: torch.Generator) -> torch.Tensor:
     """`size` random timesteps, int64, one in each of `size` equal parts of the range."""
     shares = (torch.arange(size) + torch.rand(size, generator=generator)) / size

@@ -14,7 +14,8 @@ class HypernetworkConfig:
     """All that is needed to build the network again, and what it was trained for.
 
     `encoder` names a timm model, or an open_clip one as `open_clip:ViT-H-14/laion2b_s32b_b79k`. When `encoder_bundled`
-    is false its pretrained weights come from that library and the file holds the decoder alone.
+    is false its pretrained weights come from that library and the file holds the decoder alone. `identity_width` is the
+    length of the identity vector that a recogniser taught the encoder; 0 where none did.
     """
 
     architecture: Architecture
@@ -24,10 +25,11 @@ class HypernetworkConfig:
     image_size: int = 128
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    width: int = 96
+    width: int = 128
     depth: int = 2
     heads: int = 4
-    iterations: int = 3
+    iterations: int = 2
+    identity_width: int = 0
     trigger: str = "sks"
     prompt: str = "a sks face"
     family: str = "sd1"
@@ -75,5 +77,7 @@ class HypernetworkConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or not 0 < value <= limit:
                 raise ValueError(f"{name} is {value!r}")
+        if not isinstance(self.identity_width, int) or not 0 <= self.identity_width <= 8192:
+            raise ValueError(f"identity_width is {self.identity_width!r}")
         if self.width % self.heads:
             raise ValueError("its width is no multiple of its heads")

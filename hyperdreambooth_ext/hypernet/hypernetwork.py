@@ -6,6 +6,7 @@ f = encoder(face)                       once
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..lidb.weights import LiDB
@@ -27,7 +28,10 @@ class WeightDecoder(nn.Module):
         self.register_buffer("features_std", torch.ones(channels))
         self.features_in = nn.Linear(channels, width)
         self.features_norm = nn.LayerNorm(width)
-        self.summary_in = nn.Linear(width, width)
+        # What a recogniser taught the encoder: who this is, in one vector. Fixed while the decoder is trained.
+        self.register_buffer("identity_weight", torch.zeros(config.identity_width, channels))
+        self.register_buffer("identity_bias", torch.zeros(config.identity_width))
+        self.summary_in = nn.Linear(config.identity_width or channels, width)
         self.weights_in = nn.Linear(largest, width)
         self.positions = nn.Parameter(torch.randn(layers, width) * 0.02)
         block = nn.TransformerEncoderLayer(
@@ -35,19 +39,22 @@ class WeightDecoder(nn.Module):
         )
         self.blocks = nn.TransformerEncoder(block, config.depth, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
-        # One linear head per layer, kept as one tensor. B starts at zero, so ΔW = 0 before training; A must not, or
-        # no gradient would ever reach B.
+        # One linear head per layer, kept as one tensor. A starts at zero, so ΔW = 0 before training; B must not, or no
+        # gradient would ever reach A. This way round, since a layer's output can move in `a` directions with who it
+        # is; with A fixed all that a person could say to a layer is how far to go along one.
         self.head_weight = nn.Parameter(torch.zeros(layers, width, largest))
         self.head_bias = nn.Parameter(torch.zeros(layers, largest))
         with torch.no_grad():
-            for i, (a, _) in enumerate(sizes):
-                self.head_bias[i, :a] = torch.randn(a) / a**0.5
+            for i, (a, b) in enumerate(sizes):
+                self.head_bias[i, a : a + b] = torch.randn(b) / b**0.5
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Face features [B, N, channels] -> θ [B, layers, a + b], padded with zeros to the largest layer."""
-        face = self.features_norm(self.features_in((features - self.features_mean) / self.features_std))
+        white = (features - self.features_mean) / self.features_std
+        face = self.features_norm(self.features_in(white))
         # Every layer's token knows the whole face from the start, so the first gradients tell people apart.
-        summary = self.summary_in(face.mean(1, keepdim=True))
+        who = self.identity(features) if self.config.identity_width else white.mean(1)
+        summary = self.summary_in(who)[:, None]
         theta = features.new_zeros(len(features), *self.head_bias.shape)
         for _ in range(self.config.iterations):
             tokens = self.weights_in(theta) + self.positions + summary
@@ -55,11 +62,28 @@ class WeightDecoder(nn.Module):
             theta = torch.einsum("blw,lwo->blo", self.norm(hidden_states), self.head_weight) + self.head_bias
         return theta
 
+    def identity(self, features: torch.Tensor) -> torch.Tensor:
+        """Face features [B, N, channels] -> who it is, [B, identity_width], with entries of size about 1.
+
+        The cosine of two tells whether they are of one person.
+        """
+        if not self.config.identity_width:
+            raise ValueError("no recogniser taught this hypernetwork's encoder")
+        vector = F.linear(features.mean(1), self.identity_weight, self.identity_bias)
+        return F.normalize(vector, dim=-1) * self.config.identity_width**0.5
+
     @torch.no_grad()
     def whiten(self, features: torch.Tensor) -> None:
         """Take mean and spread of the training faces' features [B, N, channels] for all that comes."""
         self.features_mean.copy_(features.mean((0, 1)))
         self.features_std.copy_(features.std((0, 1)) + 1e-3)
+
+    def is_a(self) -> torch.Tensor:
+        """1 where θ [layers, a + b] holds A_train, 0 where it holds B_train or padding."""
+        mask = torch.zeros_like(self.head_bias)
+        for i, (a, _) in enumerate(self.sizes):
+            mask[i, :a] = 1
+        return mask
 
     def as_lidb(self, theta: torch.Tensor) -> LiDB:
         """θ [B, layers, a + b] as a LiDB of rank 1 with one person per sample; gradients flow."""

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import add_noise, training_target
+from ..hosts.schedule import add_noise, clean_latents, training_target
 
 
 def denoising_errors(
@@ -15,10 +15,19 @@ def denoising_errors(
     Call it within `injected(...)`: with a LiDB that has a leading dimension, each sample is denoised with its own
     person's weights.
     """
+    return errors_and_guess(host, latents, noise, timesteps, prompt_embeds)[0]
+
+
+def errors_and_guess(
+    host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`denoising_errors`, and the clean latents [B, 4, h, w] that the model's output amounts to."""
     alphas_cumprod = host.alphas_cumprod[timesteps]
-    predicted = host.predict(add_noise(latents, noise, alphas_cumprod), timesteps, prompt_embeds)
-    target = training_target(latents, noise, alphas_cumprod, host.prediction_type)
-    return F.mse_loss(predicted.float(), target.float(), reduction="none")
+    noisy = add_noise(latents, noise, alphas_cumprod)
+    predicted = host.predict(noisy, timesteps, prompt_embeds).float()
+    target = training_target(latents, noise, alphas_cumprod, host.prediction_type).float()
+    guess = clean_latents(noisy, predicted, alphas_cumprod, host.prediction_type)
+    return F.mse_loss(predicted, target, reduction="none"), guess
 
 
 def masked_mean(errors: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

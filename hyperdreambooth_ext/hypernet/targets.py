@@ -20,16 +20,17 @@ def preoptimise(
     prompt: str,
     generator: torch.Generator,
     steps: int = 40,
-    lr: float = 0.015,
+    lr: float = 0.03,
 ) -> torch.Tensor:
     """θ [B, layers, a + b] of B people, each trained on their own latents, in one forward and backward a step.
 
-    `latents_at(step)` gives one picture of each person, [B, 4, h, w]. All people start from the decoder's own start, so
-    that their numbers can be compared. Call within `host.frozen()`.
+    `latents_at(step)` gives one picture of each person, [B, 4, h, w]. All people share the decoder's own B_train and
+    train A_train alone: so their numbers can be compared, and learned from. Call within `host.frozen()`.
     """
     people = len(latents_at(0))
     theta = decoder.head_bias.detach().expand(people, -1, -1).clone().requires_grad_()
     optimizer = torch.optim.Adam([theta], lr=lr, betas=(0.9, 0.99))
+    is_a = decoder.is_a()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * (0.55 + 0.45 * math.cos(math.pi * step / steps))
@@ -40,6 +41,7 @@ def preoptimise(
         with injected(host.linears(), Applied(decoder.as_lidb(theta))):
             errors = denoising_errors(host, latents, noise, timesteps, host.encode_prompts([prompt] * people))
         loss = (errors.mean((1, 2, 3)) * min_snr_weights(host.alphas_cumprod[timesteps])).sum()
-        (theta.grad,) = torch.autograd.grad(loss, [theta])
+        (gradient,) = torch.autograd.grad(loss, [theta])
+        theta.grad = gradient * is_a
         optimizer.step()
     return theta.detach()

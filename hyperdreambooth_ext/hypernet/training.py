@@ -1,30 +1,44 @@
 """One training step of the hypernetwork: many people at once, each denoised with their own predicted weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from ..hosts.protocol import Host
 from ..hosts.schedule import spread_timesteps
 from ..lidb.injection import Applied, injected
 from .hypernetwork import WeightDecoder
-from .loss import denoising_errors, hypernetwork_loss
+from .loss import errors_and_guess, hypernetwork_loss
 
 
 @dataclass(frozen=True)
 class Batch:
     """features [B, N, channels] of one photo a person; latents [B, 4, h, w] of another photo or of the same one;
-    prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimised LiDBs are at hand."""
+    prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimised LiDBs are at hand; the
+    recogniser's identities [B, channels] of the people, unit vectors, where it is asked."""
 
     features: torch.Tensor
     latents: torch.Tensor
     prompts: list[str]
     targets: torch.Tensor | None = None
+    identities: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class IdentityLoss:
+    """A term beside the diffusion loss: `weight` · (1 − cosine) of who a frozen `recogniser` sees in the clean latents
+    that the model's output amounts to, and who it should be. Not in the paper; the idea is PuLID's (arXiv 2404.16022),
+    here in latents, where it costs next to nothing."""
+
+    recogniser: Callable[[torch.Tensor], torch.Tensor]
+    weight: float = 0.1
 
 
 def training_losses(
     host: Host, decoder: WeightDecoder, batch: Batch, generator: torch.Generator, alpha: float = 1.0, beta: float = 0.0,
-    min_snr_gamma: float | None = 5.0,
+    min_snr_gamma: float | None = 5.0, identity: IdentityLoss | None = None,
 ) -> dict[str, torch.Tensor]:  # fmt: skip
     """ "loss" to minimise and its parts. Call within `host.frozen()`.
 
@@ -35,7 +49,10 @@ def training_losses(
     losses = {"size": theta.detach().square().mean()}
     diffusion = None
     if alpha:
-        diffusion = losses["diffusion"] = _diffusion(host, decoder, theta, batch, generator, min_snr_gamma)
+        diffusion, unlike = _diffusion(host, decoder, theta, batch, generator, min_snr_gamma, identity)
+        losses |= {"diffusion": diffusion.detach(), "unlike": unlike.detach()}
+        if identity is not None:
+            diffusion = diffusion + identity.weight * unlike
     losses["loss"] = hypernetwork_loss(diffusion, theta, batch.targets, alpha, beta)
     return losses
 
@@ -47,16 +64,22 @@ def _diffusion(
     batch: Batch,
     generator: torch.Generator,
     min_snr_gamma: float | None,
-) -> torch.Tensor:
+    identity: IdentityLoss | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     latents = batch.latents
     noise = torch.randn(latents.shape, generator=generator).to(latents)
     timesteps = spread_timesteps(len(latents), len(host.alphas_cumprod), generator).to(host.device)
     with injected(host.linears(), Applied(decoder.as_lidb(theta))):
-        errors = denoising_errors(host, latents, noise, timesteps, host.encode_prompts(batch.prompts))
-    errors = errors.mean((1, 2, 3))
-    if min_snr_gamma is None:
-        return errors.mean()
-    return (errors * min_snr_weights(host.alphas_cumprod[timesteps], min_snr_gamma)).mean()
+        errors, guess = errors_and_guess(host, latents, noise, timesteps, host.encode_prompts(batch.prompts))
+    errors, alphas_cumprod = errors.mean((1, 2, 3)), host.alphas_cumprod[timesteps]
+    if min_snr_gamma is not None:
+        errors = errors * min_snr_weights(alphas_cumprod, min_snr_gamma)
+    if identity is None or batch.identities is None:
+        return errors.mean(), errors.new_zeros(())
+    # Where nearly all is noise, the guess is a blur in which nobody can be seen.
+    visible = (10 * alphas_cumprod).clamp(max=1)
+    cosine = F.cosine_similarity(identity.recogniser(guess), batch.identities, dim=-1)
+    return errors.mean(), ((1 - cosine) * visible).mean()
 
 
 def min_snr_weights(alphas_cumprod: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:

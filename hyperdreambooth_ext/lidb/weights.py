@@ -72,7 +72,7 @@ class LiDB:
     def relaxed(self, rank: int, generator: torch.Generator) -> "LiDB":
         """The same ΔW with room for `rank` directions a layer (rank-relaxed fast finetuning, section 4.3).
 
-        The new columns of A_train are random and the new rows of B_train are zero: nothing changes until training.
+        The new columns of A_train are zero and the new rows of B_train are random: nothing changes until training.
         """
         extra = rank - self.rank
         if extra < 0:
@@ -80,14 +80,14 @@ class LiDB:
         a_train, b_train = {}, {}
         for layer in self.architecture.layers:
             a, b = self.a_train[layer.key], self.b_train[layer.key]
-            columns = torch.randn(a.shape[-2], extra, generator=generator) / a.shape[-2] ** 0.5
-            a_train[layer.key] = torch.cat([a, columns.to(a).expand(*a.shape[:-1], extra)], dim=-1)
-            b_train[layer.key] = torch.cat([b, b.new_zeros(*b.shape[:-2], extra, b.shape[-1])], dim=-2)
+            rows = torch.randn(extra, b.shape[-1], generator=generator) / b.shape[-1] ** 0.5
+            a_train[layer.key] = torch.cat([a, a.new_zeros(*a.shape[:-1], extra)], dim=-1)
+            b_train[layer.key] = torch.cat([b, rows.to(b).expand(*b.shape[:-2], extra, b.shape[-1])], dim=-2)
         return LiDB(self.architecture, self.basis, a_train, b_train)
 
 
 def zeros(architecture: Architecture, basis: Basis, rank: int, generator: torch.Generator) -> LiDB:
-    """The start that changes nothing: A_train random with columns of length about 1, B_train zero."""
+    """The start that changes nothing: A_train zero, B_train random with rows of length about 1."""
     empty_a, empty_b = {}, {}
     for layer in architecture.layers:
         a, b = basis.sizes(layer.out_features, layer.in_features)

@@ -1,0 +1,51 @@
+"""The people that likeness is measured on: one photo to learn from, other photos to compare with."""
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from hyperdreambooth_ext.personalize.face import crop_face, find_face, find_faces
+from hyperdreambooth_ext.personalize.photo import load_photo
+
+SYNTHETIC = Path(__file__).parent / "people"
+LEFT_OUT = ("P003",)  # of OpenPeople: its sheets do not show one person throughout
+SMALLEST_FACE = 48  # pixels; smaller faces of OpenPeople's sheets say little about a face
+
+
+@dataclass(frozen=True)
+class Person:
+    """`photo` RGB uint8 [H, W, 3]; `crop` its aligned face; `others` aligned faces of other photos, all [S, S, 3]."""
+
+    name: str
+    photo: np.ndarray
+    crop: np.ndarray
+    others: tuple[np.ndarray, ...]
+
+
+def synthetic(folder: Path, count: int, size: int) -> list[Person]:
+    """The first `count` people of FOLDER: NNNNN_0.jpg to learn from, NNNNN_1.jpg to compare with."""
+    people = []
+    for first in sorted(folder.glob("*_0.jpg"))[:count]:
+        photo, other = load_photo(first), load_photo(first.with_name(first.name.replace("_0", "_1")))
+        crops = [crop_face(picture, find_face(picture), size) for picture in (photo, other)]
+        people.append(Person(first.name[:-6], photo, crops[0], (crops[1],)))
+    return people
+
+
+def openpeople(size: int) -> list[Person]:
+    """The people of the package `openpeople` (MIT, AI-generated): learned from the studio portrait, compared with the
+    selfie and the faces of the emotions sheet."""
+    people = []
+    for folder in sorted((Path(str(resources.files("openpeople"))) / "data" / "curated").iterdir()):
+        if folder.name in LEFT_OUT:
+            continue
+        photo = load_photo(folder / "assets" / "studio_portrait.jpg")
+        others = []
+        for name in ("amateur_selfie.jpg", "emotions_sheet.jpg"):
+            picture = load_photo(folder / "assets" / name)
+            faces = [face for face in find_faces(picture) if face.box[2] >= SMALLEST_FACE]
+            others += [crop_face(picture, face, size) for face in faces]
+        people.append(Person(folder.name, photo, crop_face(photo, find_face(photo), size), tuple(others)))
+    return people

@@ -1,0 +1,74 @@
+"""The tables and the sheet of an evaluation."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hyperdreambooth_ext.standalone.sheet import picture_sheet, save_png
+
+from .people import Person
+from .recogniser import Recogniser, distances
+
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to make pictures: dlib features [pictures, 128] per person, the first pictures, and what else was seen."""
+
+    name: str
+    features: list[np.ndarray]
+    shown: list[np.ndarray]
+    figures: dict[str, list[float]] = field(default_factory=dict)
+    styles: list[float] = field(default_factory=list)
+
+
+def write_report(out: Path, people: list[Person], rows: list[Row], recogniser: Recogniser, settings: dict) -> None:
+    """evaluate.json, evaluate.md and evaluate.png in OUT."""
+    gallery = [np.stack([recogniser.features(other) for other in person.others]) for person in people]
+    table = {row.name: summary(row, gallery) for row in rows}
+    settings = {key: str(value) for key, value in settings.items() if key not in ("out", "folder", "hypernetworks")}
+    (out / "evaluate.json").write_text(json.dumps({"settings": settings, "rows": table}, indent=2) + "\n")
+    markdown = "\n".join(_markdown(table, len(people), sum(map(len, gallery))))
+    (out / "evaluate.md").write_text(markdown + "\n", encoding="utf-8")
+    sheet = [("The photo", [("", person.crop) for person in people[:SHOWN]])]
+    sheet.append(("Another photo of the same person", [("", person.others[0]) for person in people[:SHOWN]]))
+    sheet += [(row.name, [("", picture) for picture in row.shown]) for row in rows[1:]]
+    save_png(picture_sheet(sheet), out / "evaluate.png")
+    print(markdown)
+
+
+def summary(row: Row, gallery: list[np.ndarray]) -> dict[str, float]:
+    """The figures of one row, from the features of everybody's other photos."""
+    right, own, strangers = [], [], []
+    for person, features in enumerate(row.features):
+        for picture in features:
+            to_each = distances(picture, gallery)
+            nearest = [to.min() for to in to_each]
+            right.append(int(np.argmin(nearest)) == person)
+            own.append(to_each[person].mean())
+            strangers.append(np.mean([to.mean() for i, to in enumerate(to_each) if i != person]))
+    figures = {"rank1": np.mean(right), "distance": np.mean(own), "distance_to_others": np.mean(strangers)}
+    if row.styles:
+        figures["style"] = np.mean(row.styles)
+    figures |= {name: np.mean(values) for name, values in row.figures.items()}
+    return {name: round(float(value), 3) for name, value in figures.items()}
+
+
+def _markdown(table: dict[str, dict], people: int, photos: int) -> list[str]:
+    floor = table["the photo itself"]["distance_to_others"]
+    lines = [
+        f"{people} people, {photos} other photos of them. Two photos of different people: distance {floor:.3f}.", "",
+        "| | rank-1 | distance | to other people | style at 0.8 | seconds | KB |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, row in table.items():
+        seconds = f"{row['seconds']:.1f}" if "seconds" in row else ""
+        kilobytes = f"{row['bytes'] / 1000:.0f}" if "bytes" in row else ""
+        style = f"{row['style']:.2f}" if "style" in row else ""
+        lines.append(
+            f"| {name} | {row['rank1']:.2f} | {row['distance']:.3f} | {row['distance_to_others']:.3f} "
+            f"| {style} | {seconds} | {kilobytes} |"
+        )
+    return lines
