@@ -1,11 +1,12 @@
 """The people that likeness is measured on: one photo to learn from, other photos to compare with."""
 
 from dataclasses import dataclass
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.personalize.face import crop_face, find_face, find_faces
 from hyperdreambooth_ext.personalize.photo import load_photo
 
@@ -37,8 +38,11 @@ def synthetic(folder: Path, count: int, size: int) -> list[Person]:
 def openpeople(size: int) -> list[Person]:
     """The people of the package `openpeople` (MIT, AI-generated): learned from the studio portrait, compared with the
     selfie and the faces of the emotions sheet."""
+    package = find_spec("openpeople")
+    if package is None or not package.submodule_search_locations:
+        raise UserError("The package openpeople is missing: install it with `pip install --no-deps openpeople`.")
     people = []
-    for folder in sorted((Path(str(resources.files("openpeople"))) / "data" / "curated").iterdir()):
+    for folder in sorted((Path(package.submodule_search_locations[0]) / "data" / "curated").iterdir()):
         if folder.name in LEFT_OUT:
             continue
         photo = load_photo(folder / "assets" / "studio_portrait.jpg")

@@ -16,7 +16,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Row:
-    """One way to make pictures: dlib features [pictures, 128] per person, the first pictures, and what else was seen."""
+    """One way to make pictures: dlib features [pictures, 128] per person, the first pictures, further figures."""
 
     name: str
     features: list[np.ndarray]

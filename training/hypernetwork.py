@@ -11,7 +11,6 @@ style: so the weights learn who this is and not how one photo looked. CHECKPOINT
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,25 +25,27 @@ from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
 from hyperdreambooth_ext.hypernet.file import save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork, WeightDecoder
 from hyperdreambooth_ext.hypernet.targets import preoptimise
-from hyperdreambooth_ext.hypernet.training import Batch, IdentityLoss, training_losses
+from hyperdreambooth_ext.hypernet.training import Batch, IdentityLoss, Lesson, training_losses
 from hyperdreambooth_ext.lidb.layers import Architecture
+from hyperdreambooth_ext.personalize.face import face_mask
 
 from .captions import PHOTO
 from .checkpoint import TextToImage
 from .encoder import TEACHER_WIDTH
-from .faces import FIRST_TRAINING_IDENTITY
 from .host import TrainingHost
 from .latent_recogniser import LatentRecogniser
 from .loop import train
+from .pairs import Sampler, index_of, known_identities
 
 TARGET_BATCH = 32
+ITERATIONS = HypernetworkConfig(Architecture(())).iterations
 TRAINED_ON = "3,273 synthetic identities of MobileStyleGAN (FFHQ), 3 photos each, and 11 styles"
 
 
 @torch.no_grad()
 def features(data: Path, encoder: Path, out: Path) -> None:
     """Cache the frozen encoder's features of all photos, float16 [rows, tokens, channels]; other styles get none."""
-    rows, images = _rows(data), np.load(data / "images.npy", mmap_mode="r")
+    rows, images = index_of(data), np.load(data / "images.npy", mmap_mode="r")
     network = FaceEncoder(HypernetworkConfig(Architecture(())), pretrained=False)
     network.load_state_dict(_split(encoder)[0])
     photos = np.array([i for i, row in enumerate(rows) if row["style"] == PHOTO])
@@ -59,49 +60,6 @@ def features(data: Path, encoder: Path, out: Path) -> None:
     print(f"{len(photos)} photos")
 
 
-class Sampler:
-    """Pairs of two photos of one person from the caches."""
-
-    def __init__(self, data: Path, checkpoint_run: Path, out: Path, identities: int | None) -> None:
-        self.rows = _rows(data)
-        self.latents = np.load(checkpoint_run / "latents.npy")
-        self.features = np.load(out / "features.npy", mmap_mode="r")
-        self.head = load_file(out / "head.safetensors")
-        self.place = {row: i for i, row in enumerate(np.load(out / "photos.npy"))}
-        self.people: dict[int, list[int]] = {}
-        for i, row in enumerate(self.rows):
-            if row["identity"] >= FIRST_TRAINING_IDENTITY:
-                self.people.setdefault(row["identity"], []).append(i)
-        self.identities = np.array(sorted(self.people))[:identities]
-
-    def batch(self, rng: np.random.Generator, size: int, people: np.ndarray | None = None) -> Batch:
-        people = rng.choice(self.identities, size, replace=False) if people is None else people
-        seen = [rng.choice([i for i in self.people[p] if self.rows[i]["style"] == PHOTO]) for p in people]
-        shown = [int(rng.choice(self.people[p])) for p in people]
-        return Batch(
-            torch.from_numpy(np.stack([self.features[self.place[i]] for i in seen])).float(),
-            torch.from_numpy(self.latents[shown]).float(),
-            [prompt_for(self.rows[i]["style"], rng) for i in shown],
-        )
-
-
-def known_identities(faces: Path) -> dict[int, torch.Tensor]:
-    """SFace's mean feature of each person, a unit vector [128], from FACES_DIR."""
-    features = np.load(faces / "sface.npy").astype(np.float32)
-    people: dict[int, list[np.ndarray]] = {}
-    for line, feature in zip((faces / "photos.jsonl").read_text().splitlines(), features, strict=True):
-        people.setdefault(json.loads(line)["identity"], []).append(feature)
-    return {who: F.normalize(torch.from_numpy(np.mean(of, axis=0)), dim=0) for who, of in people.items()}
-
-
-def prompt_for(style: str, rng: np.random.Generator) -> str:
-    """The prompt of the product, in the style that the picture has."""
-    if style == PHOTO:
-        return "a sks face"
-    article = "an" if style[0] in "aeiou" else "a"
-    return f"a sks face, {style}" if rng.random() < 0.5 else f"{article} {style} of a sks face"
-
-
 def _split(encoder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The encoder's weights and those of the head that names an identity, from training.encoder's file."""
     weights = load_file(encoder)
@@ -109,16 +67,17 @@ def _split(encoder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tens
     return {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}, head
 
 
-def _config(host: TrainingHost) -> HypernetworkConfig:
-    return HypernetworkConfig(Architecture.of(host.linears()), identity_width=TEACHER_WIDTH)
+def _config(host: TrainingHost, iterations: int) -> HypernetworkConfig:
+    architecture = Architecture.of(host.linears())
+    return HypernetworkConfig(architecture, identity_width=TEACHER_WIDTH, iterations=iterations)
 
 
-def _start(checkpoint_run: Path, sampler: Sampler) -> tuple[TrainingHost, WeightDecoder]:
+def _start(checkpoint_run: Path, sampler: Sampler, iterations: int = ITERATIONS) -> tuple[TrainingHost, WeightDecoder]:
     model = TextToImage()
     model.load_state_dict(load_file(checkpoint_run / "text_to_image.safetensors"), strict=False)
     host = TrainingHost(model)
     torch.manual_seed(0)
-    decoder = WeightDecoder(_config(host), sampler.features.shape[-1])
+    decoder = WeightDecoder(_config(host, iterations), sampler.features.shape[-1])
     decoder.whiten(torch.from_numpy(sampler.features[::10].copy()).float())
     decoder.identity_weight.copy_(sampler.head["weight"])
     decoder.identity_bias.copy_(sampler.head["bias"])
@@ -146,56 +105,53 @@ def targets(data: Path, checkpoint_run: Path, out: Path, identities: int, batch:
             print(f"{first + len(people)} people", flush=True)
 
 
-def train_hypernetwork(
-    data: Path,
-    checkpoint_run: Path,
-    out: Path,
-    steps: int,
-    batch: int,
-    lr: float,
-    identities: int | None,
-    target_steps: int,
-    recogniser: Path | None,
-    faces: Path | None,
-    identity_weight: float,
-) -> None:
+def train_hypernetwork(data: Path, checkpoint_run: Path, out: Path, args: argparse.Namespace) -> None:
     """First `target_steps` on the targets alone, then on the diffusion loss and, with a recogniser, the identity loss.
 
     Resumes from OUT/state.pt.
     """
-    sampler = Sampler(data, checkpoint_run, out, identities)
-    identity = IdentityLoss(LatentRecogniser.load(recogniser), identity_weight) if recogniser else None
-    known = known_identities(faces) if faces else None
-    host, decoder = _start(checkpoint_run, sampler)
-    shards = [load_file(file) for file in sorted(out.glob("targets-*.safetensors"))] if target_steps else []
+    sampler = Sampler(data, checkpoint_run, out, args.identities)
+    host, decoder = _start(checkpoint_run, sampler, args.iterations)
+    known = known_identities(args.faces) if args.recogniser else None
+    shards = [load_file(file) for file in sorted(out.glob("targets-*.safetensors"))] if args.target_steps else []
     theta_of = {int(p): theta for shard in shards for p, theta in zip(shard["people"], shard["theta"], strict=True)}
     taught = np.array(sorted(theta_of))
+    lesson = Lesson(
+        timesteps=tuple(args.timesteps),
+        mask=_latent_mask(host.default_size) if args.masked else None,
+        identity=_identity_loss(args.recogniser, args.identity_weight),
+    )
+
+    def batch_of(people: np.ndarray, rng: np.random.Generator) -> Batch:
+        batch = sampler.batch(rng, people)
+        return batch if known is None else replace(batch, identities=torch.stack([known[int(p)] for p in people]))
 
     def losses(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return lesson_losses(step, rng)
-
-    def lesson_losses(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(step)
-        if step >= target_steps:
-            people = rng.choice(sampler.identities, batch, replace=False)
-            lesson = sampler.batch(rng, batch, people)
-            if known is not None:
-                lesson = replace(lesson, identities=torch.stack([known[int(p)] for p in people]))
-            return training_losses(host, decoder, lesson, generator, identity=identity)
-        people = rng.choice(taught, TARGET_BATCH, replace=False)
-        lesson = sampler.batch(rng, TARGET_BATCH, people)
-        lesson = replace(lesson, targets=torch.stack([theta_of[int(p)] for p in people]))
-        return training_losses(host, decoder, lesson, generator, alpha=0.0, beta=1.0)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            if step >= args.target_steps:
+                people = rng.choice(sampler.identities, args.batch, replace=False)
+                return training_losses(host, decoder, batch_of(people, rng), generator, lesson)
+            people = rng.choice(taught, TARGET_BATCH, replace=False)
+            batch = replace(batch_of(people, rng), targets=torch.stack([theta_of[int(p)] for p in people]))
+            return training_losses(host, decoder, batch, generator, Lesson(alpha=0.0, beta=1.0))
 
     with host.frozen():
-        average = train(out, decoder, losses, steps=steps, lr=lr)
+        average = train(out, decoder, losses, steps=args.steps, lr=args.lr)
     save_file({k: v.contiguous() for k, v in average.state_dict().items()}, out / "decoder.safetensors")
 
 
-def export(checkpoint: Path, encoder: Path, out: Path, file: Path, from_state: bool) -> None:
+def _identity_loss(recogniser: Path | None, weight: float) -> IdentityLoss | None:
+    return None if recogniser is None else IdentityLoss(LatentRecogniser.load(recogniser), weight)
+
+
+def _latent_mask(size: int) -> torch.Tensor:
+    return F.interpolate(torch.from_numpy(face_mask(size))[None, None], scale_factor=1 / 8, mode="area")
+
+
+def export(checkpoint: Path, encoder: Path, out: Path, file: Path, from_state: bool, iterations: int) -> None:
     """Write the hypernetwork file for the product, tied to CHECKPOINT's hash."""
-    config = _config(TrainingHost(TextToImage()))
+    config = _config(TrainingHost(TextToImage()), iterations)
     config = replace(
         config, checkpoint=checkpoint.stem, checkpoint_hash=file_sha256(checkpoint)[:10], trained_on=TRAINED_ON
     )
@@ -211,28 +167,14 @@ def export(checkpoint: Path, encoder: Path, out: Path, file: Path, from_state: b
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
-def _rows(data: Path) -> list[dict]:
-    return [json.loads(line) for line in (data / "index.jsonl").read_text().splitlines()]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
     caching = actions.add_parser("features")
     for name in ("data", "encoder", "out"):
         caching.add_argument(name, type=Path)
-    training = actions.add_parser("train")
-    for name in ("data", "checkpoint_run", "out"):
-        training.add_argument(name, type=Path)
-    training.add_argument("--steps", type=int, default=3000)
-    training.add_argument("--batch", type=int, default=24)
-    training.add_argument("--lr", type=float, default=1e-3)
-    training.add_argument("--identities", type=int, help="learn from the first so many only")
-    training.add_argument("--target-steps", type=int, default=0, help="so many steps on the targets first")
-    training.add_argument("--recogniser", type=Path, help="what training.latent_recogniser wrote: the identity loss")
-    training.add_argument("--faces", type=Path, help="FACES_DIR, with --recogniser")
-    training.add_argument("--identity-weight", type=float, default=0.1)
     optimising = actions.add_parser("targets")
+    _add_training_options(actions.add_parser("train"))
     for name in ("data", "checkpoint_run", "out"):
         optimising.add_argument(name, type=Path)
     optimising.add_argument("--identities", type=int, default=400)
@@ -241,10 +183,30 @@ def main() -> None:
     for name in ("checkpoint", "encoder", "out", "file"):
         exporting.add_argument(name, type=Path)
     exporting.add_argument("--from-state", action="store_true", help="take the average of a run that still goes on")
-    args = vars(parser.parse_args())
-    {"features": features, "targets": targets, "train": train_hypernetwork, "export": export}[args.pop("action")](
-        **args
-    )
+    exporting.add_argument("--iterations", type=int, default=ITERATIONS)
+    args = parser.parse_args()
+    settings = vars(args)
+    action = settings.pop("action")
+    if action == "train":
+        train_hypernetwork(args.data, args.checkpoint_run, args.out, args)
+    else:
+        {"features": features, "targets": targets, "export": export}[action](**settings)
+
+
+def _add_training_options(training: argparse.ArgumentParser) -> None:
+    for name in ("data", "checkpoint_run", "out"):
+        training.add_argument(name, type=Path)
+    training.add_argument("--steps", type=int, default=3000)
+    training.add_argument("--batch", type=int, default=24)
+    training.add_argument("--lr", type=float, default=1e-3)
+    training.add_argument("--identities", type=int, help="learn from the first so many only")
+    training.add_argument("--target-steps", type=int, default=0, help="so many steps on the targets first")
+    training.add_argument("--recogniser", type=Path, help="what training.latent_recogniser wrote: the identity loss")
+    training.add_argument("--faces", type=Path, help="FACES_DIR, needed with --recogniser")
+    training.add_argument("--identity-weight", type=float, default=0.1)
+    training.add_argument("--iterations", type=int, default=ITERATIONS, help="k: how often θ is refined")
+    training.add_argument("--timesteps", type=float, nargs=2, default=(0.0, 1.0), help="shares of the range")
+    training.add_argument("--masked", action="store_true", help="weigh the loss with the face's mask")
 
 
 if __name__ == "__main__":

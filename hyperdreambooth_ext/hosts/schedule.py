@@ -35,7 +35,10 @@ def clean_latents(
     return alphas.sqrt() * noisy - (1 - alphas).sqrt() * output
 
 
-def spread_timesteps(size: int, timesteps: int, generator: torch.Generator) -> torch.Tensor:
-    """`size` random timesteps, int64, one in each of `size` equal parts of the range."""
+def spread_timesteps(
+    size: int, timesteps: int, generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
+) -> torch.Tensor:
+    """`size` random timesteps, int64, one in each of `size` equal parts of the range; `within` are shares of all."""
     shares = (torch.arange(size) + torch.rand(size, generator=generator)) / size
-    return (shares * timesteps).long()
+    low, high = within
+    return ((low + (high - low) * shares) * timesteps).long()

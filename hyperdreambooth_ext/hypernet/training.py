@@ -36,24 +36,36 @@ class IdentityLoss:
     weight: float = 0.1
 
 
-def training_losses(
-    host: Host, decoder: WeightDecoder, batch: Batch, generator: torch.Generator, alpha: float = 1.0, beta: float = 0.0,
-    min_snr_gamma: float | None = 5.0, identity: IdentityLoss | None = None,
-) -> dict[str, torch.Tensor]:  # fmt: skip
-    """ "loss" to minimise and its parts. Call within `host.frozen()`.
+@dataclass(frozen=True)
+class Lesson:
+    """What a step is taught by: α and β of equation 4, and how the diffusion loss is taken.
 
     `min_snr_gamma` weighs timesteps as in arXiv 2303.09556: where little noise is left, who it is can be seen in the
-    latents themselves, and nothing is learned about the weights. None weighs all alike.
+    latents themselves, and nothing is learned about the weights; None weighs all alike. `timesteps` is the range they
+    are drawn from, as shares of all. `mask` [1, 1, h, w] weighs places. `identity` adds its term.
     """
+
+    alpha: float = 1.0
+    beta: float = 0.0
+    min_snr_gamma: float | None = 5.0
+    timesteps: tuple[float, float] = (0.0, 1.0)
+    mask: torch.Tensor | None = None
+    identity: IdentityLoss | None = None
+
+
+def training_losses(
+    host: Host, decoder: WeightDecoder, batch: Batch, generator: torch.Generator, lesson: Lesson = Lesson()
+) -> dict[str, torch.Tensor]:
+    """ "loss" to minimise and its parts. Call within `host.frozen()`."""
     theta = decoder(batch.features)
     losses = {"size": theta.detach().square().mean()}
     diffusion = None
-    if alpha:
-        diffusion, unlike = _diffusion(host, decoder, theta, batch, generator, min_snr_gamma, identity)
+    if lesson.alpha:
+        diffusion, unlike = _diffusion(host, decoder, theta, batch, generator, lesson)
         losses |= {"diffusion": diffusion.detach(), "unlike": unlike.detach()}
-        if identity is not None:
-            diffusion = diffusion + identity.weight * unlike
-    losses["loss"] = hypernetwork_loss(diffusion, theta, batch.targets, alpha, beta)
+        if lesson.identity is not None:
+            diffusion = diffusion + lesson.identity.weight * unlike
+    losses["loss"] = hypernetwork_loss(diffusion, theta, batch.targets, lesson.alpha, lesson.beta)
     return losses
 
 
@@ -63,22 +75,23 @@ def _diffusion(
     theta: torch.Tensor,
     batch: Batch,
     generator: torch.Generator,
-    min_snr_gamma: float | None,
-    identity: IdentityLoss | None,
+    lesson: Lesson,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     latents = batch.latents
     noise = torch.randn(latents.shape, generator=generator).to(latents)
-    timesteps = spread_timesteps(len(latents), len(host.alphas_cumprod), generator).to(host.device)
+    timesteps = spread_timesteps(len(latents), len(host.alphas_cumprod), generator, lesson.timesteps).to(host.device)
     with injected(host.linears(), Applied(decoder.as_lidb(theta))):
         errors, guess = errors_and_guess(host, latents, noise, timesteps, host.encode_prompts(batch.prompts))
+    if lesson.mask is not None:
+        errors = errors * (lesson.mask / lesson.mask.mean())
     errors, alphas_cumprod = errors.mean((1, 2, 3)), host.alphas_cumprod[timesteps]
-    if min_snr_gamma is not None:
-        errors = errors * min_snr_weights(alphas_cumprod, min_snr_gamma)
-    if identity is None or batch.identities is None:
+    if lesson.min_snr_gamma is not None:
+        errors = errors * min_snr_weights(alphas_cumprod, lesson.min_snr_gamma)
+    if lesson.identity is None or batch.identities is None:
         return errors.mean(), errors.new_zeros(())
     # Where nearly all is noise, the guess is a blur in which nobody can be seen.
     visible = (10 * alphas_cumprod).clamp(max=1)
-    cosine = F.cosine_similarity(identity.recogniser(guess), batch.identities, dim=-1)
+    cosine = F.cosine_similarity(lesson.identity.recogniser(guess), batch.identities, dim=-1)
     return errors.mean(), ((1 - cosine) * visible).mean()
 
 

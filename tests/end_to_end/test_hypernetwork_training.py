@@ -5,7 +5,7 @@ import torch
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.targets import preoptimise
-from hyperdreambooth_ext.hypernet.training import Batch, training_losses
+from hyperdreambooth_ext.hypernet.training import Batch, Lesson, training_losses
 from hyperdreambooth_ext.standalone.models import CHECKPOINT, fitting_hypernetwork
 
 
@@ -43,7 +43,7 @@ def test_gradients_reach_the_decoder_and_not_the_model(host, decoder, alpha, bet
     targets = torch.zeros(3, *decoder.head_bias.shape) if beta else None
     batch = Batch(torch.randn(3, 16, channels), people(3), ["a sks face"] * 3, targets)
     with host.frozen():
-        losses = training_losses(host, decoder, batch, torch.Generator().manual_seed(0), alpha, beta)
+        losses = training_losses(host, decoder, batch, torch.Generator().manual_seed(0), Lesson(alpha, beta))
         losses["loss"].backward()
     assert decoder.head_weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in host.unet.parameters())
