@@ -26,6 +26,7 @@ from hyperdreambooth_ext.hypernet.file import save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork, WeightDecoder
 from hyperdreambooth_ext.hypernet.targets import preoptimise
 from hyperdreambooth_ext.hypernet.training import Batch, IdentityLoss, Lesson, training_losses
+from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.face import face_mask
 
@@ -43,20 +44,20 @@ TRAINED_ON = "3,273 synthetic identities of MobileStyleGAN (FFHQ), 3 photos each
 
 
 @torch.no_grad()
-def features(data: Path, encoder: Path, out: Path) -> None:
+def features(args: argparse.Namespace) -> None:
     """Cache the frozen encoder's features of all photos, float16 [rows, tokens, channels]; other styles get none."""
-    rows, images = index_of(data), np.load(data / "images.npy", mmap_mode="r")
+    rows, images = index_of(args.data), np.load(args.data / "images.npy", mmap_mode="r")
     network = FaceEncoder(HypernetworkConfig(Architecture(())), pretrained=False)
-    network.load_state_dict(_split(encoder)[0])
+    network.load_state_dict(_split(args.encoder)[0])
     photos = np.array([i for i, row in enumerate(rows) if row["style"] == PHOTO])
-    out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     cached = []
     for part in np.array_split(photos, max(1, len(photos) // 64)):
         batch = torch.from_numpy(images[part]).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
         cached.append(network(batch).half().numpy())
-    np.save(out / "features.npy", np.concatenate(cached))
-    np.save(out / "photos.npy", photos)
-    save_file(_split(encoder)[1], out / "head.safetensors")
+    np.save(args.out / "features.npy", np.concatenate(cached))
+    np.save(args.out / "photos.npy", photos)
+    save_file(_split(args.encoder)[1], args.out / "head.safetensors")
     print(f"{len(photos)} photos")
 
 
@@ -67,33 +68,38 @@ def _split(encoder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tens
     return {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}, head
 
 
-def _config(host: TrainingHost, iterations: int) -> HypernetworkConfig:
-    architecture = Architecture.of(host.linears())
-    return HypernetworkConfig(architecture, identity_width=TEACHER_WIDTH, iterations=iterations)
+def _config(host: TrainingHost, args: argparse.Namespace) -> HypernetworkConfig:
+    return HypernetworkConfig(
+        Architecture.of(host.linears()),
+        basis=Basis(4096, 4096) if args.full_basis else Basis(),
+        identity_width=0 if args.no_identity_vector else TEACHER_WIDTH,
+        iterations=args.iterations,
+    )
 
 
-def _start(checkpoint_run: Path, sampler: Sampler, iterations: int = ITERATIONS) -> tuple[TrainingHost, WeightDecoder]:
+def _start(checkpoint_run: Path, sampler: Sampler, args: argparse.Namespace) -> tuple[TrainingHost, WeightDecoder]:
     model = TextToImage()
     model.load_state_dict(load_file(checkpoint_run / "text_to_image.safetensors"), strict=False)
     host = TrainingHost(model)
     torch.manual_seed(0)
-    decoder = WeightDecoder(_config(host, iterations), sampler.features.shape[-1])
+    decoder = WeightDecoder(_config(host, args), sampler.features.shape[-1])
     decoder.whiten(torch.from_numpy(sampler.features[::10].copy()).float())
-    decoder.identity_weight.copy_(sampler.head["weight"])
-    decoder.identity_bias.copy_(sampler.head["bias"])
+    if not args.no_identity_vector:
+        decoder.identity_weight.copy_(sampler.head["weight"])
+        decoder.identity_bias.copy_(sampler.head["bias"])
     return host, decoder
 
 
-def targets(data: Path, checkpoint_run: Path, out: Path, identities: int, batch: int) -> None:
+def targets(args: argparse.Namespace) -> None:
     """Pre-optimise LiDBs for the first `identities` people, in shards of `batch`; shards that exist are kept."""
-    sampler = Sampler(data, checkpoint_run, out, identities)
-    host, decoder = _start(checkpoint_run, sampler)
+    sampler = Sampler(args.data, args.checkpoint_run, args.out, args.identities)
+    host, decoder = _start(args.checkpoint_run, sampler, args)
     with host.frozen():
-        for first in range(0, identities, batch):
-            file = out / f"targets-{first:05d}.safetensors"
+        for first in range(0, args.identities, args.batch):
+            file = args.out / f"targets-{first:05d}.safetensors"
             if file.exists():
                 continue
-            people = sampler.identities[first : first + batch]
+            people = sampler.identities[first : first + args.batch]
             photos = [[i for i in sampler.people[p] if sampler.rows[i]["style"] == PHOTO] for p in people]
 
             def latents_at(step: int, photos=photos) -> torch.Tensor:
@@ -105,15 +111,15 @@ def targets(data: Path, checkpoint_run: Path, out: Path, identities: int, batch:
             print(f"{first + len(people)} people", flush=True)
 
 
-def train_hypernetwork(data: Path, checkpoint_run: Path, out: Path, args: argparse.Namespace) -> None:
+def train_hypernetwork(args: argparse.Namespace) -> None:
     """First `target_steps` on the targets alone, then on the diffusion loss and, with a recogniser, the identity loss.
 
     Resumes from OUT/state.pt.
     """
-    sampler = Sampler(data, checkpoint_run, out, args.identities)
-    host, decoder = _start(checkpoint_run, sampler, args.iterations)
+    sampler = Sampler(args.data, args.checkpoint_run, args.out, args.identities)
+    host, decoder = _start(args.checkpoint_run, sampler, args)
     known = known_identities(args.faces) if args.recogniser else None
-    shards = [load_file(file) for file in sorted(out.glob("targets-*.safetensors"))] if args.target_steps else []
+    shards = [load_file(file) for file in sorted(args.out.glob("targets-*.safetensors"))] if args.target_steps else []
     theta_of = {int(p): theta for shard in shards for p, theta in zip(shard["people"], shard["theta"], strict=True)}
     taught = np.array(sorted(theta_of))
     lesson = Lesson(
@@ -137,8 +143,8 @@ def train_hypernetwork(data: Path, checkpoint_run: Path, out: Path, args: argpar
             return training_losses(host, decoder, batch, generator, Lesson(alpha=0.0, beta=1.0))
 
     with host.frozen():
-        average = train(out, decoder, losses, steps=args.steps, lr=args.lr)
-    save_file({k: v.contiguous() for k, v in average.state_dict().items()}, out / "decoder.safetensors")
+        average = train(args.out, decoder, losses, steps=args.steps, lr=args.lr)
+    save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "decoder.safetensors")
 
 
 def _identity_loss(recogniser: Path | None, weight: float) -> IdentityLoss | None:
@@ -149,22 +155,23 @@ def _latent_mask(size: int) -> torch.Tensor:
     return F.interpolate(torch.from_numpy(face_mask(size))[None, None], scale_factor=1 / 8, mode="area")
 
 
-def export(checkpoint: Path, encoder: Path, out: Path, file: Path, from_state: bool, iterations: int) -> None:
+def export(args: argparse.Namespace) -> None:
     """Write the hypernetwork file for the product, tied to CHECKPOINT's hash."""
-    config = _config(TrainingHost(TextToImage()), iterations)
+    config = _config(TrainingHost(TextToImage()), args)
     config = replace(
-        config, checkpoint=checkpoint.stem, checkpoint_hash=file_sha256(checkpoint)[:10], trained_on=TRAINED_ON
-    )
+        config, checkpoint=args.checkpoint.stem, checkpoint_hash=file_sha256(args.checkpoint)[:10],
+        trained_on=TRAINED_ON,
+    )  # fmt: skip
     network = Hypernetwork(config)
-    network.encoder.load_state_dict(_split(encoder)[0])
-    if from_state:
-        average = torch.load(out / "state.pt", weights_only=True)["average"]
+    network.encoder.load_state_dict(_split(args.encoder)[0])
+    if args.from_state:
+        average = torch.load(args.out / "state.pt", weights_only=True)["average"]
         decoder = {key.removeprefix("module."): v for key, v in average.items() if key.startswith("module.")}
     else:
-        decoder = load_file(out / "decoder.safetensors")
+        decoder = load_file(args.out / "decoder.safetensors")
     network.decoder.load_state_dict(decoder)
-    save_hypernetwork(file, network)
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    save_hypernetwork(args.file, network)
+    print(f"{args.file}: {args.file.stat().st_size / 1e6:.1f} MB")
 
 
 def main() -> None:
@@ -174,7 +181,8 @@ def main() -> None:
     for name in ("data", "encoder", "out"):
         caching.add_argument(name, type=Path)
     optimising = actions.add_parser("targets")
-    _add_training_options(actions.add_parser("train"))
+    training = actions.add_parser("train")
+    _add_training_options(training)
     for name in ("data", "checkpoint_run", "out"):
         optimising.add_argument(name, type=Path)
     optimising.add_argument("--identities", type=int, default=400)
@@ -183,14 +191,16 @@ def main() -> None:
     for name in ("checkpoint", "encoder", "out", "file"):
         exporting.add_argument(name, type=Path)
     exporting.add_argument("--from-state", action="store_true", help="take the average of a run that still goes on")
-    exporting.add_argument("--iterations", type=int, default=ITERATIONS)
+    for action in (optimising, training, exporting):
+        _add_making_options(action)
     args = parser.parse_args()
-    settings = vars(args)
-    action = settings.pop("action")
-    if action == "train":
-        train_hypernetwork(args.data, args.checkpoint_run, args.out, args)
-    else:
-        {"features": features, "targets": targets, "export": export}[action](**settings)
+    {"features": features, "targets": targets, "train": train_hypernetwork, "export": export}[args.action](args)
+
+
+def _add_making_options(action: argparse.ArgumentParser) -> None:
+    action.add_argument("--iterations", type=int, default=ITERATIONS, help="k: how often θ is refined")
+    action.add_argument("--full-basis", action="store_true", help="no reduction: what no basis can beat at rank 1")
+    action.add_argument("--no-identity-vector", action="store_true", help="leave out what a recogniser taught")
 
 
 def _add_training_options(training: argparse.ArgumentParser) -> None:
@@ -204,7 +214,6 @@ def _add_training_options(training: argparse.ArgumentParser) -> None:
     training.add_argument("--recogniser", type=Path, help="what training.latent_recogniser wrote: the identity loss")
     training.add_argument("--faces", type=Path, help="FACES_DIR, needed with --recogniser")
     training.add_argument("--identity-weight", type=float, default=0.1)
-    training.add_argument("--iterations", type=int, default=ITERATIONS, help="k: how often θ is refined")
     training.add_argument("--timesteps", type=float, nargs=2, default=(0.0, 1.0), help="shares of the range")
     training.add_argument("--masked", action="store_true", help="weigh the loss with the face's mask")
 

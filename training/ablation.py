@@ -1,0 +1,83 @@
+"""Train the embedded checkpoint's hypernetwork in several ways, each for the same few steps, and compare likeness.
+
+    python -m training.ablation DATA_DIR FACES_DIR CHECKPOINT_RUN ENCODER HYPER RECOGNISER OUT_DIR
+
+HYPER holds features and targets (`training.hypernetwork`). Every row changes one thing of the first. The figures are
+those of `benchmarks.evaluate` for the hypernetwork alone. Rows that are done are kept: a stopped run goes on.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from hyperdreambooth_ext.standalone.models import CHECKPOINT
+
+WARM_UP = ["--target-steps", "100"]
+IDENTITY = ["--identity-weight", "0.1"]
+ROWS: dict[str, list[str]] = {
+    "diffusion and identity loss": IDENTITY,
+    "diffusion loss alone": [],
+    "targets first (100 of the steps)": [*IDENTITY, *WARM_UP],
+    "k = 1": [*IDENTITY, "--iterations", "1"],
+    "k = 4": [*IDENTITY, "--iterations", "4"],
+    "masked loss": [*IDENTITY, "--masked"],
+    "timesteps 300 to 1000": [*IDENTITY, "--timesteps", "0.3", "1"],
+    "timesteps 0 to 700": [*IDENTITY, "--timesteps", "0", "0.7"],
+    "500 identities": [*IDENTITY, "--identities", "500"],
+    "2,000 identities": [*IDENTITY, "--identities", "2000"],
+    "encoder without the recogniser's lesson": [*IDENTITY, "--no-identity-vector"],
+    "full instead of random basis": [*IDENTITY, "--full-basis"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("data", "faces", "checkpoint_run", "encoder", "hyper", "recogniser", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rows", help="comma-separated numbers of rows, from 0 (default: all)")
+    args = parser.parse_args()
+    names = list(ROWS)
+    chosen = [names[int(number)] for number in args.rows.split(",")] if args.rows else names
+    for name in chosen:
+        folder = args.out / str(names.index(name))
+        if not (folder / "evaluate" / "evaluate.json").exists():
+            run_row(ROWS[name], folder, args)
+    lines = ["| trained with | rank-1 | distance | to other people | style at 0.8 |", "|---|---|---|---|---|"]
+    for name in names:
+        report = args.out / str(names.index(name)) / "evaluate" / "evaluate.json"
+        if report.exists():
+            row = json.loads(report.read_text())["rows"]["hypernetwork"]
+            figures = f"{row['rank1']:.2f} | {row['distance']:.3f} | {row['distance_to_others']:.3f}"
+            lines.append(f"| {name} | {figures} | {row['style']:.2f} |")
+    (args.out / "ablation.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def run_row(options: list[str], folder: Path, args: argparse.Namespace) -> None:
+    """Train, export and evaluate one row in FOLDER."""
+    run = folder / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    for cache in [*args.hyper.glob("*.npy"), args.hyper / "head.safetensors", *args.hyper.glob("targets-*")]:
+        if not (run / cache.name).exists():
+            (run / cache.name).symlink_to(cache.resolve())
+    taught = "--identity-weight" in options
+    teacher = ["--recogniser", str(args.recogniser), "--faces", str(args.faces)] if taught else []
+    made = ["--iterations", options[options.index("--iterations") + 1]] if "--iterations" in options else []
+    made += [flag for flag in ("--no-identity-vector", "--full-basis") if flag in options]
+    size = ["--steps", str(args.steps), "--batch", str(args.batch)]
+    _python("training.hypernetwork", "train", args.data, args.checkpoint_run, run, *size, *teacher, *options)
+    file = folder / "hypernetwork.safetensors"
+    _python("training.hypernetwork", "export", CHECKPOINT, args.encoder, run, file, *made)
+    _python("benchmarks.evaluate", folder / "evaluate", "--rows", "hypernetwork", "--hypernetworks", folder)
+
+
+def _python(module: str, *arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True)
+
+
+if __name__ == "__main__":
+    main()
