@@ -4,6 +4,7 @@
     python run.py personalize photo.jpg --name anna
     python run.py generate "a sks face <lidb:anna:0.8>" --out anna.png
     python run.py ui                            the tab in a window of its own
+    python run.py evaluate OUT_DIR              measure likeness and style on 100 people that nothing was trained on
     python run.py test [pytest arguments]       run the tests
 
 Python 3.10 or 3.11 gets the very versions that AUTOMATIC1111 WebUI 1.10.1 runs on; newer ones get the newest releases.
@@ -20,8 +21,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 PINS = ROOT / "requirements" / "webui-1.10.1.txt"
-# The real `ldm` code for the tests. Its own pins would replace everything else, so it comes without them.
-WITHOUT_DEPENDENCIES = ["stable-diffusion-sdkit==2.1.5"]
+# What each command needs beside the command line: extras of pyproject.toml, and packages whose own pins would replace
+# everything else, so they come without them (the real `ldm` code for the tests, photos of ten invented people).
+NEEDS: dict[str, tuple[str, list[str]]] = {
+    "test": ("cli,ui,test", ["stable-diffusion-sdkit==2.1.5"]),
+    "ui": ("cli,ui", []),
+    "evaluate": ("cli,benchmarks", ["openpeople==0.1.2"]),
+}
+MODULES = {"test": "pytest", "evaluate": "benchmarks.evaluate"}
 
 
 def main(arguments: list[str]) -> int:
@@ -32,10 +39,9 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0
-    testing = arguments[0] == "test"
-    extras = {"test": "cli,ui,test", "ui": "cli,ui"}.get(arguments[0], "cli")
+    name = arguments[0]
     try:
-        python = prepare(extras, WITHOUT_DEPENDENCIES if testing else [])
+        python = prepare(*NEEDS.get(name, ("cli", [])))
     except subprocess.CalledProcessError as error:
         print(
             f"error: the environment could not be made ({' '.join(error.cmd[:5])} … failed): read pip's message "
@@ -43,9 +49,9 @@ def main(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    command = ["-m", "pytest", *arguments[1:]] if testing else ["-m", "hyperdreambooth_ext", *arguments]
+    command = ["-m", MODULES[name], *arguments[1:]] if name in MODULES else ["-m", "hyperdreambooth_ext", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    folder = ROOT if testing else None
+    folder = ROOT if name == "test" else None
     try:
         return subprocess.run([str(python), *command], cwd=folder, env=environment, check=False).returncode
     except KeyboardInterrupt:

@@ -8,13 +8,14 @@ of everybody (dlib): rank-1 is the share of pictures whose nearest photo shows t
 smaller is more alike. Style is the share of styled pictures, at multiplier 0.8, in which a classifier of its own sees
 the style that was asked for. Seconds are those of learning, with the model loaded.
 
-What is done is kept in OUT_DIR, person by person: a run that is stopped goes on where it was, and several processes may
-work on different --rows of one OUT_DIR. Writes evaluate.json, evaluate.md and evaluate.png there.
+What is done is kept in OUT_DIR, person by person: a run that is stopped goes on where it was. Writes evaluate.json,
+evaluate.md and evaluate.png there.
 """
 
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,16 @@ STYLE_MULTIPLIER = 0.8
 STYLES_PER_PERSON = 2
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What makes the pictures and what judges them."""
+
+    host: DiffusersHost
+    hypernetwork: Hypernetwork | None
+    recogniser: Recogniser
+    classifier: StyleClassifier
+
+
 def main() -> None:
     args = parse_arguments()
     host, recogniser, classifier = DiffusersHost(args.checkpoint), Recogniser(), load_classifier(args.style_classifier)
@@ -50,9 +61,15 @@ def main() -> None:
         fixed_row("the photo itself", [person.crop for person in people], recogniser),
         fixed_row("… through the autoencoder", [through_autoencoder(host, p.crop) for p in people], recogniser),
     ]
-    for name in args.rows.split(","):
-        rows.append(evaluate_row(name, people, host, recogniser, classifier, args))
-        print(name, flush=True)
+    hypernetwork, _ = fitting_hypernetwork(host, args.hypernetworks)
+    tools = Tools(host, hypernetwork, recogniser, classifier)
+    names = args.rows.split(",")
+    # Person by person through all rows: a run that is cut short has measured its people in every row.
+    for number, person in enumerate(people):
+        for name in names:
+            evaluate_person(name, number, person, tools, args)
+        print(f"{number + 1} of {len(people)} people", flush=True)
+    rows += [read_row(name, people, args.out) for name in names]
     write_report(args.out, people, rows, recogniser, vars(args))
 
 
@@ -86,54 +103,42 @@ def through_autoencoder(host: DiffusersHost, crop: np.ndarray) -> np.ndarray:
     return to_picture(host.decode_latents(host.encode_images(image))[0])
 
 
-def evaluate_row(
-    name: str, people: list[Person], host: DiffusersHost, recogniser: Recogniser, classifier: StyleClassifier, args
-) -> Row:
-    """Learn and draw every person of one row; those that OUT_DIR already has are read from there."""
-    folder = args.out / name
-    folder.mkdir(exist_ok=True)
-    hypernetwork, _ = fitting_hypernetwork(host, args.hypernetworks)
-    for number, person in enumerate(people):
-        if not (folder / f"{person.name}.json").exists():
-            result = evaluate_person(name, number, person, host, hypernetwork, recogniser, classifier, args)
-            (folder / f"{person.name}.json").write_text(json.dumps(result))
-    results = [json.loads((folder / f"{person.name}.json").read_text()) for person in people]
-    pictures = [np.asarray(Image.open(folder / f"{person.name}.png").convert("RGB")) for person in people[:SHOWN]]
+def read_row(name: str, people: list[Person], out: Path) -> Row:
+    """What OUT_DIR has of one row."""
+    results = [json.loads((out / name / f"{person.name}.json").read_text()) for person in people]
+    shown = [np.asarray(Image.open(out / name / f"{person.name}.png").convert("RGB")) for person in people[:SHOWN]]
     figures = {
         key: [result[key] for result in results] for key in ("seconds", "bytes") if all(key in r for r in results)
     }
-    return Row(
-        name, [np.array(result["features"]) for result in results], pictures, figures,
-        [right for result in results for right in result["styles"]],
-    )  # fmt: skip
+    styles = [right for result in results for right in result["styles"]]
+    return Row(name, [np.array(result["features"]) for result in results], shown, figures, styles)
 
 
-def evaluate_person(
-    row: str, number: int, person: Person, host: DiffusersHost, hypernetwork: Hypernetwork | None,
-    recogniser: Recogniser, classifier: StyleClassifier, args,
-) -> dict:  # fmt: skip
-    """One person's figures; the first picture is written beside them."""
+def evaluate_person(row: str, number: int, person: Person, tools: Tools, args: argparse.Namespace) -> None:
+    """Learn and draw one person for one row; figures and first picture go to OUT_DIR, if they are not there yet."""
     folder = args.out / row
-    lidb, result = learn(row, person, host, hypernetwork, args)
-    pictures = draw(host, lidb, ["a sks face"] * args.seeds, args.multiplier, first_seed=number)
+    if (folder / f"{person.name}.json").exists():
+        return
+    folder.mkdir(exist_ok=True)
+    lidb, result = learn(row, person, tools, args)
+    pictures = draw(tools.host, lidb, ["a sks face"] * args.seeds, args.multiplier, first_seed=number)
     Image.fromarray(pictures[0]).save(folder / f"{person.name}.png")
     styles = [STYLES[(number * STYLES_PER_PERSON + j) % len(STYLES)] for j in range(STYLES_PER_PERSON)]
-    styled = draw(host, lidb, [f"a sks face, {style}" for style in styles], STYLE_MULTIPLIER, first_seed=number)
-    result["styles"] = [classifier.accuracy([p], style) for p, style in zip(styled, styles, strict=True)]
-    result["features"] = [[round(float(x), 5) for x in recogniser.features(picture)] for picture in pictures]
-    return result
+    styled = draw(tools.host, lidb, [f"a sks face, {style}" for style in styles], STYLE_MULTIPLIER, first_seed=number)
+    result["styles"] = [tools.classifier.accuracy([p], style) for p, style in zip(styled, styles, strict=True)]
+    result["features"] = [[round(float(x), 5) for x in tools.recogniser.features(picture)] for picture in pictures]
+    (folder / f"{person.name}.json").write_text(json.dumps(result))
 
 
-def learn(
-    row: str, person: Person, host: DiffusersHost, hypernetwork: Hypernetwork | None, args
-) -> tuple[LiDB | None, dict]:
+def learn(row: str, person: Person, tools: Tools, args: argparse.Namespace) -> tuple[LiDB | None, dict]:
     """The LiDB of one person for a row such as "zero+40" or "hypernetwork", None for "none"; seconds and bytes."""
     start, _, steps = row.partition("+")
     if start == "none":
         return None, {}
     options = FinetuneOptions(steps=int(steps or 1), rank=args.rank, batch=args.batch, lr=args.lr, text=args.text)
     began = time.monotonic()
-    learned = personalize(person.photo, Request("x", start, options, predict_only=not steps), host, hypernetwork)
+    request = Request(person.name, start, options, predict_only=not steps)
+    learned = personalize(person.photo, request, tools.host, tools.hypernetwork)
     seconds = round(time.monotonic() - began, 2)
     file = save(learned, args.out / row / "lidb", overwrite=True)
     return learned.lidb, {"seconds": seconds, "bytes": file.stat().st_size}
