@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..hypernet.file import load_hypernetwork
+from ..hypernet.likeness import in_words, likeness
 from ..personalize.face import crop_face, find_faces
 
 # Its encoder was taught by a face recogniser. Always the same one, so that the same number means the same.
@@ -28,15 +29,11 @@ class Identity:
 
 def compare(crop: np.ndarray, before: np.ndarray, after: np.ndarray) -> Identity:
     """The aligned `crop` of the photo against pictures before and after; all RGB uint8 [S, S, 3]."""
-    try:
-        from ..hypernet.likeness import in_words, likeness
-    except ImportError:
-        return Identity.without("this version has no recogniser for it yet")
     recogniser = load_hypernetwork(RECOGNISER)
 
     def score(picture: np.ndarray) -> float | None:
         face = aligned(picture, len(crop))
-        return None if face is None else float(likeness(recogniser, crop, face))
+        return None if face is None else likeness(recogniser, crop, face)
 
     after_score = score(after)
     if after_score is None:

@@ -1,0 +1,63 @@
+"""Who is it: the identity vector that a recogniser taught the encoder, and what a cosine of two means in words."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.people import SYNTHETIC, synthetic
+from hyperdreambooth_ext.hypernet.file import load_hypernetwork
+from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.hypernet.likeness import in_words, likeness
+from hyperdreambooth_ext.service.identity import RECOGNISER
+
+from .test_hypernetwork import CONFIG
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Hypernetwork:
+    return load_hypernetwork(RECOGNISER)
+
+
+def test_a_picture_is_exactly_like_itself(bundled):
+    crop = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    assert likeness(bundled, crop, crop) == pytest.approx(1, abs=1e-5)
+
+
+def test_two_photos_of_a_person_are_more_alike_than_photos_of_two_people(bundled):
+    people = synthetic(SYNTHETIC, 8, 128)
+    table = np.array([[likeness(bundled, one.crop, other.others[0]) for other in people] for one in people])
+    own = table.diagonal()
+    strangers = table[~np.eye(len(people), dtype=bool)]
+    print(f"one person {own.min():.2f} to {own.max():.2f}, strangers up to {strangers.max():.2f}")
+    assert (table.argmax(1) == np.arange(len(people))).all()
+    assert own.min() > 0.6 and np.percentile(strangers, 95) < 0.62
+
+
+def test_more_alike_never_sounds_less_alike():
+    said = [in_words(cosine) for cosine in np.linspace(-1, 1, 81)]
+    assert len(set(said)) == 4
+    assert sorted(said, key=said.index) == said, "each sentence belongs to one range"
+
+
+def test_an_encoder_that_no_recogniser_taught_cannot_judge():
+    untaught = Hypernetwork(CONFIG).eval()
+    crop = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(ValueError, match="no recogniser taught"):
+        likeness(untaught, crop, crop)
+
+
+def test_the_identity_vector_alone_tells_the_decoder_who_it_is():
+    torch.manual_seed(0)
+    network = Hypernetwork(replace(CONFIG, identity_width=8)).eval()
+    decoder = network.decoder
+    decoder.identity_weight.normal_()
+    with torch.no_grad():
+        decoder.head_weight.normal_(0, 0.05)
+    features = torch.randn(1, 4, network.encoder.channels)
+    # The decoder's layers see both ways; silence the feature tokens and only the vector is left.
+    with torch.no_grad():
+        decoder.features_in.weight.zero_()
+    one, other = decoder(features), decoder(features + torch.randn_like(features))
+    assert not torch.allclose(one, other)
