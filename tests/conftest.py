@@ -43,8 +43,8 @@ def random_lidb(architecture: Architecture, rank: int = 1, seed: int = 0, basis:
     """A LiDB that changes something in every layer."""
     generator = torch.Generator().manual_seed(seed)
     lidb = zeros(architecture, basis, rank, generator)
-    b_train = {key: torch.randn(b.shape, generator=generator) * 0.1 for key, b in lidb.b_train.items()}
-    return LiDB(architecture, basis, lidb.a_train, b_train)
+    a_train = {key: torch.randn(a.shape, generator=generator) * 0.1 for key, a in lidb.a_train.items()}
+    return LiDB(architecture, basis, a_train, lidb.b_train)
 
 
 SMALL = Architecture(

@@ -29,8 +29,9 @@ class WeightDecoder(nn.Module):
         self.features_in = nn.Linear(channels, width)
         self.features_norm = nn.LayerNorm(width)
         # What a recogniser taught the encoder: who this is, in one vector. Fixed while the decoder is trained.
-        self.register_buffer("identity_weight", torch.zeros(config.identity_width, channels))
-        self.register_buffer("identity_bias", torch.zeros(config.identity_width))
+        if config.identity_width:
+            self.register_buffer("identity_weight", torch.zeros(config.identity_width, channels))
+            self.register_buffer("identity_bias", torch.zeros(config.identity_width))
         self.summary_in = nn.Linear(config.identity_width or channels, width)
         self.weights_in = nn.Linear(largest, width)
         self.positions = nn.Parameter(torch.randn(layers, width) * 0.02)
