@@ -1,6 +1,6 @@
 """Measure likeness on people that nothing was trained on, with a recogniser that nothing was trained with.
 
-    python run.py evaluate OUT_DIR [--identities 100] [--rows none,hypernetwork,…]
+    python run.py evaluate OUT_DIR [--first 20] [--rows none,hypernetwork,…]
     python run.py evaluate OUT_DIR --people openpeople
 
 A LiDB is learned from one photo of each person; pictures of "a sks face" made with it are compared with another photo
@@ -55,7 +55,8 @@ def main() -> None:
     args = parse_arguments()
     host, recogniser, classifier = DiffusersHost(args.checkpoint), Recogniser(), load_classifier(args.style_classifier)
     size = host.default_size
-    people = openpeople(size) if args.people == "openpeople" else synthetic(args.folder, args.identities, size)
+    everybody = openpeople(size) if args.people == "openpeople" else synthetic(args.folder, args.identities, size)
+    people = everybody[: args.first]
     args.out.mkdir(parents=True, exist_ok=True)
     rows = [
         fixed_row("the photo itself", [person.crop for person in people], recogniser),
@@ -70,7 +71,7 @@ def main() -> None:
             evaluate_person(name, number, person, tools, args)
         print(f"{number + 1} of {len(people)} people", flush=True)
     rows += [read_row(name, people, args.out) for name in names]
-    write_report(args.out, people, rows, recogniser, vars(args))
+    write_report(args.out, everybody, rows, recogniser, vars(args))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -79,6 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--people", choices=("synthetic", "openpeople"), default="synthetic")
     parser.add_argument("--folder", type=Path, default=SYNTHETIC, help="photos of the synthetic people")
     parser.add_argument("--identities", type=int, default=100)
+    parser.add_argument("--first", type=int, help="learn only the first so many, and find them among all")
     parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated: none, or START, or START+STEPS")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--hypernetworks", type=Path, default=MODELS, help="folder of the hypernetwork")

@@ -26,12 +26,12 @@ class Row:
 
 
 def write_report(out: Path, people: list[Person], rows: list[Row], recogniser: Recogniser, settings: dict) -> None:
-    """evaluate.json, evaluate.md and evaluate.png in OUT."""
+    """evaluate.json, evaluate.md and evaluate.png in OUT; `people` are all whose photos are compared with."""
     gallery = [np.stack([recogniser.features(other) for other in person.others]) for person in people]
     table = {row.name: summary(row, gallery) for row in rows}
     settings = {key: str(value) for key, value in settings.items() if key not in ("out", "folder", "hypernetworks")}
     (out / "evaluate.json").write_text(json.dumps({"settings": settings, "rows": table}, indent=2) + "\n")
-    markdown = "\n".join(_markdown(table, len(people), sum(map(len, gallery))))
+    markdown = "\n".join(_markdown(table, len(rows[0].features), len(people), sum(map(len, gallery))))
     (out / "evaluate.md").write_text(markdown + "\n", encoding="utf-8")
     sheet = [("The photo", [("", person.crop) for person in people[:SHOWN]])]
     sheet.append(("Another photo of the same person", [("", person.others[0]) for person in people[:SHOWN]]))
@@ -57,10 +57,12 @@ def summary(row: Row, gallery: list[np.ndarray]) -> dict[str, float]:
     return {name: round(float(value), 3) for name, value in figures.items()}
 
 
-def _markdown(table: dict[str, dict], people: int, photos: int) -> list[str]:
+def _markdown(table: dict[str, dict], learned: int, people: int, photos: int) -> list[str]:
     floor = table["the photo itself"]["distance_to_others"]
     lines = [
-        f"{people} people, {photos} other photos of them. Two photos of different people: distance {floor:.3f}.", "",
+        f"{learned} people, to be found among {people} ({photos} other photos). Two photos of different people: "
+        f"distance {floor:.3f}.",
+        "",
         "| | rank-1 | distance | to other people | style at 0.8 | seconds | KB |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, row in table.items():
