@@ -20,7 +20,12 @@ def pasted(infotext: str, params: dict[str, Any]) -> None:  # noqa: ARG001
         return
 
     def renamed(match: re.Match) -> str:
-        on_disk = networks.available_network_hash_lookup.get(hashes.get(match.group(1)))
+        wanted = hashes.get(match.group(1))
+        # Two files may hold the same: the name that was written is kept where it still means that.
+        own = networks.available_networks.get(match.group(1))
+        if own is not None and own.shorthash == wanted:
+            return match.group(0)
+        on_disk = networks.available_network_hash_lookup.get(wanted)
         return match.group(0) if on_disk is None else f"<{TAG}:{on_disk.get_alias()}"
 
     params["Prompt"] = _TAG_NAME.sub(renamed, params["Prompt"])

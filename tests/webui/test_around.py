@@ -84,6 +84,14 @@ def test_a_pasted_tag_finds_the_file_by_its_hash(webui, anna):
     pasted("", {"Prompt": "no hashes"})
 
 
+def test_a_pasted_name_is_kept_where_a_copy_has_the_same_hash(webui, anna):
+    networks = webui.networks
+    networks.available_network_hash_lookup[anna.shorthash] = SimpleNamespace(get_alias=lambda: "a copy")
+    params = {"Prompt": "a face <lidb:anna:0.8>", "Lora hashes": f"anna: {anna.shorthash}"}
+    webui.ours("infotext").pasted("", params)
+    assert params["Prompt"] == "a face <lidb:anna:0.8>"
+
+
 def test_the_bundled_checkpoint_is_offered_and_taken_back(webui, tmp_path):
     bundled = webui.ours("bundled")
     bundled.offer(True, tmp_path / "checkpoints")
