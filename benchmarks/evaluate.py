@@ -60,7 +60,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     rows = [
         fixed_row("the photo itself", [person.crop for person in people], recogniser),
-        fixed_row("… through the autoencoder", [through_autoencoder(host, p.crop) for p in people], recogniser),
+        fixed_row("the photo through the autoencoder", [through_autoencoder(host, p.crop) for p in people], recogniser),
     ]
     hypernetwork, _ = fitting_hypernetwork(host, args.hypernetworks)
     tools = Tools(host, hypernetwork, recogniser, classifier)
