@@ -19,7 +19,7 @@ def likeness(hypernetwork: Hypernetwork, one: np.ndarray, other: np.ndarray) -> 
 
 def in_words(cosine: float) -> str:
     """What a likeness means. Of two photos of one person 95 % are above 0.77, of two people 99 % below 0.62 (the 100
-    people of `benchmarks/people`)."""
+    people of `benchmarks/people`; tests/fast/test_likeness.py measures it)."""
     if cosine >= 0.77:
         return "The picture shows this person: as alike as two photos of one person are."
     if cosine >= 0.62:
