@@ -7,10 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from ..errors import PhotoError
+from ..personalize.photo import MAX_PHOTO_BYTES
 from ..service.library import Entry
 from ..service.status import JobStatus, Result
-
-MAX_PHOTO_BYTES = 20_000_000
 
 
 class PersonalizeRequest(BaseModel):

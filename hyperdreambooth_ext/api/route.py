@@ -7,8 +7,8 @@ from fastapi import HTTPException, Request
 from fastapi.routing import APIRoute
 
 from ..errors import UserError
+from ..personalize.photo import MAX_PHOTO_BYTES
 from ..service.jobs import QueueFull, UnknownJob
-from .models import MAX_PHOTO_BYTES
 
 # A photo in base64, and room for the other values.
 MAX_BODY_BYTES = MAX_PHOTO_BYTES * 4 // 3 + 100_000

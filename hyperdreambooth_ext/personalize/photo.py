@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..errors import PhotoError
 
 MAX_MEGAPIXELS = 64
+MAX_PHOTO_BYTES = 20_000_000  # of a photo that is sent: to the tab or the API
 
 
 def load_photo(path: str | Path) -> np.ndarray:

@@ -11,11 +11,10 @@ import numpy as np
 
 from ..errors import PhotoError
 from ..personalize.face import MIN_FACE_PIXELS, Face, crop_face, find_faces
-from ..personalize.photo import photo_from_bytes
+from ..personalize.photo import MAX_PHOTO_BYTES, photo_from_bytes
 from ..service.work import jpeg
 from . import html
 
-MAX_PHOTO_BYTES = 20_000_000
 CROP = 192
 _SHOWN_FACES = 8
 
