@@ -1,7 +1,8 @@
 """Train the UNet and the text encoder of the embedded checkpoint, then write the checkpoint in SD1 layout.
 
     python -m training.checkpoint encode DATA_DIR AUTOENCODER.safetensors OUT_DIR
-    python -m training.checkpoint train  DATA_DIR OUT_DIR [--steps 7000]
+    python -m training.checkpoint train  DATA_DIR OUT_DIR [--steps 7000] [--start TEXT_TO_IMAGE.safetensors]
+                                         [--recogniser LATENT_RECOGNISER.safetensors --faces FACES_DIR]
     python -m training.checkpoint export OUT_DIR AUTOENCODER.safetensors models/faces128.safetensors
 
 `encode` caches the latents of all training pictures, scaled to unit variance; the scale goes into the autoencoder's
@@ -9,7 +10,6 @@
 """
 
 import argparse
-import json
 import random
 from pathlib import Path
 
@@ -22,12 +22,15 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER
-from hyperdreambooth_ext.hosts.schedule import add_noise, ddpm_alphas_cumprod
+from hyperdreambooth_ext.hosts.schedule import add_noise, clean_latents, ddpm_alphas_cumprod
+from hyperdreambooth_ext.hypernet.training import IdentityLoss
 
-from .captions import describe
+from .captions import PHOTO, describe
 from .faces import FIRST_TRAINING_IDENTITY
+from .latent_recogniser import Readers
 from .loop import train
 from .models import AUTOENCODER, UNET, Autoencoder, new_text_encoder, new_unet
+from .pairs import index_of, known_identities
 
 SCALE_FACTOR = 0.18215
 SCHEDULE = {"linear_start": 0.00085, "linear_end": 0.0120, "timesteps": 1000}
@@ -66,9 +69,13 @@ def encode(data: Path, autoencoder: Path, out: Path) -> None:
     print(f"{len(latents)} latents; shift {shift.tolist()}, scale {scale.tolist()}")
 
 
-def train_checkpoint(data: Path, out: Path, steps: int, batch: int, lr: float, start: Path | None) -> None:
-    """Train with the noise-prediction loss, weighted by min-SNR (arXiv 2303.09556). Resumes from OUT/state.pt."""
-    rows = [json.loads(line) for line in (data / "index.jsonl").read_text().splitlines()]
+def train_checkpoint(
+    data: Path, out: Path, steps: int, batch: int, lr: float, start: Path | None,
+    recogniser: list[Path] | None, faces: Path | None, identity_weight: float,
+) -> None:  # fmt: skip
+    """Train with the noise-prediction loss, weighted by min-SNR (arXiv 2303.09556), and, with a `recogniser` of
+    latents, an identity loss on the photos. Resumes from OUT/state.pt."""
+    rows = index_of(data)
     usable = np.array([i for i, row in enumerate(rows) if row["identity"] >= FIRST_TRAINING_IDENTITY])
     latents_of = np.load(out / "latents.npy")
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
@@ -77,6 +84,8 @@ def train_checkpoint(data: Path, out: Path, steps: int, batch: int, lr: float, s
     if start:
         model.load_state_dict(load_file(start), strict=False)
     snr = alphas_cumprod / (1 - alphas_cumprod)
+    identity = IdentityLoss(Readers(recogniser), identity_weight) if recogniser else None
+    known = known_identities(faces) if faces else {}
 
     def losses(_step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         words = random.Random(int(rng.integers(1 << 62)))
@@ -93,7 +102,16 @@ def train_checkpoint(data: Path, out: Path, steps: int, batch: int, lr: float, s
             predicted = model(noisy, timesteps, tokens).float()
         errors = F.mse_loss(predicted, noise, reduction="none").mean((1, 2, 3))
         weights = (MIN_SNR_GAMMA / snr[timesteps]).clamp(max=1)
-        return {"loss": (errors * weights).mean(), "mse": errors.mean()}
+        losses = {"loss": (errors * weights).mean(), "mse": errors.mean()}
+        if identity is not None:
+            alphas = alphas_cumprod[timesteps]
+            photo = torch.tensor([rows[i]["style"] == PHOTO for i in chosen])
+            people = torch.stack([known[rows[i]["identity"]] for i in chosen])
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                unlike = identity.unlike(clean_latents(noisy, predicted, alphas, "epsilon"), people, alphas)
+            losses["unlike"] = (unlike * photo).sum() / photo.sum().clamp(min=1)
+            losses["loss"] = losses["loss"] + identity.weight * losses["unlike"]
+        return losses
 
     average = train(out, model, losses, steps=steps, lr=lr)
     save_file({k: v.contiguous() for k, v in average.state_dict().items()}, out / "text_to_image.safetensors")
@@ -163,6 +181,9 @@ def main() -> None:
     training.add_argument("--batch", type=int, default=32)
     training.add_argument("--lr", type=float, default=6e-4)
     training.add_argument("--start", type=Path, help="text_to_image.safetensors of an earlier run")
+    training.add_argument("--recogniser", type=Path, nargs="+", help="what training.latent_recogniser wrote")
+    training.add_argument("--faces", type=Path, help="FACES_DIR, needed with --recogniser")
+    training.add_argument("--identity-weight", type=float, default=0.05)
     exporting = actions.add_parser("export")
     exporting.add_argument("out", type=Path)
     exporting.add_argument("autoencoder", type=Path)

@@ -34,7 +34,7 @@ from .captions import PHOTO
 from .checkpoint import TextToImage
 from .encoder import TEACHER_WIDTH
 from .host import TrainingHost
-from .latent_recogniser import LatentRecogniser
+from .latent_recogniser import Readers
 from .loop import train
 from .pairs import Sampler, index_of, known_identities
 
@@ -118,6 +118,8 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
     """
     sampler = Sampler(args.data, args.checkpoint_run, args.out, args.identities)
     host, decoder = _start(args.checkpoint_run, sampler, args)
+    if args.start:
+        decoder.load_state_dict(load_file(args.start))
     known = known_identities(args.faces) if args.recogniser else None
     shards = [load_file(file) for file in sorted(args.out.glob("targets-*.safetensors"))] if args.target_steps else []
     theta_of = {int(p): theta for shard in shards for p, theta in zip(shard["people"], shard["theta"], strict=True)}
@@ -125,7 +127,7 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
     lesson = Lesson(
         timesteps=tuple(args.timesteps),
         mask=_latent_mask(host.default_size) if args.masked else None,
-        identity=_identity_loss(args.recogniser, args.identity_weight),
+        identity=_identity_loss(args),
     )
 
     def batch_of(people: np.ndarray, rng: np.random.Generator) -> Batch:
@@ -147,8 +149,10 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
     save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "decoder.safetensors")
 
 
-def _identity_loss(recogniser: Path | None, weight: float) -> IdentityLoss | None:
-    return None if recogniser is None else IdentityLoss(LatentRecogniser.load(recogniser), weight)
+def _identity_loss(args: argparse.Namespace) -> IdentityLoss | None:
+    if args.recogniser is None:
+        return None
+    return IdentityLoss(Readers(args.recogniser), args.identity_weight, args.drawn, args.drawn_weight)
 
 
 def _latent_mask(size: int) -> torch.Tensor:
@@ -211,9 +215,12 @@ def _add_training_options(training: argparse.ArgumentParser) -> None:
     training.add_argument("--lr", type=float, default=1e-3)
     training.add_argument("--identities", type=int, help="learn from the first so many only")
     training.add_argument("--target-steps", type=int, default=0, help="so many steps on the targets first")
-    training.add_argument("--recogniser", type=Path, help="what training.latent_recogniser wrote: the identity loss")
+    training.add_argument("--recogniser", type=Path, nargs="+", help="what training.latent_recogniser wrote")
     training.add_argument("--faces", type=Path, help="FACES_DIR, needed with --recogniser")
     training.add_argument("--identity-weight", type=float, default=0.1)
+    training.add_argument("--drawn", type=int, default=0, help="so many people a step are also drawn from pure noise")
+    training.add_argument("--drawn-weight", type=float, default=0.1)
+    training.add_argument("--start", type=Path, help="decoder.safetensors of an earlier run")
     training.add_argument("--timesteps", type=float, nargs=2, default=(0.0, 1.0), help="shares of the range")
     training.add_argument("--masked", action="store_true", help="weigh the loss with the face's mask")
 

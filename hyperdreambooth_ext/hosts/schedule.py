@@ -42,3 +42,29 @@ def spread_timesteps(
     shares = (torch.arange(size) + torch.rand(size, generator=generator)) / size
     low, high = within
     return ((low + (high - low) * shares) * timesteps).long()
+
+
+def trailing_timesteps(steps: int, timesteps: int) -> list[int]:
+    """`steps` timesteps from the last one downwards, evenly spaced ("trailing" of arXiv 2305.08891)."""
+    return [round(timesteps * (steps - i) / steps) - 1 for i in range(steps)]
+
+
+def ddim_step(
+    latents: torch.Tensor,
+    output: torch.Tensor,
+    alpha: torch.Tensor,
+    alpha_next: torch.Tensor,
+    prediction_type: str,
+) -> torch.Tensor:
+    """x_t -> x at the next timestep, from the UNet's output; `alpha` is ᾱ at t, `alpha_next` ᾱ at the next.
+
+    DDIM (Song et al., arXiv 2010.02502) with η = 0.
+    """
+    latents, output = latents.float(), output.float()
+    if prediction_type == "v_prediction":
+        start = alpha.sqrt() * latents - (1 - alpha).sqrt() * output
+        noise = alpha.sqrt() * output + (1 - alpha).sqrt() * latents
+    else:
+        noise = output
+        start = (latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+    return alpha_next.sqrt() * start + (1 - alpha_next).sqrt() * noise

@@ -1,16 +1,23 @@
 """One training step of the hypernetwork: many people at once, each denoised with their own predicted weights."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import spread_timesteps
+from ..hosts.schedule import clean_latents, ddim_step, spread_timesteps
 from ..lidb.injection import Applied, injected
 from .hypernetwork import WeightDecoder
 from .loss import errors_and_guess, hypernetwork_loss
+
+# Shares of all timesteps: drawings are judged somewhere in this range (later, nothing changes any more), and walk there
+# in steps of at most this size.
+DRAWN_UNTIL = (0.3, 0.9)
+DRAWN_STEP = 0.2
 
 
 @dataclass(frozen=True)
@@ -30,10 +37,26 @@ class Batch:
 class IdentityLoss:
     """A term beside the diffusion loss: `weight` · (1 − cosine) of who a frozen `recogniser` sees in the clean latents
     that the model's output amounts to, and who it should be. Not in the paper; the idea is PuLID's (arXiv 2404.16022),
-    here in latents, where it costs next to nothing."""
+    here in latents, where it costs next to nothing.
+
+    In noisy latents of a photo much of who it is can still be seen. `drawn` people a step are therefore also drawn
+    from pure noise, as they will be when somebody uses their LiDB, with `prompt` and a few steps of DDIM, and judged in
+    the last step; with `drawn_weight`.
+    """
 
     recogniser: Callable[[torch.Tensor], torch.Tensor]
     weight: float = 0.1
+    drawn: int = 0
+    drawn_weight: float = 0.1
+    prompt: str = "a sks face"
+
+    def unlike(self, guess: torch.Tensor, identities: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+        """1 − cosine [B] of who is seen in `guess` [B, 4, h, w] and `identities` [B, channels], unweighted.
+
+        Where nearly all is noise, the guess is a blur in which nobody can be seen: there it counts less.
+        """
+        visible = (10 * alphas_cumprod).clamp(max=1)
+        return (1 - F.cosine_similarity(self.recogniser(guess), identities, dim=-1)) * visible
 
 
 @dataclass(frozen=True)
@@ -65,6 +88,10 @@ def training_losses(
         losses |= {"diffusion": diffusion.detach(), "unlike": unlike.detach()}
         if lesson.identity is not None:
             diffusion = diffusion + lesson.identity.weight * unlike
+            if lesson.identity.drawn and batch.identities is not None:
+                drawn = _drawn_unlike(host, decoder, theta, batch.identities, generator, lesson.identity)
+                losses["drawn"] = drawn.detach()
+                diffusion = diffusion + lesson.identity.drawn_weight * drawn
     losses["loss"] = hypernetwork_loss(diffusion, theta, batch.targets, lesson.alpha, lesson.beta)
     return losses
 
@@ -89,10 +116,40 @@ def _diffusion(
         errors = errors * min_snr_weights(alphas_cumprod, lesson.min_snr_gamma)
     if lesson.identity is None or batch.identities is None:
         return errors.mean(), errors.new_zeros(())
-    # Where nearly all is noise, the guess is a blur in which nobody can be seen.
-    visible = (10 * alphas_cumprod).clamp(max=1)
-    cosine = F.cosine_similarity(lesson.identity.recogniser(guess), batch.identities, dim=-1)
-    return errors.mean(), ((1 - cosine) * visible).mean()
+    return errors.mean(), lesson.identity.unlike(guess, batch.identities, alphas_cumprod).mean()
+
+
+def _drawn_unlike(
+    host: Host,
+    decoder: WeightDecoder,
+    theta: torch.Tensor,
+    identities: torch.Tensor,
+    generator: torch.Generator,
+    identity: IdentityLoss,
+) -> torch.Tensor:
+    """1 − cosine of who is seen in a drawing of each of the first people, and who they are."""
+    count = identity.drawn
+    side = host.default_size // 8
+    latents = torch.randn(count, 4, side, side, generator=generator).to(theta)
+    last = float(torch.empty(()).uniform_(*DRAWN_UNTIL, generator=generator))
+    timesteps = drawing_timesteps(last, len(host.alphas_cumprod))
+    with injected(host.linears(), Applied(decoder.as_lidb(theta[:count]))):
+        with torch.no_grad():
+            prompt_embeds = host.encode_prompts([identity.prompt] * count)
+            for now, following in pairwise(timesteps):
+                output = host.predict(latents, torch.full((count,), now, device=host.device), prompt_embeds)
+                alpha, alpha_next = host.alphas_cumprod[now], host.alphas_cumprod[following]
+                latents = ddim_step(latents, output, alpha, alpha_next, host.prediction_type)
+        at = torch.full((count,), timesteps[-1], device=host.device)
+        output = host.predict(latents, at, host.encode_prompts([identity.prompt] * count))
+    guess = clean_latents(latents, output, host.alphas_cumprod[at], host.prediction_type)
+    return (1 - F.cosine_similarity(identity.recogniser(guess), identities[:count], dim=-1)).mean()
+
+
+def drawing_timesteps(last: float, timesteps: int) -> list[int]:
+    """From pure noise down to the share `last` of all timesteps, in steps of at most DRAWN_STEP."""
+    steps = math.ceil((1 - last) / DRAWN_STEP)
+    return [round(timesteps * (1 - (1 - last) * i / max(steps, 1))) - 1 for i in range(steps + 1)]
 
 
 def min_snr_weights(alphas_cumprod: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """A small DDIM sampler in plain torch: previews and before/after pictures where no other sampler is at hand.
 
-DDIM (Song et al., arXiv 2010.02502) with η = 0 and classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
+With classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..hosts.protocol import Host
+from ..hosts.schedule import ddim_step, trailing_timesteps
 from ..lidb.injection import Applied, injected
 
 
@@ -63,29 +64,6 @@ def sample(
             latents = ddim_step(latents, output, alpha, alpha_next, host.prediction_type)
             on_step()
     return to_picture(host.decode_latents(latents)[0])
-
-
-def trailing_timesteps(steps: int, timesteps: int) -> list[int]:
-    """`steps` timesteps from the last one downwards, evenly spaced ("trailing" of arXiv 2305.08891)."""
-    return [round(timesteps * (steps - i) / steps) - 1 for i in range(steps)]
-
-
-def ddim_step(
-    latents: torch.Tensor,
-    output: torch.Tensor,
-    alpha: torch.Tensor,
-    alpha_next: torch.Tensor,
-    prediction_type: str,
-) -> torch.Tensor:
-    """x_t -> x at the next timestep, from the UNet's output; `alpha` is ᾱ at t, `alpha_next` ᾱ at the next."""
-    latents, output = latents.float(), output.float()
-    if prediction_type == "v_prediction":
-        start = alpha.sqrt() * latents - (1 - alpha).sqrt() * output
-        noise = alpha.sqrt() * output + (1 - alpha).sqrt() * latents
-    else:
-        noise = output
-        start = (latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()
-    return alpha_next.sqrt() * start + (1 - alpha_next).sqrt() * noise
 
 
 def to_picture(image: torch.Tensor) -> np.ndarray:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hyperdreambooth_ext.hosts.schedule import add_noise, ddpm_alphas_cumprod, training_target
-from hyperdreambooth_ext.personalize.preview import Sampling, Stopped, ddim_step, sample, trailing_timesteps
+from hyperdreambooth_ext.hosts.schedule import ddim_step, trailing_timesteps
+from hyperdreambooth_ext.personalize.preview import Sampling, Stopped, sample
 from hyperdreambooth_ext.standalone import generate
 
 ALPHAS = ddpm_alphas_cumprod(0.00085, 0.012, 1000)
