@@ -26,18 +26,19 @@ from tests.service import ended
 # Allocators and caches settle before the first figure counts.
 SETTLED = 20
 MAX_GROWTH_MEGABYTES = 30
-SAMPLING_STEPS = 4
+# Small, so that it is the number of rounds that takes the time.
+SAMPLING_STEPS, SIZE = 4, 64
 
 
 def one_round(studio: Studio, photo: np.ndarray, iterations: int) -> tuple[str, str]:
     """SHA-256 of the file and of the picture that it makes."""
-    task = Task(photo, "anna", steps=iterations, picture_steps=1, preview_every=1)
+    task = Task(photo, "anna", steps=iterations, picture_steps=1, preview_every=1, size=SIZE)
     status = ended(studio, studio.submit(task), seconds=600)
     assert status.stage == "done", status.message
     file = status.result.path
     learned = hashlib.sha256(file.read_bytes()).hexdigest()
     with studio.backend.model() as host:
-        picture = generate(host, "a sks face <lidb:anna:1>", file.parent, Sampling(steps=SAMPLING_STEPS))
+        picture = generate(host, "a sks face <lidb:anna:1>", file.parent, Sampling(steps=SAMPLING_STEPS, size=SIZE))
     file.unlink()
     assert list(file.parent.iterdir()) == [], "a round left a file behind"
     return learned, hashlib.sha256(picture.tobytes()).hexdigest()
