@@ -1,6 +1,7 @@
 """The queue of jobs: one personalisation at a time, in a thread of its own."""
 
 import logging
+import os
 import threading
 import uuid
 from collections import OrderedDict, deque
@@ -49,7 +50,7 @@ class Studio:
         unfit = self.backend.unfit()
         if unfit:
             raise UserError(unfit)
-        if not task.overwrite and file_of(self.backend.lidb_dir(), task.name).exists():
+        if not task.overwrite and os.path.lexists(file_of(self.backend.lidb_dir(), task.name)):
             raise FileError(
                 f'A LiDB named "{task.name}" exists already: take another name, or allow replacing it under Advanced.'
             )
