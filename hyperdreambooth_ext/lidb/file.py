@@ -19,7 +19,7 @@ from ..errors import FileError
 from ..files import write_atomically
 from ..texts import plain_text
 from .basis import Basis
-from .layers import Architecture, Layer
+from .layers import Architecture, Layer, checked_layer
 from .safetensors_bytes import from_file, metadata_of, to_bytes
 from .weights import LiDB
 
@@ -32,7 +32,7 @@ MAX_THUMBNAIL_BYTES = 1_000_000
 # Of max |A_train| · max |B_train| of one direction: with more, an exported LoRA would overflow in float16.
 MAX_PRODUCT = 65_504.0
 _LARGEST = 127
-_KEY = re.compile(r"lora_[A-Za-z0-9_]{1,250}")
+_SHAPE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,9 @@ def unpack_layer(packed: torch.Tensor, a: int, b: int) -> tuple[torch.Tensor, to
 
 
 def _metadata(lidb: LiDB, info: Info, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
-    texts = {key: plain_text(value) for key, value in asdict(info).items() if isinstance(value, str)}
-    info = replace(info, **texts)
+    info = replace(
+        info, name=plain_text(info.name), trigger=plain_text(info.trigger), checkpoint=plain_text(info.checkpoint)
+    )
     header = {key: value for key, value in asdict(info).items() if key != "thumbnail"}
     header |= {
         "format": FORMAT_VERSION,
@@ -181,7 +182,7 @@ def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> LiDB:
     a_train, b_train, layers = {}, {}, []
     keys = sorted(name.removesuffix(SUFFIX) for name in tensors)
     for key, shape in zip(keys, header["shapes"], strict=True):
-        layer = Layer(key, *_shape(key, shape, basis))
+        layer = _layer(key, shape, basis)
         a, b = basis.sizes(layer.out_features, layer.in_features)
         a_train[key], b_train[key] = unpack_layer(tensors[key + SUFFIX], a, b)
         if type(header["rank"]) is not int or a_train[key].shape[1] != header["rank"]:
@@ -193,14 +194,13 @@ def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> LiDB:
     return LiDB(architecture, basis, a_train, b_train)
 
 
-def _shape(key: str, text: str, basis: Basis) -> tuple[int, int]:
-    if not _KEY.fullmatch(key):
-        raise ValueError(f"no layer is called {key[:40]!r}")
-    if not re.fullmatch(r"[0-9]{1,5}x[0-9]{1,5}", text):
-        raise ValueError(f"a layer cannot be {text[:40]!r}")
-    out_features, in_features = (int(side) for side in text.split("x"))
-    basis.check_sizes(out_features, in_features)
-    return out_features, in_features
+def _layer(key: str, shape: str, basis: Basis) -> Layer:
+    sides = _SHAPE.fullmatch(shape)
+    if sides is None:
+        raise ValueError(f"a layer cannot be {shape[:40]!r}")
+    layer = checked_layer(key, int(sides[1]), int(sides[2]))
+    basis.check_sizes(layer.out_features, layer.in_features)
+    return layer
 
 
 def _info(header: dict, metadata: dict[str, str]) -> Info:

@@ -1,10 +1,10 @@
 """Long checks of what must never break, each a command that prints what it counted.
 
-    python run.py robustness fuzz   [--inputs 100000] [--seed 0] [--reader NAME]   malformed files, by mutation and hypothesis
-    python run.py robustness guided [--inputs 50000] [--reader NAME]  the same, guided by coverage (atheris)
-    python run.py robustness kills  [--kills 200] [--seed 0]          kill -9 at random moments
-    python run.py robustness rounds [--rounds 500]                    personalise, generate, delete, over and over
-    python run.py robustness flood  [--requests 1000]                 the API under more requests than it takes
+    python run.py robustness fuzz   [--inputs 60000] [--reader NAME]   malformed files, made by hypothesis
+    python run.py robustness guided [--inputs 60000] [--reader NAME]   the same, guided by coverage (atheris; Linux)
+    python run.py robustness kills  [--kills 200]                      kill -9 at random moments
+    python run.py robustness rounds [--rounds 500]                     personalise, generate, delete, over and over
+    python run.py robustness flood  [--requests 1000]                  the API under more requests than it takes
 
 Each ends with one line of JSON and exits with 1 when anything was not as it must be.
 """

@@ -54,7 +54,8 @@ def run(folder: Path, rounds: int, iterations: int) -> dict:
         if number == min(SETTLED, rounds):
             settled = now
         if number % 25 == 0 or number in (1, SETTLED):
-            print(f"round {number}: {now}, {len(results)} kind of result, {time.monotonic() - started:.0f} s", flush=True)
+            seconds = time.monotonic() - started
+            print(f"round {number}: {now}, {len(results)} kind of result, {seconds:.0f} s", flush=True)
     return {
         "rounds": rounds, "iterations": iterations, "different_results": len(results),
         f"after_{min(SETTLED, rounds)}": settled, "at_the_end": now,
