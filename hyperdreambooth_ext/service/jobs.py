@@ -156,6 +156,9 @@ class Studio:
         except torch.cuda.OutOfMemoryError:
             _log.exception("Job %s ran out of memory", job.status().id)
             _end(job, "failed", "The graphics card's memory is full: close other programs or choose a smaller size.")
+        except MemoryError:
+            _log.exception("Job %s ran out of memory", job.status().id)
+            _end(job, "failed", "The memory is full: close other programs or choose a smaller size.")
         except Exception as error:  # the thread's outermost frame: nobody else would tell the user
             _log.exception("Job %s failed", job.status().id)
             _end(job, "failed", f"It failed with {type(error).__name__} ({error}): the console holds the whole report.")
