@@ -33,6 +33,7 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
         if on_disk is None or TAG not in on_disk.metadata or (enable_filter and not _fits(on_disk)):
             return None
         path = os.path.splitext(on_disk.filename)[0]
+        terms = self.search_terms_from_path(on_disk.filename), on_disk.hash
         item = {
             "name": name,
             "filename": on_disk.filename,
@@ -40,7 +41,7 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
             "preview": self.find_preview(path) or self.find_embedded_preview(path, name, on_disk.metadata),
             "description": self.find_description(path),
             # The page puts these between its tags as they are, and the hash is what the file says of itself.
-            "search_terms": [escape(term) for term in (self.search_terms_from_path(path), on_disk.hash) if term],
+            "search_terms": [escape(term) for term in terms if term],
             "local_preview": f"{path}.{shared.opts.samples_format}",
             "metadata": on_disk.metadata,
             "sort_keys": {"default": index, **self.get_sort_keys(on_disk.filename)},
