@@ -13,6 +13,9 @@ from .encoder import backbone
 from .hypernetwork import WeightDecoder
 
 _MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full})
+# Methods of tensors and functions of torch.nn.init, which some versions hand to a mode as one call.
+_FILLERS = frozenset({"normal_", "uniform_", "bernoulli_", "kaiming_uniform_", "kaiming_normal_"})
+_NOT_RANDOM = {torch.rand: torch.zeros, torch.randn: torch.zeros}
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Counters of the training, which nothing needs afterwards.
 _OPTIONAL = "num_batches_tracked"
@@ -23,9 +26,24 @@ class _ShapesOnly(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
         kwargs = dict(kwargs or {})
+        if func.__name__ in _FILLERS:
+            return args[0] if args else kwargs["tensor"]
         if func in _MAKERS and kwargs.get("device") is None:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
+
+
+class NothingRandom(TorchFunctionMode):
+    """Within this context no random number is drawn for new weights, which are overwritten anyway.
+
+    The program around us may count on its random state, also while a job's thread loads a network.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
+        kwargs = dict(kwargs or {})
+        if func.__name__ in _FILLERS:
+            return args[0] if args else kwargs["tensor"]
+        return _NOT_RANDOM.get(func, func)(*args, **kwargs)
 
 
 def check_claims(config: HypernetworkConfig, tensors: dict[str, torch.Tensor]) -> None:

@@ -7,7 +7,7 @@ from ..errors import ArchitectureError, FileError
 from ..files import write_atomically
 from ..lidb.layers import Architecture
 from ..lidb.safetensors_bytes import from_file, metadata_of, to_bytes
-from .claims import check_claims
+from .claims import NothingRandom, check_claims
 from .config import HypernetworkConfig
 from .hypernetwork import Hypernetwork
 
@@ -37,7 +37,8 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
         raise FileError(f"{path.name} does not fit its own configuration ({error}): download or train it again.") from (
             error
         )
-    network = Hypernetwork(config, pretrained_encoder=not config.encoder_bundled)
+    with NothingRandom():
+        network = Hypernetwork(config, pretrained_encoder=not config.encoder_bundled)
     try:
         # Copied number by number into float32: never a second whole copy.
         network.load_state_dict(tensors, strict=False)
