@@ -4,66 +4,94 @@ import contextlib
 import errno
 import os
 import re
-import tempfile
+import unicodedata
 from pathlib import Path
 
 from .errors import FileError, UserError
+from .temporary import remove_leftovers, temporary_beside
+from .texts import is_plain
 
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*,\x00-\x1f\x7f]')
+# Windows takes these for devices in every folder, with any ending, and digits in superscript count too.
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
+    f"{port}{i}" for port in ("com", "lpt") for i in "0123456789¹²³"
+}
+MAX_NAME_BYTES = 100
 
 
 def checked_name(name: str) -> str:
-    """`name` without surrounding blanks, if it can stand in a prompt tag and as a file name everywhere.
+    """`name` without surrounding blanks and in Unicode's composed form (NFC), as macOS and others would find it, if it
+    can stand in a prompt tag and as a file name everywhere.
 
     Raises UserError otherwise.
     """
-    name = name.strip()
+    name = unicodedata.normalize("NFC", name.strip())
     if not name:
         raise UserError("The name is empty: give the LiDB one, such as anna.")
     if _FORBIDDEN.search(name):
         raise UserError(
-            f"The name {name!r} holds a character that a tag or a file name cannot: "
+            f"The name {name[:40]!r} holds a character that a tag or a file name cannot: "
             'leave out < > : " / \\ | ? * and commas.'
         )
-    if name.startswith(".") or name.endswith(".") or name.split(".")[0].lower() in _DEVICES or len(name.encode()) > 100:
+    device = name.split(".")[0].strip().lower() in _DEVICES
+    # First whether it is plain: halves of characters have no bytes.
+    if not is_plain(name) or name[0] == "." or name[-1] == "." or device or len(name.encode()) > MAX_NAME_BYTES:
         raise UserError(f"The name {name[:40]!r} cannot be a file name on every system: use letters, digits, - and _.")
     return name
 
 
-def write_atomically(path: Path, content: bytes, verify=None) -> None:
+def write_atomically(path: Path, content: bytes, verify=None, overwrite: bool = True) -> None:
     """Write `content` to `path` so that at any moment the file is the old one or the new one, whole.
 
-    `verify(temporary path)` may look at what was written and raise before it takes its place.
-    Raises FileError when the disk is full or the folder cannot be written.
+    `verify(temporary path)` may look at what was written and raise before it takes its place. Without `overwrite` a
+    file that is there is left alone, also one that came to be a moment ago.
+    Raises FileError when it is there, when the disk is full or when the folder cannot be written.
     """
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
+        remove_leftovers(path.parent)
+        with temporary_beside(path) as (file, temporary):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if temporary.read_bytes() != content:
-            raise FileError(f"{path} was not stored as it was written: check the disk, then try again.")
-        if verify is not None:
-            verify(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
+            if temporary.read_bytes() != content:
+                raise FileError(f"{path} was not stored as it was written: check the disk, then try again.")
+            if verify is not None:
+                verify(temporary)
+            if os.name == "nt":
+                file.close()  # an open file cannot be renamed there
+            _take_place(temporary, path, overwrite)
+        _sync_folder(path.parent)
     except OSError as error:
         raise FileError(_why_not_written(path, error)) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _take_place(temporary: Path, path: Path, overwrite: bool) -> None:
+    if overwrite:
+        os.replace(temporary, path)
+        return
+    try:
+        if os.name == "nt":
+            os.rename(temporary, path)
+        else:
+            os.link(temporary, path)
+    except FileExistsError:
+        raise FileError(f"{path.name} exists already: take another name, or allow replacing it.") from None
+    except OSError:
+        # No links on this file system: look, and then hope that nobody was faster.
+        if os.path.lexists(path):
+            raise
+        os.replace(temporary, path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The name too shall outlive a loss of power; Windows keeps it by itself."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _why_not_written(path: Path, error: OSError) -> str:

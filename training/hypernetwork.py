@@ -18,7 +18,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as safetensors_bytes
 
+from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.checkpoint import file_sha256
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
@@ -107,7 +109,8 @@ def targets(args: argparse.Namespace) -> None:
 
             generator = torch.Generator().manual_seed(first)
             theta = preoptimise(host, decoder, latents_at, "a sks face", generator)
-            save_file({"theta": theta, "people": torch.from_numpy(people)}, file)
+            # Whole or absent: a shard that exists is never made again.
+            write_atomically(file, safetensors_bytes({"theta": theta, "people": torch.from_numpy(people)}))
             print(f"{first + len(people)} people", flush=True)
 
 
@@ -146,7 +149,8 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
 
     with host.frozen():
         average = train(args.out, decoder, losses, steps=args.steps, lr=args.lr)
-    save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "decoder.safetensors")
+    tensors = {key: value.contiguous() for key, value in average.state_dict().items()}
+    write_atomically(args.out / "decoder.safetensors", safetensors_bytes(tensors))
 
 
 def _identity_loss(args: argparse.Namespace) -> IdentityLoss | None:

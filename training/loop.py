@@ -6,12 +6,15 @@ What a step sees depends on the seed and the step's number alone, so a killed ru
 """
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from hyperdreambooth_ext.files import write_atomically
 
 Step = Callable[[int, np.random.Generator], dict[str, torch.Tensor]]
 
@@ -42,7 +45,9 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+    # One kernel for all parameters where this torch has it on the CPU.
+    fused = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 4)
+    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=fused)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema_decay)
     )
@@ -87,15 +92,33 @@ def _save(out: Path, step: int, model, average, optimizer) -> None:
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    torch.save(state, out / "state.tmp")
+    with open(out / "state.tmp", "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
     (out / "state.tmp").replace(out / "state.pt")
 
 
 def _resume(out: Path, model, average, optimizer) -> int:
+    """Take up the state that is there; what a killed run left half written or logged beyond it is removed."""
+    (out / "state.tmp").unlink(missing_ok=True)
     if not (out / "state.pt").exists():
+        _trim_log(out, 0)
         return 0
     state = torch.load(out / "state.pt", weights_only=True)
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
+    _trim_log(out, state["step"])
     return state["step"]
+
+
+def _trim_log(out: Path, step: int) -> None:
+    """Keep the log's whole lines up to `step`: the others will be written again."""
+    log = out / "log.jsonl"
+    if not log.exists():
+        return
+    lines = log.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        write_atomically(log, "".join(f"{line}\n" for line in kept).encode())

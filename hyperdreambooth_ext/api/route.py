@@ -1,43 +1,92 @@
-"""How every route of the API treats a request: no body without end, and a sentence for what the user can act on."""
+"""How every route of the API treats a request: who is it, how much does it bring, and a sentence for what is wrong."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from ..errors import UserError
 from ..personalize.photo import MAX_PHOTO_BYTES
 from ..service.jobs import QueueFull, UnknownJob
+from ..texts import plain_text
+from .gate import Gate
 
 # A photo in base64, and room for the other values.
 MAX_BODY_BYTES = MAX_PHOTO_BYTES * 4 // 3 + 100_000
+# Any other request.
+MAX_SMALL_BODY_BYTES = 10_000
 
 
-class SentenceRoute(APIRoute):
-    """Refuses bodies above MAX_BODY_BYTES with 413; answers a UserError with 400 (404 unknown, 429 queue full)."""
+def sentence_route(gate: Gate) -> type[APIRoute]:
+    """The routes' class. Large requests pass `gate` one after the other."""
 
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        handle = super().get_route_handler()
+    class SentenceRoute(APIRoute):
+        """Credentials first, then the body, up to its limit (413); a UserError is 400 (404 unknown, 429 queue full)."""
 
-        async def guarded(request: Request) -> Any:
-            await _read_body(request)
-            try:
-                return await handle(request)
-            except UserError as error:
-                raise HTTPException(_status_code(error), str(error)) from error
+        def get_route_handler(self) -> Callable[[Request], Any]:
+            handle = super().get_route_handler()
+            # FastAPI reads the whole body before it asks the dependencies: nobody unknown shall make us keep one.
+            ask_first = APIRoute(self.path, _allowed, dependencies=self.dependencies).get_route_handler()
+            large = self.path.endswith("/personalize")
 
-        return guarded
+            async def guarded(request: Request) -> Any:
+                try:
+                    await ask_first(request)
+                    if not large:
+                        await _read_body(request, MAX_SMALL_BODY_BYTES)
+                        return await handle(request)
+                    with gate.passed():
+                        await _read_body(request, MAX_BODY_BYTES)
+                        return await handle(request)
+                except HTTPException:
+                    await _drain(request)
+                    raise
+                except UserError as error:
+                    raise HTTPException(_status_code(error), plain_text(str(error))) from error
+                except RequestValidationError as error:
+                    # FastAPI's own answer repeats what was sent, photo and all.
+                    raise HTTPException(422, _sentence(error)) from error
+
+            return guarded
+
+    return SentenceRoute
 
 
-async def _read_body(request: Request) -> None:
+def _allowed() -> None:
+    """What a request asks for that is only asked who it is."""
+
+
+async def _read_body(request: Request, limit: int) -> None:
     """Read the body in pieces, and no further than the limit; FastAPI finds it where it would have put it."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > limit:
             raise HTTPException(413, f"The request is too large: a photo may have {MAX_PHOTO_BYTES // 1_000_000} MB.")
     request._body = bytes(body)
+
+
+async def _drain(request: Request) -> None:
+    """Let a client that still sends finish, so that it reads the answer; nothing of it is kept, and not without end."""
+    if getattr(request, "_stream_consumed", False):
+        return
+    left = MAX_BODY_BYTES
+    with contextlib.suppress(ClientDisconnect):
+        async for piece in request.stream():
+            left -= len(piece)
+            if left < 0:
+                return
+
+
+def _sentence(error: RequestValidationError) -> str:
+    """Which value is wrong and why, without the value."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first.get("loc", ())[1:]) or "the body"
+    return f"The request cannot be used: {plain_text(where, 100)}: {plain_text(str(first.get('msg', '')), 200)}."
 
 
 def _status_code(error: UserError) -> int:

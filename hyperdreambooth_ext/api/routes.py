@@ -10,6 +10,7 @@ from ..personalize.photo import photo_from_bytes
 from ..service.jobs import Studio
 from ..service.library import entries, export
 from ..service.task import Task
+from .gate import Gate
 from .models import (
     Exported,
     ExportRequest,
@@ -23,7 +24,7 @@ from .models import (
     listed_model,
     photo_bytes,
 )
-from .route import SentenceRoute
+from .route import sentence_route
 
 PREFIX = "/hyperdreambooth/v1"
 
@@ -35,7 +36,7 @@ def mount_api(app: FastAPI, studio: Studio, dependencies: Sequence[Any] = ()) ->
     that an extension adds, so its credentials are checked by one of these.
     """
     router = APIRouter(
-        prefix=PREFIX, tags=["HyperDreamBooth"], dependencies=list(dependencies), route_class=SentenceRoute
+        prefix=PREFIX, tags=["HyperDreamBooth"], dependencies=list(dependencies), route_class=sentence_route(Gate())
     )  # fmt: skip
     _add_job_routes(router, studio)
     _add_file_routes(router, studio)
@@ -48,6 +49,8 @@ def _add_job_routes(router: APIRouter, studio: Studio) -> None:
     @router.post("/personalize", response_model=Submitted, status_code=202)
     def personalize(request: PersonalizeRequest) -> Submitted:
         """Start learning the face of a photo; ask for the job until its stage is done, failed or cancelled."""
+        # Before the photo is unpacked: a full queue has no use for it.
+        studio.check_room()
         photo = photo_from_bytes(photo_bytes(request.photo))
         return Submitted(id=studio.submit(Task(photo, **request.task_values())))
 

@@ -1,17 +1,18 @@
 """An SD1-layout checkpoint file: its weights, its architecture and its hash, read without any network or pickle."""
 
 import hashlib
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors import SafetensorError  # type: ignore[attr-defined]  # missing in its older stubs
 from safetensors.torch import load_file
 
 from ..errors import ArchitectureError, FileError
+from ..texts import plain_text
 from .schedule import ddpm_alphas_cumprod
+from .sidecar import read_sidecar, read_text_config
 
 CONFIGS = Path(__file__).parent / "configs"
 TOKENIZER = Path(__file__).parents[2] / "models" / "clip"
@@ -34,12 +35,17 @@ class Checkpoint:
         return {key[len(prefix) :]: value for key, value in self.state_dict.items() if key.startswith(prefix)}
 
     def text_config(self) -> dict:
-        """Arguments of transformers' CLIPTextConfig: beside the checkpoint where there is one, else CLIP-L's."""
-        params = self.config["model"]["params"]["cond_stage_config"].get("params", {})
-        folder = self.config_path.parent / str(params.get("version", ""))
-        file = folder / "config.json" if (folder / "config.json").is_file() else CONFIGS / "clip_l.json"
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        return {key: value for key, value in settings.items() if key not in ("architectures", "model_type")}
+        """Arguments of transformers' CLIPTextConfig: beside the checkpoint where there is one, else CLIP-L's.
+
+        Raises ArchitectureError when it is not that of the text encoder's weights.
+        """
+        params = self.config["model"]["params"]["cond_stage_config"].get("params") or {}
+        file = _beside(self.config_path, str(params.get("version", ""))) / "config.json"
+        shapes = {key: tuple(value.shape) for key, value in self.part(TEXT_PREFIX).items()}
+        try:
+            return read_text_config(file if file.is_file() else CONFIGS / "clip_l.json", shapes)
+        except (ValueError, OSError) as error:
+            raise self.misfit() from error
 
     def misfit(self) -> ArchitectureError:
         """The error for weights and a configuration that do not belong together."""
@@ -71,7 +77,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     _check_layout(path, state_dict)
     sidecar = path.with_suffix(".yaml")
     config_path = sidecar if sidecar.is_file() else CONFIGS / "sd15.yaml"
-    config = yaml.safe_load(config_path.read_text(encoding="utf-8"))
+    try:
+        config = read_sidecar(config_path)
+    except (ValueError, OSError) as error:
+        raise FileError(
+            f"{config_path.name} cannot be used ({plain_text(str(error), 200)}): get the checkpoint's own .yaml again."
+        ) from error
     return Checkpoint(path, state_dict, config_path, config, file_sha256(path))
 
 
@@ -82,6 +93,16 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _beside(config_path: Path, version: str) -> Path:
+    """The folder that a configuration names, if it lies beside it or is the bundled one: a name like that in a
+    stranger's file could lead to any folder, on Windows even to another machine."""
+    for home in (config_path.parent, TOKENIZER):
+        folder = Path(os.path.normpath(home / version))
+        if not version.startswith(("\\\\", "//")) and folder.is_relative_to(home):
+            return folder
+    return config_path.parent
 
 
 def _check_layout(path: Path, state_dict: dict[str, torch.Tensor]) -> None:

@@ -14,6 +14,11 @@ from . import modules
 from .checkpoint import TEXT_PREFIX, TOKENIZER, UNET_PREFIX, VAE_PREFIX, Checkpoint, read_checkpoint
 from .naming import kohya_linears
 
+# What diffusers and transformers raise on a configuration that is none, beside what they check themselves.
+_MISFIT = (
+    ValueError, LookupError, RuntimeError, OSError, TypeError, AttributeError, ArithmeticError, AssertionError,
+)  # fmt: skip
+
 
 class DiffusersHost:
     """An SD 1.x model out of diffusers' and transformers' classes. See `hosts.protocol.Host`."""
@@ -67,7 +72,7 @@ def _from_single_file(model_class: Any, checkpoint: Checkpoint, prefix: str) -> 
     weights = {prefix + key: value for key, value in checkpoint.part(prefix).items()}
     try:
         model = model_class.from_single_file(weights, original_config=checkpoint.config)
-    except (ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
+    except _MISFIT as error:
         raise checkpoint.misfit() from error
     if any(parameter.is_meta for parameter in model.parameters()):
         raise checkpoint.misfit()
@@ -75,7 +80,10 @@ def _from_single_file(model_class: Any, checkpoint: Checkpoint, prefix: str) -> 
 
 
 def _text_encoder(checkpoint: Checkpoint) -> CLIPTextModel:
-    model = CLIPTextModel(CLIPTextConfig(**checkpoint.text_config()))
+    try:
+        model = CLIPTextModel(CLIPTextConfig(**checkpoint.text_config()))
+    except _MISFIT as error:
+        raise checkpoint.misfit() from error
     weights = {k: v for k, v in checkpoint.part(TEXT_PREFIX).items() if not k.endswith("position_ids")}
     if not any(key.startswith("text_model.") for key in model.state_dict()):
         weights = {key.removeprefix("text_model."): value for key, value in weights.items()}

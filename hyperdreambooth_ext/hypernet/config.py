@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..errors import FileError
-from ..lidb.basis import ALGORITHM, Basis
-from ..lidb.layers import Architecture, Layer
+from ..lidb.basis import Basis
+from ..lidb.file import MAX_LAYERS
+from ..lidb.layers import Architecture, Layer, checked_layer
+from ..texts import MAX_TEXT, is_plain
 
 
 @dataclass(frozen=True)
@@ -51,33 +53,52 @@ class HypernetworkConfig:
         """Raises FileError when the configuration is not one that this version writes."""
         try:
             values: dict[str, Any] = json.loads(text)
-            layers = tuple(Layer(str(key), int(out), int(in_)) for key, out, in_ in values.pop("architecture"))
-            basis = values.pop("basis")
-            if basis["algorithm"] != ALGORITHM or list(layers) != sorted(layers) or not layers:
-                raise ValueError("its basis or its layers are unknown")
+            layers = _layers(values.pop("architecture"))
+            basis = Basis.from_dict(values.pop("basis"))
+            for layer in layers:
+                basis.check_sizes(layer.out_features, layer.in_features)
             known = {f.name for f in fields(cls)}
             settings: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
             }
-            config = cls(
-                architecture=Architecture(layers),
-                basis=Basis(int(basis["a"]), int(basis["b"]), int(basis["seed"])),
-                **settings,
-            )
+            config = cls(architecture=Architecture(layers), basis=basis, **settings)
             config._check()
             return config
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
             raise FileError(
                 f"This hypernetwork's configuration cannot be used ({error}): download it again."
             ) from error
 
     def _check(self) -> None:
-        small = {"width": 8192, "depth": 64, "heads": 256, "iterations": 64, "image_size": 2048}
+        # The encoder is tried on one picture of this size when it is made.
+        small = {"width": 8192, "depth": 64, "heads": 256, "iterations": 64, "image_size": 640}
         for name, limit in small.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or not 0 < value <= limit:
-                raise ValueError(f"{name} is {value!r}")
-        if not isinstance(self.identity_width, int) or not 0 <= self.identity_width <= 8192:
-            raise ValueError(f"identity_width is {self.identity_width!r}")
+            if type(value) is not int or not 0 < value <= limit:
+                raise ValueError(f"{name} is {str(value)[:40]!r}")
+        if type(self.identity_width) is not int or not 0 <= self.identity_width <= 8192:
+            raise ValueError(f"identity_width is {str(self.identity_width)[:40]!r}")
         if self.width % self.heads:
             raise ValueError("its width is no multiple of its heads")
+        if type(self.encoder_bundled) is not bool:
+            raise ValueError("encoder_bundled is neither true nor false")
+        for name in ("image_mean", "image_std"):
+            values = getattr(self, name)
+            if type(values) is not tuple or len(values) != 3 or not all(type(value) is float for value in values):
+                raise ValueError(f"{name} is no three numbers")
+        if not all(-10 <= mean <= 10 for mean in self.image_mean) or not all(1e-3 <= s <= 1e3 for s in self.image_std):
+            raise ValueError("its pictures' mean or spread cannot be")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(f.default, str) and (type(value) is not str or len(value) > MAX_TEXT or not is_plain(value)):
+                raise ValueError(f"{f.name} is no plain text")
+
+
+def _layers(rows: list) -> tuple[Layer, ...]:
+    """Raises ValueError or TypeError for what is no sorted list of [key, out, in]."""
+    if not isinstance(rows, list) or not 0 < len(rows) <= MAX_LAYERS:
+        raise ValueError("it names no layers, or too many")
+    layers = tuple(checked_layer(key, out, in_) for key, out, in_ in rows)
+    if list(layers) != sorted(set(layers)):
+        raise ValueError("its layers are in no order, or named twice")
+    return layers

@@ -3,12 +3,11 @@
 import hashlib
 from pathlib import Path
 
-import torch
-
 from ..errors import ArchitectureError, FileError
 from ..files import write_atomically
 from ..lidb.layers import Architecture
 from ..lidb.safetensors_bytes import from_file, metadata_of, to_bytes
+from .claims import NothingRandom, check_claims
 from .config import HypernetworkConfig
 from .hypernetwork import Hypernetwork
 
@@ -32,17 +31,19 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
     if "hypernetwork" not in metadata:
         raise FileError(f"{path.name} is no hypernetwork file: use one that this project trained.")
     config = HypernetworkConfig.from_json(metadata["hypernetwork"])
-    if not all(torch.isfinite(value).all() for value in tensors.values()):
-        raise FileError(f"{path.name} holds numbers that are none: download or train it again.")
-    network = Hypernetwork(config, pretrained_encoder=not config.encoder_bundled)
     try:
-        missing = network.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=False)
+        check_claims(config, tensors)
+    except ValueError as error:
+        raise FileError(f"{path.name} does not fit its own configuration ({error}): download or train it again.") from (
+            error
+        )
+    with NothingRandom():
+        network = Hypernetwork(config, pretrained_encoder=not config.encoder_bundled)
+    try:
+        # Copied number by number into float32: never a second whole copy.
+        network.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise FileError(f"{path.name} does not fit its own configuration: download or train it again.") from error
-    lacking = [key for key in missing.missing_keys if not key.endswith("num_batches_tracked")]
-    lacking = [key for key in lacking if config.encoder_bundled or not key.startswith(ENCODER)]
-    if lacking or missing.unexpected_keys:
-        raise FileError(f"{path.name} does not fit its own configuration: download or train it again.")
     return network.eval().requires_grad_(False)
 
 

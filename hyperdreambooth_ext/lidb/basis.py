@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 ALGORITHM = "hadamard-sha256-v1"
+# What a file may ask for: any layer of any Stable Diffusion is far below all of these.
+MAX_WIDTH, MAX_ROWS, MAX_CORE, MAX_NUMBERS = 65_536, 4096, 1024, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,40 @@ class Basis:
         """B_aux with orthonormal rows, float32 [b, in_features], on the CPU."""
         return _orthonormal_rows("B", self.b, in_features, self.seed)
 
+    def check_sizes(self, out_features: int, in_features: int) -> None:
+        """Raises ValueError for a layer whose bases would take absurd memory to make. Makes nothing itself."""
+        for width, rows in ((out_features, self.a), (in_features, self.b)):
+            if not 0 < width <= MAX_WIDTH:
+                raise ValueError(f"a layer cannot be {out_features} by {in_features}")
+            core, _ = _hadamard_parts(width)
+            if core > MAX_CORE or min(rows, width) * width > MAX_NUMBERS:
+                raise ValueError(f"a basis of {rows} rows of {width} numbers is none that any model needs")
+
     def to_dict(self) -> dict:
         return {"algorithm": ALGORITHM, "a": self.a, "b": self.b, "seed": self.seed}
 
 
-@lru_cache(maxsize=64)
+    @classmethod
+    def from_dict(cls, values: dict) -> "Basis":
+        """The inverse of `to_dict`, for what a stranger wrote. Raises ValueError, KeyError or TypeError."""
+        if values["algorithm"] != ALGORITHM:
+            raise ValueError(f"its basis {str(values['algorithm'])[:40]!r} is not known here")
+        a, b, seed = (values[name] for name in ("a", "b", "seed"))
+        if not all(type(value) is int for value in (a, b, seed)):
+            raise ValueError("its basis has no whole numbers")
+        if not (0 < a <= MAX_ROWS and 0 < b <= MAX_ROWS and 0 <= seed < 1 << 64):
+            raise ValueError("its basis has no possible size")
+        return cls(a, b, seed)
+
+
+@lru_cache(maxsize=32)
 def _orthonormal_rows(side: str, rows: int, width: int, seed: int) -> torch.Tensor:
     """At most `rows` orthonormal rows of `width` numbers.
 
     Every width in Stable Diffusion has its Hadamard matrix; elsewhere the channels past the largest order stay zero.
     """
-    core, doublings = _hadamard_core(width)
-    order = len(core) << doublings
+    core_order, doublings = _hadamard_parts(width)
+    core, order = _paley(core_order), core_order << doublings
     rows = min(rows, order)
     numbers = _integers(f"{ALGORITHM}/{side}/{width}/{seed}", 2 * order)
     chosen = np.argsort(numbers[:order], kind="stable")[:rows]
@@ -58,8 +82,8 @@ def _orthonormal_rows(side: str, rows: int, width: int, seed: int) -> torch.Tens
 
 def hadamard_order(width: int) -> int:
     """The largest order of a Hadamard matrix, at most `width`, that can be built here."""
-    core, doublings = _hadamard_core(width)
-    return len(core) << doublings
+    core, doublings = _hadamard_parts(width)
+    return core << doublings
 
 
 def _integers(name: str, count: int) -> np.ndarray:
@@ -79,23 +103,28 @@ def _hadamard_rows(core: np.ndarray, doublings: int, rows: np.ndarray) -> np.nda
     return (core[rows // size][:, :, None] * sylvester[:, None, :]).reshape(len(rows), -1)
 
 
-@lru_cache(maxsize=64)
-def _hadamard_core(width: int) -> tuple[np.ndarray, int]:
-    """The largest order <= width that is (a Paley core) · 2^k; returns the smallest such core as ±1, and k."""
+@lru_cache(maxsize=256)
+def _hadamard_parts(width: int) -> tuple[int, int]:
+    """The largest order <= width that is (a Paley core) · 2^k, as the smallest such core's order and k; arithmetic
+    alone: a file may claim any width, and a core of that order may not fit into memory."""
     for order in range(width, 0, -1):
         for doublings in reversed(range((order & -order).bit_length())):
-            core = _paley(order >> doublings)
-            if core is not None:
-                return core, doublings
+            if _is_paley(order >> doublings):
+                return order >> doublings, doublings
     raise ValueError(f"a layer needs at least one channel, not {width}")
 
 
-def _paley(order: int) -> np.ndarray | None:
-    """A Hadamard matrix of this order by Paley's first or second construction over a prime field, or None."""
+def _is_paley(order: int) -> bool:
+    """Whether `_paley` can make this order: Paley's first or second construction over a prime field, or 1."""
+    q = order // 2 - 1
+    return order == 1 or (order % 4 == 0 and (_is_prime(order - 1) or (q % 4 == 1 and _is_prime(q))))
+
+
+@lru_cache(maxsize=16)
+def _paley(order: int) -> np.ndarray:
+    """A Hadamard matrix of this order as ±1, int8; the order is one that `_is_paley` allows."""
     if order == 1:
         return np.ones((1, 1), dtype=np.int8)
-    if order % 4:
-        return None
     if _is_prime(order - 1):
         jacobsthal, q = _jacobsthal(order - 1), order - 1
         matrix = np.ones((order, order), dtype=np.int8)
@@ -103,13 +132,11 @@ def _paley(order: int) -> np.ndarray | None:
         matrix[1:, 0] = -1
         return matrix
     q = order // 2 - 1
-    if q % 4 == 1 and _is_prime(q):
-        conference = np.ones((q + 1, q + 1), dtype=np.int8)
-        conference[0, 0] = 0
-        conference[1:, 1:] = _jacobsthal(q)
-        plus, minus = np.array([[1, 1], [1, -1]], np.int8), np.array([[1, -1], [-1, -1]], np.int8)
-        return np.kron(conference, plus) + np.kron(np.eye(q + 1, dtype=np.int8), minus)
-    return None
+    conference = np.ones((q + 1, q + 1), dtype=np.int8)
+    conference[0, 0] = 0
+    conference[1:, 1:] = _jacobsthal(q)
+    plus, minus = np.array([[1, 1], [1, -1]], np.int8), np.array([[1, -1], [-1, -1]], np.int8)
+    return np.kron(conference, plus) + np.kron(np.eye(q + 1, dtype=np.int8), minus)
 
 
 def _jacobsthal(q: int) -> np.ndarray:

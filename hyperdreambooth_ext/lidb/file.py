@@ -9,23 +9,30 @@ import base64
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+import re
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
 
 from ..errors import FileError
 from ..files import write_atomically
-from .basis import ALGORITHM, Basis
-from .layers import Architecture, Layer
-from .safetensors_bytes import from_file, to_bytes
+from ..texts import plain_text
+from .basis import Basis
+from .layers import Architecture, Layer, checked_layer
+from .safetensors_bytes import from_file, metadata_of, to_bytes
 from .weights import LiDB
 
 FORMAT_VERSION = 1
 SUFFIX = ".lidb"
 MAX_FILE_BYTES = 32_000_000
 MAX_RANK = 64
+MAX_LAYERS = 4096
+MAX_THUMBNAIL_BYTES = 1_000_000
+# Of max |A_train| · max |B_train| of one direction: with more, an exported LoRA would overflow in float16.
+MAX_PRODUCT = 65_504.0
 _LARGEST = 127
+_SHAPE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,25 @@ class Info:
     thumbnail: bytes = field(default=b"", repr=False)
 
 
-def save(path: Path, lidb: LiDB, info: Info) -> None:
-    """Write the file atomically, then read it back and compare. Raises FileError, and then nothing is left behind."""
+def save(path: Path, lidb: LiDB, info: Info, overwrite: bool = True) -> None:
+    """Write the file atomically, then read it back and compare. Raises FileError, and then nothing is left behind.
+
+    Without `overwrite` a file that is there already is an error, also one that came to be a moment ago.
+    """
+    if not all(torch.isfinite(tensor).all() for tensor in lidb.parameters):
+        raise FileError("The training ended in numbers that are none, so nothing was saved: lower the learning rate.")
     tensors = {layer.key + SUFFIX: _pack(lidb, layer) for layer in lidb.architecture.layers}
     content = to_bytes(tensors, _metadata(lidb, info, tensors))
-    write_atomically(Path(path), content, verify=lambda temporary: load(temporary))
+    write_atomically(Path(path), content, verify=lambda temporary: load(temporary), overwrite=overwrite)
+
+
+def is_lidb(path: Path) -> bool:
+    """Whether a file says that it is a LiDB; of files of any size only the header is read, and no error is raised."""
+    try:
+        return "lidb" in metadata_of(Path(path), 1 << 50)
+    except FileError:
+        # Somebody else's file, or one that is being written: whoever wants its tensors will hear what is wrong.
+        return False
 
 
 def load(path: Path) -> tuple[LiDB, Info]:
@@ -104,11 +125,16 @@ def unpack_layer(packed: torch.Tensor, a: int, b: int) -> tuple[torch.Tensor, to
     scales = packed[:, -4:].contiguous().view(torch.float16).float()
     if not torch.isfinite(scales).all() or (scales < 0).any():
         raise ValueError("a scale is no positive number")
+    if (scales.prod(dim=1) * _LARGEST**2 > MAX_PRODUCT).any():
+        raise ValueError("a scale is larger than any training makes it")
     values = packed[:, :-4].float()
     return (values[:, :a] * scales[:, :1]).mT.contiguous(), values[:, a:] * scales[:, 1:]
 
 
 def _metadata(lidb: LiDB, info: Info, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    info = replace(
+        info, name=plain_text(info.name), trigger=plain_text(info.trigger), checkpoint=plain_text(info.checkpoint)
+    )
     header = {key: value for key, value in asdict(info).items() if key != "thumbnail"}
     header |= {
         "format": FORMAT_VERSION,
@@ -150,16 +176,16 @@ def family_metadata(family: str, kind: str) -> dict[str, str]:
 def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> LiDB:
     if header["format"] != FORMAT_VERSION:
         raise FileError(f"{path.name} was made by a newer version (format {header['format']}): update the extension.")
-    basis = _basis(header["basis"])
-    if not tensors or not all(name.endswith(SUFFIX) for name in tensors):
+    basis = Basis.from_dict(header["basis"])
+    if not 0 < len(tensors) <= MAX_LAYERS or not all(name.endswith(SUFFIX) for name in tensors):
         raise ValueError("its tensors are no LiDB layers")
     a_train, b_train, layers = {}, {}, []
     keys = sorted(name.removesuffix(SUFFIX) for name in tensors)
     for key, shape in zip(keys, header["shapes"], strict=True):
-        layer = Layer(key, *_shape(shape))
+        layer = _layer(key, shape, basis)
         a, b = basis.sizes(layer.out_features, layer.in_features)
         a_train[key], b_train[key] = unpack_layer(tensors[key + SUFFIX], a, b)
-        if a_train[key].shape[1] != header["rank"]:
+        if type(header["rank"]) is not int or a_train[key].shape[1] != header["rank"]:
             raise ValueError("a layer's rank differs from the file's")
         layers.append(layer)
     architecture = Architecture(tuple(layers))
@@ -168,30 +194,35 @@ def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> LiDB:
     return LiDB(architecture, basis, a_train, b_train)
 
 
-def _basis(header: dict) -> Basis:
-    if header["algorithm"] != ALGORITHM:
-        raise ValueError(f"its basis {header['algorithm']!r} is not known here")
-    a, b, seed = (header[name] for name in ("a", "b", "seed"))
-    if not all(isinstance(value, int) for value in (a, b, seed)) or not (0 < a <= 4096 and 0 < b <= 4096):
-        raise ValueError("its basis has no possible size")
-    return Basis(a, b, seed)
-
-
-def _shape(text: str) -> tuple[int, int]:
-    out_features, in_features = (int(side) for side in text.split("x"))
-    if not (0 < out_features <= 65536 and 0 < in_features <= 65536):
-        raise ValueError(f"a layer cannot be {text[:40]}")
-    return out_features, in_features
+def _layer(key: str, shape: str, basis: Basis) -> Layer:
+    sides = _SHAPE.fullmatch(shape)
+    if sides is None:
+        raise ValueError(f"a layer cannot be {shape[:40]!r}")
+    layer = checked_layer(key, int(sides[1]), int(sides[2]))
+    basis.check_sizes(layer.out_features, layer.in_features)
+    return layer
 
 
 def _info(header: dict, metadata: dict[str, str]) -> Info:
     values = {f.name: header[f.name] for f in fields(Info) if f.name != "thumbnail"}
     for f in fields(Info):
-        if f.name != "thumbnail" and not isinstance(values[f.name], type(f.default)):
+        if f.name != "thumbnail" and type(values[f.name]) is not type(f.default):
             raise ValueError(f"{f.name} is no {type(f.default).__name__}")
-    covers = json.loads(metadata.get("ssmd_cover_images", "[]"))
-    thumbnail = base64.b64decode(covers[0], validate=True) if covers else b""
-    return Info(**values, thumbnail=thumbnail)
+    if any(isinstance(value, str) and value != plain_text(value) for value in values.values()):
+        raise ValueError("one of its texts is too long or holds control characters")
+    if not (0 <= values["steps"] < 1 << 31 and 0 <= values["seed"] < 1 << 63):
+        raise ValueError("its steps or its seed cannot be")
+    return Info(**values, thumbnail=_thumbnail(json.loads(metadata.get("ssmd_cover_images", "[]"))))
+
+
+def _thumbnail(covers: object) -> bytes:
+    if not isinstance(covers, list) or not all(isinstance(cover, str) for cover in covers):
+        raise ValueError("its pictures are no list of texts")
+    if not covers:
+        return b""
+    if len(covers[0]) > MAX_THUMBNAIL_BYTES * 4 // 3 + 4:
+        raise ValueError("its thumbnail is too large to be one")
+    return base64.b64decode(covers[0], validate=True)
 
 
 def relative_error(a: LiDB, b: LiDB) -> float:

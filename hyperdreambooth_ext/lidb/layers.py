@@ -28,6 +28,18 @@ class Layer:
     in_features: int
 
 
+_KEY = re.compile(r"lora_[A-Za-z0-9_]{1,250}")
+
+
+def checked_layer(key: str, out_features: int, in_features: int) -> Layer:
+    """A layer that a file names. Raises ValueError when none can be called so, or has such sides."""
+    if type(key) is not str or not _KEY.fullmatch(key):
+        raise ValueError(f"no layer is called {str(key)[:40]!r}")
+    if type(out_features) is not int or type(in_features) is not int:
+        raise ValueError("a layer's sides are no whole numbers")
+    return Layer(key, out_features, in_features)
+
+
 @dataclass(frozen=True)
 class Architecture:
     """The layers of a model, sorted by key. Two models with equal fingerprints take each other's LiDBs."""

@@ -43,8 +43,8 @@ def _projected(
     return {key: projected[key] for key in widths}
 
 
-def export_lora(path: Path, lidb: LiDB, info: Info) -> None:
-    """Write the LoRA atomically. Raises FileError when it cannot be written."""
+def export_lora(path: Path, lidb: LiDB, info: Info, overwrite: bool = True) -> None:
+    """Write the LoRA atomically. Raises FileError when it cannot be written, or is there and may not be replaced."""
     metadata = {
         # The WebUI takes it for a second name of the file, which must be no other file's.
         "ss_output_name": Path(path).stem,
@@ -56,4 +56,4 @@ def export_lora(path: Path, lidb: LiDB, info: Info) -> None:
         "modelspec.trigger_phrase": info.trigger,
         **family_metadata(info.model_family, "lora"),
     }
-    write_atomically(Path(path), to_bytes(lora_tensors(lidb), metadata))
+    write_atomically(Path(path), to_bytes(lora_tensors(lidb), metadata), overwrite=overwrite)

@@ -15,7 +15,8 @@ from safetensors.torch import load
 
 from ..errors import FileError
 
-MAX_HEADER_BYTES = 16_000_000
+# A LiDB's header has about 40 KB, a large hypernetwork's 200 KB; parsed, a header takes many times its size.
+MAX_HEADER_BYTES = 2_000_000
 _DTYPES = {torch.int8: "I8", torch.float16: "F16", torch.float32: "F32"}
 
 

@@ -7,6 +7,7 @@ save(weights)
 """
 
 import io
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,14 +113,14 @@ def personalize(
 def save(personalized: Personalized, folder: Path, overwrite: bool = False) -> Path:
     """Write FOLDER/NAME.safetensors and return its path. Raises FileError rather than replace a file unasked."""
     path = destination(folder, personalized.info.name, overwrite)
-    file.save(path, personalized.lidb, personalized.info)
+    file.save(path, personalized.lidb, personalized.info, overwrite)
     return path
 
 
 def destination(folder: Path, name: str, overwrite: bool) -> Path:
     """Where a LiDB of this name goes. Raises FileError when the name is taken and `overwrite` is false."""
     path = Path(folder) / f"{checked_name(name)}.safetensors"
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise FileError(f"{path} exists: take another name, or say --overwrite.")
     return path
 

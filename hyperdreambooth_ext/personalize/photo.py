@@ -1,23 +1,54 @@
 """Reading a photo that a stranger took: any orientation, any colour mode, and an answer for each that is bad."""
 
 import io
+import struct
 import warnings
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import PhotoError
+from ..texts import plain_text
 
+# Pillow reads sixty formats, some by starting other programs: nothing but what cameras and browsers write is opened.
+FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_MEGAPIXELS = 64
+MAX_SIDE = 32_766  # OpenCV warps no longer pictures
 MAX_PHOTO_BYTES = 20_000_000  # of a photo that is sent: to the tab or the API
+
+_STRIP = 256
+_ORIENTATION = 0x0112  # EXIF
+# What a decoder raises on bytes that no camera wrote depends on the format, the place and Pillow's version.
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError,
+    AssertionError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+def _as_it_is(photo: np.ndarray) -> np.ndarray:
+    return photo
+
+
+_TURNS: dict[object, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda photo: np.rot90(photo, 2),
+    4: np.flipud,
+    5: lambda photo: photo.transpose(1, 0, 2),
+    6: lambda photo: np.rot90(photo, -1),
+    7: lambda photo: np.rot90(photo, 2).transpose(1, 0, 2),
+    8: np.rot90,
+}
 
 
 def load_photo(path: str | Path) -> np.ndarray:
     """Read a photo upright as RGB, uint8 [height, width, 3].
 
-    EXIF rotation is applied; transparency is laid over mid-grey; grayscale, CMYK and 16-bit are converted.
+    JPEG, PNG and WebP are read. EXIF rotation is applied; transparency is laid over mid-grey; grayscale, CMYK and
+    16-bit are converted.
     Raises PhotoError when the file is missing, no picture, damaged, or larger than MAX_MEGAPIXELS.
     """
     path = Path(path)
@@ -38,15 +69,17 @@ def photo_from_bytes(content: bytes, name: str = "The photo") -> np.ndarray:
 def _read(file: BinaryIO, name: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=FORMATS) as image:
                 _check_size(name, image)
                 image.load()
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+                turn, photo = image.getexif().get(_ORIENTATION, 1), _to_rgb(image)
+            return np.ascontiguousarray(_TURNS.get(turn, _as_it_is)(photo))
     except (UnidentifiedImageError, Image.DecompressionBombError):
         raise PhotoError(f"{name} is no picture that can be read: use a JPEG, PNG or WebP file.") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise PhotoError(f"{name} is damaged or cut short ({error}): save or copy it again.") from error
+    except _DAMAGED as error:
+        why = plain_text(str(error), 200)
+        raise PhotoError(f"{name} is damaged or cut short ({why}): save or copy it again.") from error
 
 
 def _check_size(name: str, image: Image.Image) -> None:
@@ -55,20 +88,35 @@ def _check_size(name: str, image: Image.Image) -> None:
         raise PhotoError(
             f"{name} has {megapixels:.0f} megapixels: scale it below {MAX_MEGAPIXELS}, the face is cropped anyway."
         )
+    if max(image.size) > MAX_SIDE:
+        raise PhotoError(f"{name} is {max(image.size)} pixels long: use one of at most {MAX_SIDE} on each side.")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _sixteen_bit_to_rgb(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """RGB uint8 [H, W, 3], converted in strips: a large picture is never in memory three times."""
+    photo = np.empty((image.height, image.width, 3), np.uint8)
+    convert = _convert_deep(image) if image.mode in ("I", "F") or image.mode.startswith("I;16") else _convert
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+        strip.info = image.info
+        photo[top : top + _STRIP] = convert(strip)
+    return photo
+
+
+def _convert(strip: Image.Image) -> np.ndarray:
+    if strip.mode in ("RGBA", "LA", "PA") or "transparency" in strip.info:
+        rgba = strip.convert("RGBA")
         backdrop = Image.new("RGBA", rgba.size, (127, 127, 127, 255))
-        return Image.alpha_composite(backdrop, rgba).convert("RGB")
-    return image.convert("RGB")
+        strip = Image.alpha_composite(backdrop, rgba)
+    return np.asarray(strip.convert("RGB"))
 
 
-def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
-    # Pillow clips 16-bit values at 255 when it converts them, which turns most of the picture white.
-    values = np.asarray(image, dtype=np.float64)
-    top = 65535.0 if values.max() > 255 else 255.0
-    return Image.fromarray(np.clip(values / top * 255, 0, 255).astype(np.uint8)).convert("RGB")
+def _convert_deep(image: Image.Image) -> Callable[[Image.Image], np.ndarray]:
+    """Pillow clips 16-bit values at 255 when it converts them, which turns most of the picture white."""
+    top = 65535.0 if image.getextrema()[1] > 255 else 255.0
+
+    def convert(strip: Image.Image) -> np.ndarray:
+        values = np.asarray(strip, dtype=np.float32)
+        return np.clip(values / top * 255, 0, 255).astype(np.uint8)[..., None]
+
+    return convert

@@ -1,6 +1,7 @@
 """The queue of jobs: one personalisation at a time, in a thread of its own."""
 
 import logging
+import os
 import threading
 import uuid
 from collections import OrderedDict, deque
@@ -8,6 +9,7 @@ from collections import OrderedDict, deque
 import torch
 
 from ..errors import FileError, UserError
+from ..temporary import remove_leftovers
 from .backend import Backend
 from .job import Cancelled, Job
 from .library import file_of
@@ -38,6 +40,8 @@ class Studio:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
+        # What a process that was killed while it saved has left.
+        remove_leftovers(backend.lidb_dir())
 
     def submit(self, task: Task) -> str:
         """Put a task in the queue and return the job's id.
@@ -49,13 +53,22 @@ class Studio:
         unfit = self.backend.unfit()
         if unfit:
             raise UserError(unfit)
-        if not task.overwrite and file_of(self.backend.lidb_dir(), task.name).exists():
+        if not task.overwrite and os.path.lexists(file_of(self.backend.lidb_dir(), task.name)):
             raise FileError(
                 f'A LiDB named "{task.name}" exists already: take another name, or allow replacing it under Advanced.'
             )
         job = Job(uuid.uuid4().hex[:12], task)
         self._enqueue(job)
         return job.status().id
+
+    def check_room(self) -> None:
+        """Raises QueueFull when a task could not be taken now."""
+        with self._lock:
+            self._check_room()
+
+    def _check_room(self) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            raise QueueFull(f"{MAX_WAITING} jobs wait already: try again when one of them is done.")
 
     def job(self, id: str) -> JobStatus:
         """Where a job is. Raises UnknownJob."""
@@ -113,8 +126,7 @@ class Studio:
 
     def _enqueue(self, job: Job) -> None:
         with self._lock:
-            if len(self._waiting) >= MAX_WAITING:
-                raise QueueFull(f"{MAX_WAITING} jobs wait already: try again when one of them is done.")
+            self._check_room()
             name = job.status().name
             if any(other.status().name == name for other in [*self._waiting, self._running] if other is not None):
                 raise UserError(f'A job for the name "{name}" is under way: wait for it, or take another name.')
@@ -155,6 +167,9 @@ class Studio:
         except torch.cuda.OutOfMemoryError:
             _log.exception("Job %s ran out of memory", job.status().id)
             _end(job, "failed", "The graphics card's memory is full: close other programs or choose a smaller size.")
+        except MemoryError:
+            _log.exception("Job %s ran out of memory", job.status().id)
+            _end(job, "failed", "The memory is full: close other programs or choose a smaller size.")
         except Exception as error:  # the thread's outermost frame: nobody else would tell the user
             _log.exception("Job %s failed", job.status().id)
             _end(job, "failed", f"It failed with {type(error).__name__} ({error}): the console holds the whole report.")

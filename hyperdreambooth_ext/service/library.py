@@ -1,5 +1,6 @@
 """The LiDBs in a folder: which there are, and one of them as an ordinary LoRA."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,10 +8,6 @@ from ..errors import FileError
 from ..files import checked_name
 from ..lidb import file
 from ..lidb.lora import export_lora
-from ..lidb.safetensors_bytes import metadata_of
-
-# LoRAs and checkpoints in the same folder may be large; only their headers are read.
-_MAX_BYTES = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ def entries(folder: Path) -> list[Entry]:
     found = []
     for path in sorted(Path(folder).rglob("*.safetensors")):
         try:
-            if "lidb" not in metadata_of(path, _MAX_BYTES):
+            if not file.is_lidb(path):
                 continue
             _, info = file.load(path)
             found.append(Entry(path.stem, path, path.stat().st_size, info))
@@ -49,8 +46,8 @@ def export(folder: Path, name: str, overwrite: bool = False) -> Path:
     if not source.is_file():
         raise FileError(f'There is no LiDB named "{source.stem}": check the name.')
     target = source.with_name(f"{source.stem}_lora.safetensors")
-    if target.exists() and not overwrite:
+    if os.path.lexists(target) and not overwrite:
         raise FileError(f"{target.name} exists already: move it away or allow replacing it.")
     lidb, info = file.load(source)
-    export_lora(target, lidb, info)
+    export_lora(target, lidb, info, overwrite)
     return target

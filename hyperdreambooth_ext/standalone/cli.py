@@ -9,6 +9,8 @@ from pathlib import Path
 from .. import __version__
 from ..errors import UserError
 from ..personalize.starts import STARTS
+from ..temporary import remove_leftovers
+from ..texts import plain_text
 
 DEFAULT_DIR = Path("lidb")
 
@@ -19,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         summary = _run(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(str(error))}", file=sys.stderr)
         return _finish(args, {"ok": False, "error": str(error)}, 1)
     except KeyboardInterrupt:
         print("Interrupted: nothing was saved.", file=sys.stderr)
@@ -33,6 +35,9 @@ def _run(args: argparse.Namespace) -> dict:
         from .ui import serve
 
         return serve(args)
+    for written in ("out", "lora"):
+        if path := getattr(args, written, None):
+            remove_leftovers(path if path.is_dir() else path.parent)
     from . import commands
 
     return getattr(commands, args.command)(args)
@@ -104,6 +109,7 @@ def _generate(commands) -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--cfg", type=float, default=4.0, help="guidance scale (default: %(default)s)")
     parser.add_argument("--negative", default="", help="what the picture should not be")
+    parser.add_argument("--overwrite", action="store_true", help="replace a picture of the same name")
 
 
 def _export(commands) -> None:
@@ -113,7 +119,7 @@ def _export(commands) -> None:
     )  # fmt: skip
     parser.add_argument("file", type=Path)
     parser.add_argument("--lora", type=Path, required=True, help="the LoRA to write")
-    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
 
 
 def _inspect(commands) -> None:
@@ -131,6 +137,7 @@ def _demo(commands) -> None:
     parser.add_argument("--photo", type=Path, help="default: the bundled sample photo")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the LiDB and the sheet")
     parser.add_argument("--steps", type=int, default=40, help="iterations of the finetune (default: %(default)s)")
+    parser.add_argument("--no-thumbnail", action="store_true", help="keep the face's picture out of the file")
     _model_options(parser)
 
 

@@ -1,7 +1,9 @@
 """What each command does; every one returns the summary that --json prints."""
 
 import argparse
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from ..personalize.personalize import Personalized, Request, destination, save
 from ..personalize.personalize import personalize as learn
 from ..personalize.photo import load_photo
 from ..personalize.preview import Sampling
+from ..texts import plain_text
 from .demo import write_sheet
 from .generate import generate as make_picture
 from .interrupt import stop_on_interrupt
@@ -53,9 +56,10 @@ def personalize(args: argparse.Namespace) -> dict:
     if not args.json:
         if result.faces > 1:
             print(f"{result.faces} faces were found; number {args.face} by size was learned (--face takes another).")
+        holds = " It holds a thumbnail of the face (--no-thumbnail leaves it out)." if result.info.thumbnail else ""
         print(
             f"{path} ({summary['bytes'] / 1000:.0f} KB) in {summary['seconds']:.0f} s, started from the "
-            f'{result.start} start.\nUse it: "{summary["prompt"]} {summary["tag"]}"'
+            f'{result.start} start.{holds}\nUse it: "{summary["prompt"]} {summary["tag"]}"'
         )
     return summary
 
@@ -64,21 +68,21 @@ def generate(args: argparse.Namespace) -> dict:
     """Prompt with tags -> PNG."""
     if args.steps < 1:
         raise UserError(f"{args.steps} sampling steps make no picture: use at least 1, 25 is the default.")
+    _check_free(args.out, args.overwrite)
     host = load_host(args)
     sampling = Sampling(args.steps, args.cfg, checked_size(args.size), args.negative, args.seed)
     started = time.monotonic()
     with progress_bar("Sampling", args.steps, args.json) as bar:
         picture = make_picture(host, args.prompt, args.lidb_dir, sampling, bar.update)
-    save_png(picture, args.out)
+    save_png(picture, args.out, args.overwrite)
     return {"file": str(args.out), "seconds": round(time.monotonic() - started, 2), "seed": args.seed}
 
 
 def export(args: argparse.Namespace) -> dict:
     """LiDB -> LoRA."""
-    if args.lora.exists() and not args.overwrite:
-        raise FileError(f"{args.lora} exists: take another name, or say --overwrite.")
+    _check_free(args.lora, args.overwrite)
     lidb, info = file.load(args.file)
-    export_lora(args.lora, lidb, info)
+    export_lora(args.lora, lidb, info, args.overwrite)
     return {"file": str(args.lora), "bytes": args.lora.stat().st_size, "rank": lidb.rank}
 
 
@@ -104,7 +108,7 @@ def inspect(args: argparse.Namespace) -> dict:
         }  # fmt: skip
     facts["bytes"] = args.file.stat().st_size
     if not args.json:
-        print("\n".join(f"{name:<16} {value}" for name, value in facts.items()))
+        print("\n".join(f"{name:<16} {plain_text(str(value))}" for name, value in facts.items()))
     return facts
 
 
@@ -115,7 +119,9 @@ def demo(args: argparse.Namespace) -> dict:
     photo = load_photo(args.photo or SAMPLE_PHOTO)
     started = time.monotonic()
     options = FinetuneOptions(steps=args.steps)
-    request = Request(name="demo", options=options, seed=args.seed, size=checked_size(args.size))
+    request = Request(
+        name="demo", options=options, seed=args.seed, size=checked_size(args.size), thumbnail=not args.no_thumbnail
+    )
     result = _learn_with_bar(photo, request, host, hypernetwork, hypernetwork_name, quiet=args.json)
     seconds = round(time.monotonic() - started, 2)
     path = save(result, args.out, overwrite=True)
@@ -143,6 +149,12 @@ def load_host(args: argparse.Namespace) -> DiffusersHost:
     halved = device.startswith("cuda") and torch.cuda.is_bf16_supported()
     dtype = torch.bfloat16 if halved else torch.float32
     return DiffusersHost(args.checkpoint or CHECKPOINT, device, dtype)
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    """Before the work rather than after it; the writing itself looks once more."""
+    if os.path.lexists(path) and not overwrite:
+        raise FileError(f"{path} exists: take another name, or say --overwrite.")
 
 
 def checked_size(size: int | None) -> int | None:

@@ -9,6 +9,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from ..errors import FileError
+from ..files import checked_name
 from ..hosts.protocol import Host
 from ..lidb.file import load
 from ..lidb.injection import Applied, injected
@@ -29,8 +30,8 @@ def generate(
 
 
 def load_named(folder: Path, name: str):
-    """The LiDB that a tag names. Raises FileError when there is none."""
-    path = Path(folder) / f"{name}.safetensors"
+    """The LiDB that a tag names. Raises UserError for a name that leads out of the folder, FileError without a file."""
+    path = Path(folder) / f"{checked_name(name)}.safetensors"
     if not path.is_file():
         raise FileError(f"There is no LiDB {name!r} in {folder}: check the tag, or personalise with --name {name}.")
     return load(path)[0]

@@ -29,8 +29,8 @@ def picture_sheet(rows: list[tuple[str, list[Cell]]]) -> Image.Image:
     return sheet
 
 
-def save_png(picture: np.ndarray | Image.Image, path: Path) -> Path:
-    """Write a PNG so that it is whole or absent."""
+def save_png(picture: np.ndarray | Image.Image, path: Path, overwrite: bool = True) -> Path:
+    """Write a PNG so that it is whole or absent. Raises FileError for one that is there and may not be replaced."""
     import io
 
     from ..files import write_atomically
@@ -38,7 +38,7 @@ def save_png(picture: np.ndarray | Image.Image, path: Path) -> Path:
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
-    write_atomically(Path(path), buffer.getvalue())
+    write_atomically(Path(path), buffer.getvalue(), overwrite=overwrite)
     return Path(path)
 
 

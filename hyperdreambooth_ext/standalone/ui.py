@@ -4,11 +4,13 @@ import contextlib
 import inspect
 import threading
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Response
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ..api.routes import mount_api
 from ..errors import UserError
@@ -20,6 +22,7 @@ from .backend import StandaloneBackend
 _OWN_STYLE = "footer .show-api, footer .show-api + div { display: none !important; }"
 ROOT = Path(__file__).parents[2]
 SCRIPT, STYLE = ROOT / "javascript" / "hyperdreambooth.js", ROOT / "style.css"
+LOCAL = ("127.0.0.1", "localhost")
 SCRIPT_URL = "/hyperdreambooth/hyperdreambooth.js"
 # The WebUI loads the script and the style sheet by itself; here the page fetches them when it is built.
 _LOAD_SCRIPT = f"""() => {{
@@ -32,7 +35,7 @@ _LOAD_SCRIPT = f"""() => {{
 def serve(args: Namespace) -> dict:
     """Serve the window until Ctrl-C; the summary of the command. Raises UserError when the port is taken."""
     backend = StandaloneBackend(args.out, args.checkpoint, args.device)
-    app = create_app(backend)
+    app = create_app(backend, () if args.listen else LOCAL)
     host = "0.0.0.0" if args.listen else "127.0.0.1"
     # Ctrl-C does not wait for pages that are open.
     config = uvicorn.Config(app, host=host, port=args.port, log_level="warning", timeout_graceful_shutdown=1)
@@ -48,10 +51,15 @@ def serve(args: Namespace) -> dict:
     return {"port": args.port}
 
 
-def create_app(backend: StandaloneBackend) -> FastAPI:
-    """The window and the API as one application."""
+def create_app(backend: StandaloneBackend, names: Sequence[str] = ()) -> FastAPI:
+    """The window and the API as one application, which answers to these host names only, or to any without some.
+
+    Without that a page elsewhere could have its own name point at this machine, and so use the API.
+    """
     studio = Studio(backend)
     app = FastAPI(title="HyperDreamBooth", docs_url="/docs", redoc_url=None)
+    if names:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(names), www_redirect=False)
     mount_api(app, studio)
 
     @app.get(SCRIPT_URL, include_in_schema=False)
@@ -78,6 +86,8 @@ def _window(studio: Studio, backend: StandaloneBackend, look: dict) -> gr.Blocks
         # gradio 3 calls the argument _js, gradio 4 and later js.
         javascript = {"_js" if gr.__version__.startswith("3.") else "js": _LOAD_SCRIPT}
         window.load(None, None, None, **javascript)
+    # gradio 3 hands out every file of the folder that it was started from.
+    window.blocked_paths = [str(Path.cwd())]
     # Many may look on at once; with gradio 3's single worker a running job would block every other click.
     workers = "concurrency_count" if gr.__version__.startswith("3.") else "default_concurrency_limit"
     return window.queue(**{workers: 16})

@@ -1,7 +1,10 @@
 """The page "LiDB" of the extra networks: one card a file, with the face that the file carries."""
 
+import json
+import math
 import os
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 from modules import shared, ui_extra_networks
@@ -30,13 +33,15 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
         if on_disk is None or TAG not in on_disk.metadata or (enable_filter and not _fits(on_disk)):
             return None
         path = os.path.splitext(on_disk.filename)[0]
+        terms = self.search_terms_from_path(on_disk.filename), on_disk.hash
         item = {
             "name": name,
             "filename": on_disk.filename,
             "shorthash": on_disk.shorthash,
             "preview": self.find_preview(path) or self.find_embedded_preview(path, name, on_disk.metadata),
             "description": self.find_description(path),
-            "search_terms": [self.search_terms_from_path(on_disk.filename), *filter(None, [on_disk.hash])],
+            # The page puts these between its tags as they are, and the hash is what the file says of itself.
+            "search_terms": [escape(term) for term in terms if term],
             "local_preview": f"{path}.{shared.opts.samples_format}",
             "metadata": on_disk.metadata,
             "sort_keys": {"default": index, **self.get_sort_keys(on_disk.filename)},
@@ -54,6 +59,15 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
             if item is not None:
                 yield item
 
+    def read_user_metadata(self, item: dict[str, Any], use_cache: bool = True) -> None:
+        """The notes in NAME.json; one that is no table of texts must not cost the whole page."""
+        try:
+            super().read_user_metadata(item, use_cache)
+        except AttributeError:
+            item["user_metadata"] = {}
+        if not isinstance(item.get("description"), str | None):
+            item["description"] = str(item["description"])
+
     def allowed_directories_for_previews(self) -> list[str]:
         return [str(lora_dir())]
 
@@ -66,11 +80,15 @@ def register_page() -> None:
 
 def _prompt(alias: str, user_metadata: dict) -> str:
     """The JavaScript expression that a click inserts: the tag, then the words that the user noted on the card."""
-    quote = ui_extra_networks.quote_js
-    weight = user_metadata.get("preferred weight") or "opts.extra_networks_default_multiplier"
-    prompt = " + ".join([quote(f"<{TAG}:{alias}:"), str(weight), quote(">")])
-    words = user_metadata.get("activation text")
-    return f"{prompt} + {quote(' ' + words)}" if words else prompt
+    weight, words = user_metadata.get("preferred weight"), user_metadata.get("activation text")
+    # The sidecar may be a stranger's: what is no number must not become part of the expression.
+    multiplier = str(float(weight)) if _is_number(weight) and weight else "opts.extra_networks_default_multiplier"
+    prompt = " + ".join([json.dumps(f"<{TAG}:{alias}:"), multiplier, json.dumps(">")])
+    return f"{prompt} + {json.dumps(f' {words}')}" if isinstance(words, str) and words else prompt
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _fits(on_disk: Any) -> bool:

@@ -10,11 +10,8 @@ from typing import Any
 
 from modules import extra_networks
 
-from ..lidb.file import load
+from ..lidb.file import is_lidb, load
 from ..lidb.lora import lora_tensors
-from ..lidb.safetensors_bytes import metadata_of
-
-_MAX_BYTES = 1 << 40
 
 
 def register_forge_tag(networks: ModuleType, lora_network: Any, tag: str) -> None:
@@ -24,7 +21,7 @@ def register_forge_tag(networks: ModuleType, lora_network: Any, tag: str) -> Non
 
         def load_lora_state_dict(filename: str) -> Any:
             path = Path(filename)
-            if path.suffix == ".safetensors" and tag in metadata_of(path, _MAX_BYTES):
+            if path.suffix == ".safetensors" and is_lidb(path):
                 return lora_tensors(load(path)[0])
             return theirs(filename)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hyperdreambooth_ext.errors import PhotoError
 from hyperdreambooth_ext.personalize.photo import load_photo
@@ -69,3 +69,26 @@ def test_a_missing_photo_and_a_folder_are_said(tmp_path):
     for path in (tmp_path / "none.jpg", tmp_path):
         with pytest.raises(PhotoError, match="There is no photo at"):
             load_photo(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_undone_as_pillow_does(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(load_photo(tmp_path / "a.png"), expected)
+
+
+@pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "EPS", "ICO", "PPM", "PDF"])
+def test_formats_that_no_camera_writes_are_never_opened(tmp_path, format):
+    Image.fromarray(COLOURS).save(tmp_path / "a.jpg", format)
+    with pytest.raises(PhotoError, match="use a JPEG, PNG or WebP file"):
+        load_photo(tmp_path / "a.jpg")
+
+
+def test_a_picture_that_is_taller_than_a_strip_is_whole(tmp_path):
+    tall = np.random.default_rng(0).integers(0, 255, (700, 30, 3), np.uint8)
+    Image.fromarray(tall).save(tmp_path / "a.png")
+    assert np.array_equal(load_photo(tmp_path / "a.png"), tall)

@@ -1,0 +1,98 @@
+"""Temporary files beside the files that they become, and what is left of them when a process was killed.
+
+A writer holds a lock on its temporary file, which the system takes away with the process: so what nobody holds is a
+leftover, however young, and what a living process writes is never touched.
+"""
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there nobody can delete a file that is open
+    fcntl = None  # type: ignore[assignment]
+
+SUFFIX = ".hdb.tmp"
+# Where no lock tells, a file of this age is a leftover: writing takes a second.
+_OLD_SECONDS = 600
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file in the folder of `path`, open for writing and locked, and its path; gone afterwards unless renamed.
+
+    Its permissions are those of any new file. Raises OSError where it cannot be made.
+    """
+    file, name = _new_file(path)
+    while not _locked(file):
+        file.close()
+        file, name = _new_file(path)
+    try:
+        yield file, name
+    finally:
+        file.close()
+        with contextlib.suppress(OSError):
+            name.unlink()
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete the temporary files in `folder` that no living process is writing; returns how many there were."""
+    try:
+        with os.scandir(folder) as found:
+            names = [entry.path for entry in found if entry.name.startswith(".") and entry.name.endswith(SUFFIX)]
+    except OSError:
+        # Not there yet, or not readable: nothing of ours can be in it.
+        return 0
+    return sum(_removed(name) for name in names)
+
+
+def _new_file(path: Path) -> tuple[BinaryIO, Path]:
+    name = path.parent / f".{path.name[:60]}.{secrets.token_hex(6)}{SUFFIX}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(name, flags, 0o666)
+    return open(descriptor, "w+b"), name
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Take the lock; False if the file was taken for a leftover in the moment before."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return os.fstat(file.fileno()).st_nlink > 0
+
+
+def _removed(name: str) -> bool:
+    try:
+        with open(name, "r+b") as file:
+            if not _abandoned(file):
+                return False
+            if fcntl is not None:
+                os.unlink(name)
+        if fcntl is None:
+            os.unlink(name)
+    except OSError:
+        return False
+    return True
+
+
+def _abandoned(file: BinaryIO) -> bool:
+    if fcntl is not None:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return time.time() - os.fstat(file.fileno()).st_mtime > _OLD_SECONDS
