@@ -18,7 +18,7 @@ from ..errors import FileError
 from ..files import write_atomically
 from .basis import ALGORITHM, Basis
 from .layers import Architecture, Layer
-from .safetensors_bytes import from_file, to_bytes
+from .safetensors_bytes import from_file, metadata_of, to_bytes
 from .weights import LiDB
 
 FORMAT_VERSION = 1
@@ -62,6 +62,21 @@ def load(path: Path) -> tuple[LiDB, Info]:
         header = json.loads(metadata["lidb"])
         return _unpack(path, tensors, header), _info(header, metadata)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise FileError(f"{path.name} is a damaged LiDB file ({error}): make or download it again.") from error
+
+
+def read_info(path: Path) -> Info:
+    """What a LiDB file says about itself: its header alone is read, so a folder of a thousand is listed in a moment.
+
+    Raises FileError as `load` does for what the header shows, and when the file is shorter or longer than that says.
+    """
+    path = Path(path)
+    metadata = metadata_of(path, MAX_FILE_BYTES, whole=True)
+    if "lidb" not in metadata:
+        raise FileError(f"{path.name} is no LiDB file: use one that this extension saved.")
+    try:
+        return _info(json.loads(metadata["lidb"]), metadata)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise FileError(f"{path.name} is a damaged LiDB file ({error}): make or download it again.") from error
 
 

@@ -39,14 +39,16 @@ def injected(linears: Mapping[str, nn.Linear], *applied: Applied) -> Iterator[No
         for key in {key for of_one in factors for key in of_one}:
             linear = linears[key]
             changed.append((linear, vars(linear).get("forward")))
-            linear.forward = _changed_forward(linear, [of_one[key] for of_one in factors if key in of_one])
+            linear.forward = _changed_forward(  # type: ignore[method-assign]
+                linear, [of_one[key] for of_one in factors if key in of_one]
+            )
         yield
     finally:
         for linear, own_forward in reversed(changed):
             if own_forward is None:
                 del linear.forward
             else:
-                linear.forward = own_forward
+                linear.forward = own_forward  # type: ignore[method-assign]
 
 
 def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB) -> None:

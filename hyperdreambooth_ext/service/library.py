@@ -7,10 +7,6 @@ from ..errors import FileError
 from ..files import checked_name
 from ..lidb import file
 from ..lidb.lora import export_lora
-from ..lidb.safetensors_bytes import metadata_of
-
-# LoRAs and checkpoints in the same folder may be large; only their headers are read.
-_MAX_BYTES = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -33,10 +29,10 @@ def entries(folder: Path) -> list[Entry]:
     found = []
     for path in sorted(Path(folder).rglob("*.safetensors")):
         try:
-            if "lidb" not in metadata_of(path, _MAX_BYTES):
-                continue
-            _, info = file.load(path)
-            found.append(Entry(path.stem, path, path.stat().st_size, info))
+            size = path.stat().st_size
+            # LoRAs and checkpoints may lie in the same folder; the largest LiDB is far smaller than most of them.
+            if size <= file.MAX_FILE_BYTES:
+                found.append(Entry(path.stem, path, size, file.read_info(path)))
         except (FileError, OSError):
             # Somebody else's file, or one that is being written: a listing is no place to complain about it.
             continue
