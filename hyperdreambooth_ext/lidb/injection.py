@@ -1,14 +1,15 @@
 """Run a model with a LiDB in it, and take it out again: layers compute otherwise, no weight is touched."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ArchitectureError
-from .linear import ChangedLinear
+from .linear import ChangedLinear, pays_to_merge
 from .weights import LiDB
 
 Terms = list[tuple[torch.Tensor, torch.Tensor]]
@@ -67,19 +68,22 @@ def _factors(linears: Mapping[str, nn.Linear], applied: Applied) -> dict[str, tu
     check_fits(linears, applied.lidb)
     layers = [layer for layer in applied.lidb.architecture.layers if applied.multiplier(layer.key)]
     factors = applied.lidb.all_factors(layers)
-    return {key: (up_t * applied.multiplier(key), down) for key, (up_t, down) in factors.items()}
+    return {key: (_times(applied.multiplier(key), up_t), down) for key, (up_t, down) in factors.items()}
+
+
+def _times(multiplier: float, up_t: torch.Tensor) -> torch.Tensor:
+    # In training it is 1, and hundreds of operations that change nothing would be felt.
+    return up_t if multiplier == 1 else up_t * multiplier
 
 
 def _changed_forward(linear: nn.Linear, terms: Terms):
     """What `linear` computes instead of its own forward."""
     own_forward = vars(linear).get("forward")
-    one_person = all(up_t.ndim == 2 for up_t, _ in terms)
-    if one_person:
-        up_t, down = (torch.cat(parts) for parts in zip(*terms, strict=True))
+    fast = _Fast(linear, *_together(terms)) if all(up_t.ndim == 2 for up_t, _ in terms) else None
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        if one_person and own_forward is None and _is_plain(linear, x):
-            return _fast(linear, x, up_t, down)
+        if fast is not None and own_forward is None and _is_plain(linear, x):
+            return fast(x)
         # Whatever the class computes at this moment: programs around us exchange it.
         output = type(linear).forward(linear, x) if own_forward is None else own_forward(x)
         for of_one_up_t, of_one_down in terms:
@@ -95,17 +99,49 @@ def _is_plain(linear: nn.Linear, x: torch.Tensor) -> bool:
     return own.__module__ == nn.Linear.__module__ and not linear.weight.requires_grad and x.ndim > 1
 
 
-def _fast(linear: nn.Linear, x: torch.Tensor, up_t: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-    samples = len(x)
-    # A condition that all samples share, `expand`ed, needs to be looked at only once.
-    shared = x.ndim > 2 and samples > 1 and x.stride(0) == 0
-    x = x[:1] if shared else x
-    dtype = _autocast_dtype(x.device.type)
-    with nullcontext() if dtype is None else torch.autocast(x.device.type, enabled=False):
-        x = x if dtype is None else x.to(dtype)
+def _together(terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:
+    """Several LiDBs as one of their ranks' sum."""
+    if len(terms) == 1:
+        return terms[0]
+    return torch.cat([up_t for up_t, _ in terms]), torch.cat([down for _, down in terms])
+
+
+class _Fast:
+    """A plain linear layer with one change for all samples."""
+
+    def __init__(self, linear: nn.Linear, up_t: torch.Tensor, down: torch.Tensor) -> None:
+        self._linear, self._up_t, self._down = linear, up_t, down
+        self._merged: torch.Tensor | None = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        samples = len(x)
+        # A condition that all samples share, `expand`ed, needs to be looked at only once.
+        shared = x.ndim > 2 and samples > 1 and x.stride(0) == 0
+        x = x[:1] if shared else x
+        dtype = _autocast_dtype(x.device.type)
+        if dtype is None:
+            output = self._changed(x)
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                output = self._changed(x.to(dtype))
+        return output.expand(samples, *output.shape[1:]) if shared else output
+
+    def _changed(self, x: torch.Tensor) -> torch.Tensor:
+        linear = self._linear
         bias = None if linear.bias is None else linear.bias.to(x)
-        output = ChangedLinear.apply(x, linear.weight.to(x), bias, up_t.to(x), down.to(x))
-    return output.expand(samples, *output.shape[1:]) if shared else output
+        merged = None if torch.is_grad_enabled() else self._merged_for(x)
+        if merged is not None:
+            return F.linear(x, merged, bias)
+        return ChangedLinear.apply(x, linear.weight.to(x), bias, self._up_t.to(x), self._down.to(x))
+
+    def _merged_for(self, x: torch.Tensor) -> torch.Tensor | None:
+        """The changed weight, where it pays: kept for all the steps of a sampler within the context."""
+        weight = self._linear.weight
+        if not pays_to_merge(weight, x.numel() // x.shape[-1]) or weight.dtype != x.dtype:
+            return None
+        if self._merged is None or self._merged.device != x.device:
+            self._merged = torch.addmm(weight, self._up_t.to(weight).mT, self._down.to(weight))
+        return self._merged
 
 
 def _autocast_dtype(device: str) -> torch.dtype | None:

@@ -13,6 +13,14 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 
+def pays_to_merge(weight: torch.Tensor, rows: int) -> bool:
+    """Whether to add the change to the weight rather than to the layer's output for `rows` inputs.
+
+    It does where the weight is the smaller of the two; never in 16 bits, which would round away most of the change.
+    """
+    return weight.dtype == torch.float32 and weight.numel() <= rows * sum(weight.shape)
+
+
 class ChangedLinear(torch.autograd.Function):
     """x [..., in], weight [out, in] and bias [out] or None (frozen), up_t [rank, out], down [rank, in] -> [..., out].
 
@@ -23,8 +31,7 @@ class ChangedLinear(torch.autograd.Function):
     def forward(ctx, x, weight, bias, up_t, down):
         flat = x.reshape(-1, x.shape[-1])
         thin = flat @ down.mT
-        # A 16-bit sum would round away most of a small change.
-        ctx.merged = weight.dtype == torch.float32 and weight.numel() <= len(flat) * sum(weight.shape)
+        ctx.merged = pays_to_merge(weight, len(flat))
         if ctx.merged:
             weight = torch.addmm(weight, up_t.mT, down)
             output = F.linear(flat, weight, bias)
