@@ -33,7 +33,7 @@ def main() -> None:
     args = parse_arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     make_shared(args.out / "shared.safetensors", args.checkpoint, args.hypernetworks, args.prior, args.picture_steps)
-    identity = Identity.read(args.out / "gallery.npz", args.checkpoint)
+    identity = Identity.read(args.out / "gallery.npz", args.checkpoint, args.gallery)
     rates = {}
     for row in args.rows:
         for lr in ROWS[row].sweep if args.sweep_people else ():
@@ -60,6 +60,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hypernetworks", type=Path, default=MODELS, help="folder of the hypernetwork")
     parser.add_argument("--multipliers", type=float, nargs="+", default=list(MULTIPLIERS), help="with 0.8 and 1")
     parser.add_argument("--picture-steps", type=int, default=25, help="sampling steps of every picture")
+    parser.add_argument("--gallery", type=int, default=100, help="people that each is to be found among")
     parser.add_argument("--prior", type=int, default=64, help="pictures of anybody for DreamBooth's prior")
     parser.add_argument("--scale", type=float, default=1.0, help="share of each method's steps, to try the command out")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process")

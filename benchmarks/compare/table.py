@@ -14,7 +14,6 @@ from ..people import SYNTHETIC, synthetic
 from ..recogniser import Recogniser, distances
 from .rows import OURS, ROWS, folder_name
 
-GALLERY = 100
 CEILING = 20  # people whose photos go through the autoencoder
 
 
@@ -25,22 +24,22 @@ def read(folder: Path) -> list[dict]:
 
 
 class Identity:
-    """Distances to the other photos of 100 people, dlib's. `reach` is the distance half of the way from strangers to
+    """Distances to the other photos of all people, dlib's. `reach` is the distance half of the way from strangers to
     what the checkpoint's latents can hold."""
 
     def __init__(self, gallery: np.ndarray, reach: float) -> None:
         self._gallery, self.reach = list(gallery), round(reach, 3)
 
     @classmethod
-    def read(cls, file: Path, checkpoint: Path) -> "Identity":
+    def read(cls, file: Path, checkpoint: Path, among: int) -> "Identity":
         """From FILE, which is made where it is missing."""
         if not file.exists():
             host, recogniser = DiffusersHost(checkpoint), Recogniser()
-            people = synthetic(SYNTHETIC, GALLERY, host.default_size)
+            people = synthetic(SYNTHETIC, among, host.default_size)
             gallery = np.stack([recogniser.features(person.others[0])[None] for person in people])
             seen = [recogniser.features(through_autoencoder(host, person.crop)) for person in people[:CEILING]]
             best = np.mean([np.linalg.norm(one - gallery[i, 0]) for i, one in enumerate(seen)])
-            strangers = np.mean([np.linalg.norm(gallery[i, 0] - gallery[i - 1, 0]) for i in range(GALLERY)])
+            strangers = np.mean([np.linalg.norm(gallery[i, 0] - gallery[i - 1, 0]) for i in range(len(gallery))])
             buffer = io.BytesIO()
             np.savez(buffer, gallery=gallery, reach=(best + strangers) / 2)
             write_atomically(file, buffer.getvalue())
