@@ -5,6 +5,8 @@
     python run.py generate "a sks face <lidb:anna:0.8>" --out anna.png
     python run.py ui                            the tab in a window of its own
     python run.py evaluate OUT_DIR              measure likeness and style on 100 people that nothing was trained on
+    python run.py compare OUT_DIR               the same with DreamBooth, Textual Inversion, LoRA and others beside it
+    python run.py step, full_size, growth, tag  what time and memory go into (docs/benchmarks.md)
     python run.py test [pytest arguments]       run the tests
 
 Python 3.10 or 3.11 gets the very versions that AUTOMATIC1111 WebUI 1.10.1 runs on; newer ones get the newest releases.
@@ -24,11 +26,15 @@ PINS = ROOT / "requirements" / "webui-1.10.1.txt"
 # What each command needs beside the command line: extras of pyproject.toml, and packages whose own pins would replace
 # everything else, so they come without them (the real `ldm` code for the tests, photos of ten invented people).
 NEEDS: dict[str, tuple[str, list[str]]] = {
-    "test": ("cli,ui,test", ["stable-diffusion-sdkit==2.1.5"]),
+    "test": ("cli,ui,test,benchmarks", ["stable-diffusion-sdkit==2.1.5"]),
     "ui": ("cli,ui", []),
     "evaluate": ("cli,benchmarks", ["openpeople==0.1.2"]),
+    **{name: ("cli,benchmarks", []) for name in ("compare", "step", "full_size", "growth", "tag")},
 }
-MODULES = {"test": "pytest", "evaluate": "benchmarks.evaluate"}
+MODULES = {
+    "test": "pytest",
+    **{name: f"benchmarks.{name}" for name in ("evaluate", "compare", "step", "full_size", "growth", "tag")},
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -27,12 +27,18 @@ class Person:
 
 def synthetic(folder: Path, count: int, size: int) -> list[Person]:
     """The first `count` people of FOLDER: NNNNN_0.jpg to learn from, NNNNN_1.jpg to compare with."""
-    people = []
-    for first in sorted(folder.glob("*_0.jpg"))[:count]:
-        photo, other = load_photo(first), load_photo(first.with_name(first.name.replace("_0", "_1")))
-        crops = [crop_face(picture, find_face(picture), size) for picture in (photo, other)]
-        people.append(Person(first.name[:-6], photo, crops[0], (crops[1],)))
-    return people
+    return [_synthetic(first, size) for first in sorted(folder.glob("*_0.jpg"))[:count]]
+
+
+def synthetic_person(folder: Path, number: int, size: int) -> Person:
+    """One of the people of FOLDER."""
+    return _synthetic(sorted(folder.glob("*_0.jpg"))[number], size)
+
+
+def _synthetic(first: Path, size: int) -> Person:
+    photo, other = load_photo(first), load_photo(first.with_name(first.name.replace("_0", "_1")))
+    crops = [crop_face(picture, find_face(picture), size) for picture in (photo, other)]
+    return Person(first.name[:-6], photo, crops[0], (crops[1],))
 
 
 def openpeople(size: int) -> list[Person]:

@@ -86,6 +86,21 @@ def load(path: Path) -> tuple[LiDB, Info]:
         raise FileError(f"{path.name} is a damaged LiDB file ({error}): make or download it again.") from error
 
 
+def read_info(path: Path) -> Info:
+    """What a LiDB file says about itself: its header alone is read, so a folder of a thousand is listed in a moment.
+
+    Raises FileError as `load` does for what the header shows, and when the file is shorter or longer than that says.
+    """
+    path = Path(path)
+    metadata = metadata_of(path, MAX_FILE_BYTES, whole=True)
+    if "lidb" not in metadata:
+        raise FileError(f"{path.name} is no LiDB file: use one that this extension saved.")
+    try:
+        return _info(json.loads(metadata["lidb"]), metadata)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise FileError(f"{path.name} is a damaged LiDB file ({error}): make or download it again.") from error
+
+
 def _pack(lidb: LiDB, layer: Layer) -> torch.Tensor:
     """One layer as int8 [rank, a + b + 4]; only the product of a row's two scales matters, so they are shared out."""
     columns = lidb.a_train[layer.key].detach().to("cpu", torch.float64).mT

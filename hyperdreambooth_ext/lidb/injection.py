@@ -1,14 +1,18 @@
-"""Run a model with a LiDB in it, and take it out again: forward hooks, no weight is touched."""
+"""Run a model with a LiDB in it, and take it out again: layers compute otherwise, no weight is touched."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ArchitectureError
+from .linear import ChangedLinear, pays_to_merge
 from .weights import LiDB
+
+Terms = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,21 @@ def injected(linears: Mapping[str, nn.Linear], *applied: Applied) -> Iterator[No
     Raises ArchitectureError when a layer is missing or has another shape.
     """
     factors = [_factors(linears, one) for one in applied]
-    hooks = []
+    changed = []
     try:
         for key in {key for of_one in factors for key in of_one}:
-            terms = [of_one[key] for of_one in factors if key in of_one]
-            hooks.append(linears[key].register_forward_hook(_adding(terms)))
+            linear = linears[key]
+            changed.append((linear, vars(linear).get("forward")))
+            linear.forward = _changed_forward(  # type: ignore[method-assign]
+                linear, [of_one[key] for of_one in factors if key in of_one]
+            )
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for linear, own_forward in reversed(changed):
+            if own_forward is None:
+                del linear.forward
+            else:
+                linear.forward = own_forward  # type: ignore[method-assign]
 
 
 def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB) -> None:
@@ -53,24 +63,89 @@ def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB) -> None:
             )
 
 
-def _factors(linears: Mapping[str, nn.Linear], applied: Applied) -> dict[str, tuple]:
-    """layer key -> (up · multiplier, down), computed once for all the steps within the context."""
+def _factors(linears: Mapping[str, nn.Linear], applied: Applied) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """layer key -> (upᵀ · multiplier, down), computed once for all the steps within the context."""
     check_fits(linears, applied.lidb)
-    factors = {}
-    for layer in applied.lidb.architecture.layers:
-        multiplier = applied.multiplier(layer.key)
-        if multiplier:
-            up, down = applied.lidb.factors(layer)
-            factors[layer.key] = (up * multiplier, down)
-    return factors
+    layers = [layer for layer in applied.lidb.architecture.layers if applied.multiplier(layer.key)]
+    factors = applied.lidb.all_factors(layers)
+    return {key: (_times(applied.multiplier(key), up_t), down) for key, (up_t, down) in factors.items()}
 
 
-def _adding(terms: list[tuple[torch.Tensor, torch.Tensor]]):
-    def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        hidden_states = inputs[0]
-        for up, down in terms:
-            up, down = up.to(hidden_states), down.to(hidden_states)
-            output = output + (hidden_states @ down.mT) @ up.mT
+def _times(multiplier: float, up_t: torch.Tensor) -> torch.Tensor:
+    # In training it is 1, and hundreds of operations that change nothing would be felt.
+    return up_t if multiplier == 1 else up_t * multiplier
+
+
+def _changed_forward(linear: nn.Linear, terms: Terms):
+    """What `linear` computes instead of its own forward."""
+    own_forward = vars(linear).get("forward")
+    fast = _Fast(linear, *_together(terms)) if all(up_t.ndim == 2 for up_t, _ in terms) else None
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        if fast is not None and own_forward is None and _is_plain(linear, x):
+            return fast(x)
+        # Whatever the class computes at this moment: programs around us exchange it.
+        output = type(linear).forward(linear, x) if own_forward is None else own_forward(x)
+        for of_one_up_t, of_one_down in terms:
+            output = output + (x @ of_one_down.to(x).mT) @ of_one_up_t.to(x)
         return output
 
-    return hook
+    return forward
+
+
+def _is_plain(linear: nn.Linear, x: torch.Tensor) -> bool:
+    """Whether nobody has put something else in the place of torch's own linear layer."""
+    own = type(linear).forward
+    return own.__module__ == nn.Linear.__module__ and not linear.weight.requires_grad and x.ndim > 1
+
+
+def _together(terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:
+    """Several LiDBs as one of their ranks' sum."""
+    if len(terms) == 1:
+        return terms[0]
+    return torch.cat([up_t for up_t, _ in terms]), torch.cat([down for _, down in terms])
+
+
+class _Fast:
+    """A plain linear layer with one change for all samples."""
+
+    def __init__(self, linear: nn.Linear, up_t: torch.Tensor, down: torch.Tensor) -> None:
+        self._linear, self._up_t, self._down = linear, up_t, down
+        self._merged: torch.Tensor | None = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        samples = len(x)
+        # A condition that all samples share, `expand`ed, needs to be looked at only once.
+        shared = x.ndim > 2 and samples > 1 and x.stride(0) == 0
+        x = x[:1] if shared else x
+        dtype = _autocast_dtype(x.device.type)
+        if dtype is None:
+            output = self._changed(x)
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                output = self._changed(x.to(dtype))
+        return output.expand(samples, *output.shape[1:]) if shared else output
+
+    def _changed(self, x: torch.Tensor) -> torch.Tensor:
+        linear = self._linear
+        bias = None if linear.bias is None else linear.bias.to(x)
+        merged = None if torch.is_grad_enabled() else self._merged_for(x)
+        if merged is not None:
+            return F.linear(x, merged, bias)
+        return ChangedLinear.apply(x, linear.weight.to(x), bias, self._up_t.to(x), self._down.to(x))
+
+    def _merged_for(self, x: torch.Tensor) -> torch.Tensor | None:
+        """The changed weight, where it pays: kept for all the steps of a sampler within the context."""
+        weight = self._linear.weight
+        if not pays_to_merge(weight, x.numel() // x.shape[-1]) or weight.dtype != x.dtype:
+            return None
+        if self._merged is None or self._merged.device != x.device:
+            self._merged = torch.addmm(weight, self._up_t.to(weight).mT, self._down.to(weight))
+        return self._merged
+
+
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """What autocast would compute a linear layer in; None where it is off."""
+    if device == "cpu":
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None

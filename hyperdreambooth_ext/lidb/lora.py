@@ -1,8 +1,6 @@
 """Export to an ordinary LoRA with kohya's keys, for everybody who does not have this extension."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -17,30 +15,15 @@ def lora_tensors(lidb: LiDB, dtype: torch.dtype = torch.float16) -> dict[str, to
 
     alpha is the rank, so the LoRA's scale alpha / rank is 1.
     """
-    ups = _projected(lidb, {layer.key: layer.out_features for layer in lidb.architecture.layers}, lidb.a_train, "a")
-    downs = _projected(lidb, {layer.key: layer.in_features for layer in lidb.architecture.layers}, lidb.b_train, "b")
     tensors = {}
-    for key, up in ups.items():
-        down = downs[key]
+    for key, (up, down) in lidb.all_factors(lidb.architecture.layers).items():
+        up, down = up.float(), down.float()
         # float16 loses small numbers: let both sides have the same length.
         balance = (down.norm(dim=1) / up.norm(dim=1).clamp_min(1e-12)).sqrt().clamp_min(1e-12)[:, None]
         tensors[f"{key}.lora_up.weight"] = (up * balance).mT.to(dtype).contiguous()
         tensors[f"{key}.lora_down.weight"] = (down / balance).to(dtype)
         tensors[f"{key}.alpha"] = torch.tensor(float(lidb.rank), dtype=dtype)
     return tensors
-
-
-def _projected(
-    lidb: LiDB, widths: Mapping[str, int], trained: Mapping[str, torch.Tensor], side: Literal["a", "b"]
-) -> dict[str, torch.Tensor]:
-    """layer key -> [rank, width]: one product for all layers of one width, for loading must not be felt."""
-    projected: dict[str, torch.Tensor] = {}
-    for width in sorted(set(widths.values())):
-        keys = [key for key in widths if widths[key] == width]
-        rows = torch.cat([trained[key].mT if side == "a" else trained[key] for key in keys]).float()
-        basis = lidb.basis.a_aux(width).T if side == "a" else lidb.basis.b_aux(width)
-        projected |= zip(keys, (rows @ basis.to(rows.device)).split(lidb.rank), strict=True)
-    return {key: projected[key] for key in widths}
 
 
 def export_lora(path: Path, lidb: LiDB, info: Info, overwrite: bool = True) -> None:

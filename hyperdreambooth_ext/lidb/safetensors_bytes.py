@@ -48,8 +48,11 @@ def from_file(path: Path, max_bytes: int) -> tuple[dict[str, torch.Tensor], dict
         raise _unreadable(path, error) from error
 
 
-def metadata_of(path: Path, max_bytes: int) -> dict[str, str]:
-    """The metadata of a safetensors file alone: only its header is read. Raises FileError as `from_file` does."""
+def metadata_of(path: Path, max_bytes: int, whole: bool = False) -> dict[str, str]:
+    """The metadata of a safetensors file alone: only its header is read. Raises FileError as `from_file` does.
+
+    With `whole` also when the file ends before or after its last tensor.
+    """
     try:
         size = path.stat().st_size
         if size > max_bytes:
@@ -64,10 +67,10 @@ def metadata_of(path: Path, max_bytes: int) -> dict[str, str]:
         raise FileError(f"There is no file {path}: check its name and folder.") from None
     except OSError as error:
         raise _unreadable(path, error) from error
-    return _parsed_metadata(path, content)
+    return _parsed_metadata(path, content, size - 8 - length if whole else None)
 
 
-def _parsed_metadata(path: Path, content: bytes) -> dict[str, str]:
+def _parsed_metadata(path: Path, content: bytes, data_bytes: int | None) -> dict[str, str]:
     try:
         header = json.loads(content, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
@@ -75,7 +78,17 @@ def _parsed_metadata(path: Path, content: bytes) -> dict[str, str]:
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _damaged(path, "its metadata is no table of texts")
+    if data_bytes is not None and _last_byte(header) != data_bytes:
+        raise _damaged(path, "it is not as long as its header says")
     return metadata
+
+
+def _last_byte(header: dict) -> object:
+    """Where the last tensor ends; None when the header does not say."""
+    try:
+        return max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    except (KeyError, TypeError, IndexError):
+        return None
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict:

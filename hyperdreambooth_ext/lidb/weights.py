@@ -3,7 +3,7 @@
 Names follow LoRA's where the matrices meet it: `up` = A_aux · A_train, `down` = B_train · B_aux, ΔW = up · down.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +47,18 @@ class LiDB:
         b_aux = self.basis.b_aux(layer.in_features).to(b_train.device, b_train.dtype)
         return a_aux @ a_train, b_train @ b_aux
 
+    def all_factors(self, layers: Iterable[Layer]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """layer key -> (upᵀ [..., rank, out], down [..., rank, in]), both with their rows in one piece.
+
+        One product for all layers of one width: hundreds of small ones would take longer than what they compute.
+        """
+        layers = list(layers)
+        ups = _projected({layer.key: self.a_train[layer.key].mT for layer in layers},
+                         {layer.key: layer.out_features for layer in layers}, lambda out: self.basis.a_aux(out).T)
+        downs = _projected({layer.key: self.b_train[layer.key] for layer in layers},
+                           {layer.key: layer.in_features for layer in layers}, self.basis.b_aux)  # fmt: skip
+        return {layer.key: (ups[layer.key], downs[layer.key]) for layer in layers}
+
     def delta(self, layer: Layer) -> torch.Tensor:
         """ΔW [..., out, in] of one layer."""
         up, down = self.factors(layer)
@@ -84,6 +96,19 @@ class LiDB:
             a_train[layer.key] = torch.cat([a, a.new_zeros(*a.shape[:-1], extra)], dim=-1)
             b_train[layer.key] = torch.cat([b, rows.to(b).expand(*b.shape[:-2], extra, b.shape[-1])], dim=-2)
         return LiDB(self.architecture, self.basis, a_train, b_train)
+
+
+def _projected(
+    rows: Mapping[str, torch.Tensor], widths: Mapping[str, int], basis_of: Callable[[int], torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """layer key -> rows [..., rank, b] · basis [b, width]."""
+    projected: dict[str, torch.Tensor] = {}
+    for width in sorted(set(widths.values())):
+        keys = [key for key in widths if widths[key] == width]
+        together = torch.cat([rows[key] for key in keys], dim=-2)
+        ranks = [rows[key].shape[-2] for key in keys]
+        projected |= zip(keys, (together @ basis_of(width).to(together)).split(ranks, dim=-2), strict=True)
+    return projected
 
 
 def zeros(architecture: Architecture, basis: Basis, rank: int, generator: torch.Generator) -> LiDB:

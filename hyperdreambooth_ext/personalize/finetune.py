@@ -61,26 +61,27 @@ def finetune(
     if options.steps < 1:
         raise TrainingError(f"{options.steps} steps train nothing: use at least 1, 40 is the default.")
     linears = host.linears()
-    lidb = lidb.map(lambda tensor: tensor.to(host.device)).trainable()
+    lidb = lidb.map(lambda tensor: tensor.detach().to(host.device))
     embeds = None if options.text else _prompt_embeds(host, linears, lidb, subject)
-    trained = _trained(lidb, options.text)
-    optimizer = torch.optim.AdamW(trained, lr=options.lr, betas=(0.9, 0.99), weight_decay=0.0)
+    trained = _Trained(lidb, options.text)
+    optimizer = torch.optim.AdamW([trained.numbers], lr=options.lr, betas=(0.9, 0.99), weight_decay=0.0)
     step = 0
     while step < options.steps and not should_stop():
         for group in optimizer.param_groups:
             group["lr"] = options.lr * _decay(step, options.steps)
         latents, noise, timesteps = subject.noisy_batch(host, options.batch, generator)
-        with torch.enable_grad(), injected(linears, Applied(lidb)):
+        lidb = trained.lidb()
+        # The text encoder's part is in the condition already when that is computed once.
+        with torch.enable_grad(), injected(linears, Applied(lidb, text=float(options.text))):
             condition = host.encode_prompts([subject.prompt]) if embeds is None else embeds
             condition = condition.expand(len(latents), -1, -1)
             loss = masked_mean(denoising_errors(host, latents, noise, timesteps, condition), subject.mask)
-        gradients = torch.autograd.grad(loss, trained)
+        (trained.numbers.grad,) = torch.autograd.grad(loss, trained.numbers)
         step += 1
-        _check_loss(loss.item(), step)
-        for tensor, gradient in zip(trained, gradients, strict=True):
-            tensor.grad = gradient
+        value = loss.item()
+        _check_loss(value, step)
         optimizer.step()
-        on_step(Progress(step, options.steps, loss.item(), lidb))
+        on_step(Progress(step, options.steps, value, lidb))
     if step == 0:
         raise TrainingError("It was interrupted before the first step, so nothing was saved: start it again.")
     return Finetuned(lidb.detached(), step)
@@ -91,9 +92,25 @@ def _prompt_embeds(host: Host, linears, lidb: LiDB, subject: Subject) -> torch.T
         return host.encode_prompts([subject.prompt])
 
 
-def _trained(lidb: LiDB, text: bool) -> list[torch.Tensor]:
-    keys = [layer.key for layer in lidb.architecture.layers if text or layer.key.startswith("lora_unet_")]
-    return [lidb.a_train[key] for key in keys] + [lidb.b_train[key] for key in keys]
+class _Trained:
+    """What the optimizer works on: the numbers of a LiDB in one tensor, not in hundreds of small ones."""
+
+    def __init__(self, lidb: LiDB, text: bool) -> None:
+        self._fixed = lidb
+        self._keys = [layer.key for layer in lidb.architecture.layers if text or layer.key.startswith("lora_unet_")]
+        parts = [of[key] for of in (lidb.a_train, lidb.b_train) for key in self._keys]
+        self._shapes = [part.shape for part in parts]
+        self.numbers = torch.cat([part.flatten() for part in parts]).requires_grad_()
+
+    def lidb(self) -> LiDB:
+        """The LiDB as it is now; gradients flow to `numbers`, and what the optimizer changes there shows in it."""
+        with torch.enable_grad():
+            flat = self.numbers.split([shape.numel() for shape in self._shapes])
+        parts = [part.view(shape) for part, shape in zip(flat, self._shapes, strict=True)]
+        count = len(self._keys)
+        a_train = {**self._fixed.a_train, **dict(zip(self._keys, parts[:count], strict=True))}
+        b_train = {**self._fixed.b_train, **dict(zip(self._keys, parts[count:], strict=True))}
+        return LiDB(self._fixed.architecture, self._fixed.basis, a_train, b_train)
 
 
 def _decay(step: int, steps: int) -> float:

@@ -30,10 +30,10 @@ def entries(folder: Path) -> list[Entry]:
     found = []
     for path in sorted(Path(folder).rglob("*.safetensors")):
         try:
-            if not file.is_lidb(path):
-                continue
-            _, info = file.load(path)
-            found.append(Entry(path.stem, path, path.stat().st_size, info))
+            size = path.stat().st_size
+            # LoRAs and checkpoints may lie in the same folder; the largest LiDB is far smaller than most of them.
+            if size <= file.MAX_FILE_BYTES:
+                found.append(Entry(path.stem, path, size, file.read_info(path)))
         except (FileError, OSError):
             # Somebody else's file, or one that is being written: a listing is no place to complain about it.
             continue

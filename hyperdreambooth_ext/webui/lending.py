@@ -23,6 +23,7 @@ def lent(sd_model: nn.Module, networks: ModuleType | None) -> Iterator[None]:
         _places_kept(sd_model),
         _without_hypernetworks(),
         taken_out(networks, sd_model),
+        _plain_linears(networks),
         _differentiable_attention(),
         _memory_saved(),
         torch.enable_grad(),
@@ -49,6 +50,22 @@ def _differentiable_attention() -> Iterator[None]:
     finally:
         for owner, name, value in kept:
             setattr(owner, name, value)
+
+
+@contextmanager
+def _plain_linears(networks: ModuleType | None) -> Iterator[None]:
+    """Lora's own forward (networks.py, network_Linear_forward) out of torch's linear layer, where it is the last that
+    was put there: with no network loaded all it does is to keep the fast change of a layer from being used."""
+    patched = nn.Linear.forward
+    original = getattr(getattr(networks, "originals", None), "Linear_forward", None)
+    if original is None or patched is not getattr(networks, "network_Linear_forward", None):
+        yield
+        return
+    try:
+        nn.Linear.forward = original  # type: ignore[method-assign]
+        yield
+    finally:
+        nn.Linear.forward = patched  # type: ignore[method-assign]
 
 
 @contextmanager

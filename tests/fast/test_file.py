@@ -52,6 +52,15 @@ def test_sd15_at_the_default_rank_with_a_thumbnail_takes_at_most_120_kilobytes(s
     assert file.relative_error(lidb, file.load(path)[0]) < 0.02
 
 
+def test_what_a_file_says_about_itself_is_read_without_its_numbers(saved):
+    assert file.read_info(saved) == file.load(saved)[1] == INFO
+    content = saved.read_bytes()
+    for damaged in (content[:-1], content + b"x", content[:100], b""):
+        saved.write_bytes(damaged)
+        with pytest.raises(FileError):
+            file.read_info(saved)
+
+
 def test_any_safetensors_reader_can_open_it(saved):
     with safe_open(saved, "pt") as tensors:
         assert sorted(tensors.keys()) == [layer.key + ".lidb" for layer in SMALL.layers]

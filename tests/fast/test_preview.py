@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from hyperdreambooth_ext.hosts.schedule import add_noise, ddpm_alphas_cumprod, training_target
-from hyperdreambooth_ext.hosts.schedule import ddim_step, trailing_timesteps
+from hyperdreambooth_ext.hosts.schedule import (
+    add_noise,
+    ddim_step,
+    ddpm_alphas_cumprod,
+    trailing_timesteps,
+    training_target,
+)
 from hyperdreambooth_ext.personalize.preview import Sampling, Stopped, sample
 from hyperdreambooth_ext.standalone import generate
 

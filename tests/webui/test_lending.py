@@ -48,7 +48,7 @@ def everything(sd_model, webui) -> dict:
         seen[f"merged {name}"] = vars(module).get("network_current_names", ())
     seen["classes"] = (
         attention.CrossAttention.forward, attention.BasicTransformerBlock.forward, model.AttnBlock.forward,
-        model.nonlinearity,
+        model.nonlinearity, torch.nn.Linear.forward,
     )  # fmt: skip
     seen["loaded"] = list(webui.networks.loaded_networks), webui.shared.loaded_hypernetworks
     seen["grad mode"] = torch.is_grad_enabled()
@@ -97,6 +97,25 @@ def test_within_the_model_is_as_its_file_says(webui, sd_model, busy):
         assert webui.shared.loaded_hypernetworks == [] and webui.networks.loaded_networks == []
         assert host.checkpoint_name == "faces128" and host.checkpoint_hash == "0123456789"
         assert webui.call_queue.queue_lock.locked() and webui.shared.state.job
+    assert everything(sd_model, webui) == before
+
+
+@pytest.mark.parametrize("on_top", [False, True])
+def test_loras_own_linear_forward_waits_unless_somebody_put_another_on_top(webui, sd_model, busy, monkeypatch, on_top):
+    plain = torch.nn.Linear.forward
+
+    def loras(self, x):
+        return plain(self, x)
+
+    def somebodys(self, x):
+        return loras(self, x)
+
+    monkeypatch.setattr(webui.networks, "originals", SimpleNamespace(Linear_forward=plain), raising=False)
+    monkeypatch.setattr(webui.networks, "network_Linear_forward", loras, raising=False)
+    monkeypatch.setattr(torch.nn.Linear, "forward", somebodys if on_top else loras)
+    before = everything(sd_model, webui)
+    with webui.ours("backend").WebuiBackend().model():
+        assert torch.nn.Linear.forward is (somebodys if on_top else plain)
     assert everything(sd_model, webui) == before
 
 

@@ -1,0 +1,123 @@
+"""The whole personalisation at Stable Diffusion 1.5's size, broken down; the weights are random.
+
+    python run.py full_size --size 256 --batch 1 --steps 2
+    python run.py full_size --device cuda --dtype bfloat16
+
+Time and memory do not depend on the weights' values. The hypernetwork has the bundled one's make (EfficientNet-Lite0,
+a decoder of width 128) with SD 1.5's 192 layers. With --steps below 40 the finetune's 40 iterations are worked out from
+the steps that were taken, and the table says so. On a graphics card the memory is what torch had reserved at most.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
+from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.lidb import file
+from hyperdreambooth_ext.lidb.layers import Architecture
+from hyperdreambooth_ext.personalize.face import find_face
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, finetune
+from hyperdreambooth_ext.personalize.photo import load_photo
+from hyperdreambooth_ext.personalize.starts import hypernetwork_start
+from hyperdreambooth_ext.personalize.subject import prepare_subject
+from hyperdreambooth_ext.standalone.memory import peak_megabytes
+from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
+
+from .random_host import RandomHost
+
+
+class Parts:
+    """Seconds of each part of the job, in order."""
+
+    def __init__(self, device: torch.device, clock: str) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device = device
+        self._clock: Callable[[], float] = time.process_time if clock == "cpu" else time.perf_counter
+
+    def now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        return self._clock()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        began = self.now()
+        yield
+        self.seconds[name] = self.now() - began
+
+
+def main() -> None:
+    defaults = FinetuneOptions()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=512, help="pixels")
+    parser.add_argument("--batch", type=int, default=defaults.batch)
+    parser.add_argument("--steps", type=int, default=defaults.steps)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: with --threads 1")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    host = RandomHost(args.device, getattr(torch, args.dtype), args.size)
+    loaded = memory(host.device)
+    parts = Parts(host.device, args.clock)
+    step_times = personalised(host, FinetuneOptions(steps=args.steps, batch=args.batch), parts)
+    print(f"SD 1.5's shapes, random weights, {args.size} px, batch {args.batch}, {args.dtype} on {args.device}, "
+          f"{args.threads} threads, {args.clock} clock\n\n| part | seconds |\n|---|---|")  # fmt: skip
+    whole = sum(parts.seconds.values())
+    for name, seconds in parts.seconds.items():
+        print(f"| {name} | {seconds:.2f} |")
+    if args.steps < defaults.steps:
+        # The first step also fetches memory: the later ones say what the rest would take.
+        step = min(step_times)
+        whole += (defaults.steps - args.steps) * step
+        print(f"| {defaults.steps - args.steps} further steps of {step:.2f} s, worked out | {whole - sum(parts.seconds.values()):.0f} |")  # noqa: E501
+    print(f"| the whole, {defaults.steps} iterations | {whole:.1f} |\n")
+    print(f"Memory: {loaded:.0f} MB with the model loaded, {memory(host.device):.0f} MB at the most.")
+
+
+def personalised(host: RandomHost, options: FinetuneOptions, parts: Parts) -> list[float]:
+    """`personalize.personalize` step by step, with the clock between them; returns the seconds of each iteration."""
+    architecture = Architecture.of(host.linears())
+    hypernetwork = Hypernetwork(HypernetworkConfig(architecture)).eval().requires_grad_(False).to(host.device)
+    photo, generator = load_photo(SAMPLE_PHOTO), torch.Generator().manual_seed(0)
+    times, last = [], 0.0
+
+    def on_step(_: Progress) -> None:
+        nonlocal last
+        now = parts.now()
+        times.append(now - last)
+        last = now
+
+    with host.frozen(), TemporaryDirectory() as folder:
+        with parts.part("face"):
+            face = find_face(photo)
+        with parts.part("encode"):
+            subject = prepare_subject(photo, face, host, "a sks face", host.default_size)
+        with parts.part("predict"):
+            image = torch.nn.functional.interpolate(subject.image, (128, 128), mode="area").to(host.device)
+            first = hypernetwork_start(hypernetwork, type(subject)(image, subject.latents, None, ""), options.rank,
+                                       generator)  # fmt: skip
+        with parts.part(f"finetune, {options.steps} iterations"):
+            last = parts.now()
+            done = finetune(host, subject, first, options, generator, on_step)
+        with parts.part("save"):
+            file.save(Path(folder) / "x.safetensors", done.lidb, file.Info(name="x"))
+    return times
+
+
+def memory(device: torch.device) -> float:
+    """MB at the most so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved() / 1e6
+    return peak_megabytes() or float("nan")
+
+
+if __name__ == "__main__":
+    main()
