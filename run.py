@@ -6,9 +6,11 @@
     python run.py ui                            the tab in a window of its own
     python run.py evaluate OUT_DIR              measure likeness and style on 100 people that nothing was trained on
     python run.py test [pytest arguments]       run the tests
+    python run.py robustness                    fuzzers, kill -9, hundreds of rounds, a flood: what docs/security.md tells
 
-Python 3.10 or 3.11 gets the very versions that AUTOMATIC1111 WebUI 1.10.1 runs on; newer ones get the newest releases.
-Standard library only. The environment lies in .venv beside this file; delete that folder to start afresh.
+Python 3.10 or 3.11 gets the very versions that AUTOMATIC1111 WebUI 1.10.1 runs on; newer ones get the newest releases,
+and so does any with HDB_NEWEST=1. Standard library only. The environment lies in .venv beside this file, or in the
+folder that HDB_ENVIRONMENT names; delete it to start afresh.
 """
 
 import hashlib
@@ -19,16 +21,18 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-ENVIRONMENT = ROOT / ".venv"
+ENVIRONMENT = ROOT / os.environ.get("HDB_ENVIRONMENT", ".venv")
+NEWEST = sys.version_info >= (3, 12) or os.environ.get("HDB_NEWEST") == "1"
 PINS = ROOT / "requirements" / "webui-1.10.1.txt"
 # What each command needs beside the command line: extras of pyproject.toml, and packages whose own pins would replace
 # everything else, so they come without them (the real `ldm` code for the tests, photos of ten invented people).
 NEEDS: dict[str, tuple[str, list[str]]] = {
     "test": ("cli,ui,test", ["stable-diffusion-sdkit==2.1.5"]),
+    "robustness": ("cli,ui,test,fuzz", ["stable-diffusion-sdkit==2.1.5"]),
     "ui": ("cli,ui", []),
     "evaluate": ("cli,benchmarks", ["openpeople==0.1.2"]),
 }
-MODULES = {"test": "pytest", "evaluate": "benchmarks.evaluate"}
+MODULES = {"test": "pytest", "robustness": "tests.robustness", "evaluate": "benchmarks.evaluate"}
 
 
 def main(arguments: list[str]) -> int:
@@ -51,7 +55,7 @@ def main(arguments: list[str]) -> int:
         return 1
     command = ["-m", MODULES[name], *arguments[1:]] if name in MODULES else ["-m", "hyperdreambooth_ext", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    folder = ROOT if name == "test" else None
+    folder = ROOT if name in ("test", "robustness") else None
     try:
         return subprocess.run([str(python), *command], cwd=folder, env=environment, check=False).returncode
     except KeyboardInterrupt:
@@ -71,7 +75,7 @@ def prepare(extras: str, without_dependencies: list[str]) -> Path:
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
     if not sys.stderr.isatty():
         pip.append("--quiet")
-    pins = ["--constraint", str(PINS)] if sys.version_info < (3, 12) else []
+    pins = [] if NEWEST else ["--constraint", str(PINS)]
     print("Installing what is missing …", file=sys.stderr)
     _run([*pip, *pins, "setuptools", "wheel"])
     # Only the dependencies matter: the package itself is run from this folder.
@@ -88,7 +92,7 @@ def _run(command: list[str]) -> None:
 
 
 def _fingerprint() -> str:
-    digest = hashlib.sha256(sys.version.encode())
+    digest = hashlib.sha256(f"{sys.version} {NEWEST}".encode())
     for file in (ROOT / "pyproject.toml", PINS):
         digest.update(file.read_bytes())
     return digest.hexdigest()
