@@ -6,7 +6,7 @@
     python run.py ui                            the tab in a window of its own
     python run.py evaluate OUT_DIR              measure likeness and style on 100 people that nothing was trained on
     python run.py test [pytest arguments]       run the tests
-    python run.py robustness                    fuzzers, kill -9, hundreds of rounds, a flood: what docs/security.md tells
+    python run.py robustness                    the long checks that docs/security.md tells of
 
 Python 3.10 or 3.11 gets the very versions that AUTOMATIC1111 WebUI 1.10.1 runs on; newer ones get the newest releases,
 and so does any with HDB_NEWEST=1. Standard library only. The environment lies in .venv beside this file, or in the

@@ -22,7 +22,6 @@ from tests.service import WatchedBackend
 from tests.versions import head, row
 
 
-
 def pytest_terminal_summary(terminalreporter):
     """The row of these versions; HDB_VERSIONS names a file that it is added to."""
     counts = [len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "skipped")]
