@@ -8,9 +8,11 @@
     python run.py compare OUT_DIR               the same with DreamBooth, Textual Inversion, LoRA and others beside it
     python run.py step, full_size, growth, tag  what time and memory go into (docs/benchmarks.md)
     python run.py test [pytest arguments]       run the tests
+    python run.py robustness                    the long checks that docs/security.md tells of
 
-Python 3.10 or 3.11 gets the very versions that AUTOMATIC1111 WebUI 1.10.1 runs on; newer ones get the newest releases.
-Standard library only. The environment lies in .venv beside this file; delete that folder to start afresh.
+Python 3.10 or 3.11 gets the very versions that AUTOMATIC1111 WebUI 1.10.1 runs on; newer ones get the newest releases,
+and so does any with HDB_NEWEST=1. Standard library only. The environment lies in .venv beside this file, or in the
+folder that HDB_ENVIRONMENT names; delete it to start afresh.
 """
 
 import hashlib
@@ -21,18 +23,21 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-ENVIRONMENT = ROOT / ".venv"
+ENVIRONMENT = ROOT / os.environ.get("HDB_ENVIRONMENT", ".venv")
+NEWEST = sys.version_info >= (3, 12) or os.environ.get("HDB_NEWEST") == "1"
 PINS = ROOT / "requirements" / "webui-1.10.1.txt"
 # What each command needs beside the command line: extras of pyproject.toml, and packages whose own pins would replace
 # everything else, so they come without them (the real `ldm` code for the tests, photos of ten invented people).
 NEEDS: dict[str, tuple[str, list[str]]] = {
     "test": ("cli,ui,test,benchmarks", ["stable-diffusion-sdkit==2.1.5"]),
+    "robustness": ("cli,ui,test,fuzz", ["stable-diffusion-sdkit==2.1.5"]),
     "ui": ("cli,ui", []),
     "evaluate": ("cli,benchmarks", ["openpeople==0.1.2"]),
     **{name: ("cli,benchmarks", []) for name in ("compare", "step", "full_size", "growth", "tag")},
 }
 MODULES = {
     "test": "pytest",
+    "robustness": "tests.robustness",
     **{name: f"benchmarks.{name}" for name in ("evaluate", "compare", "step", "full_size", "growth", "tag")},
 }
 
@@ -57,7 +62,7 @@ def main(arguments: list[str]) -> int:
         return 1
     command = ["-m", MODULES[name], *arguments[1:]] if name in MODULES else ["-m", "hyperdreambooth_ext", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    folder = ROOT if name == "test" else None
+    folder = ROOT if name in ("test", "robustness") else None
     try:
         return subprocess.run([str(python), *command], cwd=folder, env=environment, check=False).returncode
     except KeyboardInterrupt:
@@ -77,7 +82,7 @@ def prepare(extras: str, without_dependencies: list[str]) -> Path:
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
     if not sys.stderr.isatty():
         pip.append("--quiet")
-    pins = ["--constraint", str(PINS)] if sys.version_info < (3, 12) else []
+    pins = [] if NEWEST else ["--constraint", str(PINS)]
     print("Installing what is missing …", file=sys.stderr)
     _run([*pip, *pins, "setuptools", "wheel"])
     # Only the dependencies matter: the package itself is run from this folder.
@@ -94,7 +99,7 @@ def _run(command: list[str]) -> None:
 
 
 def _fingerprint() -> str:
-    digest = hashlib.sha256(sys.version.encode())
+    digest = hashlib.sha256(f"{sys.version} {NEWEST}".encode())
     for file in (ROOT / "pyproject.toml", PINS):
         digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """What the tests share: SD 1.5's shapes without its weights, the sample photo, and the embedded model."""
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,18 @@ from hyperdreambooth_ext.personalize.photo import load_photo
 from hyperdreambooth_ext.service.jobs import Studio
 from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
 from tests.service import WatchedBackend
+from tests.versions import head, row
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The row of these versions; HDB_VERSIONS names a file that it is added to."""
+    counts = [len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "skipped")]
+    line = row(counts[0], counts[1] + counts[2], counts[3])
+    terminalreporter.write_line(f"{head()}\n{line}")
+    if os.environ.get("HDB_VERSIONS"):
+        with open(os.environ["HDB_VERSIONS"], "a", encoding="utf-8") as rows:
+            rows.write(f"{line}\n")
+
 
 OUTPUT = Path(__file__).parent / "output"
 

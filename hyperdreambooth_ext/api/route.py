@@ -21,8 +21,8 @@ MAX_BODY_BYTES = MAX_PHOTO_BYTES * 4 // 3 + 100_000
 MAX_SMALL_BODY_BYTES = 10_000
 
 
-def sentence_route(gate: Gate) -> type[APIRoute]:
-    """The routes' class. Large requests pass `gate` one after the other."""
+def sentence_route(gate: Gate, check_room: Callable[[], None]) -> type[APIRoute]:
+    """The routes' class. Large requests pass `gate`, and `check_room` raises UserError for what has no place anyway."""
 
     class SentenceRoute(APIRoute):
         """Credentials first, then the body, up to its limit (413); a UserError is 400 (404 unknown, 429 queue full)."""
@@ -39,6 +39,7 @@ def sentence_route(gate: Gate) -> type[APIRoute]:
                     if not large:
                         await _read_body(request, MAX_SMALL_BODY_BYTES)
                         return await handle(request)
+                    check_room()
                     with gate.passed():
                         await _read_body(request, MAX_BODY_BYTES)
                         return await handle(request)
@@ -46,6 +47,7 @@ def sentence_route(gate: Gate) -> type[APIRoute]:
                     await _drain(request)
                     raise
                 except UserError as error:
+                    await _drain(request)
                     raise HTTPException(_status_code(error), plain_text(str(error))) from error
                 except RequestValidationError as error:
                     # FastAPI's own answer repeats what was sent, photo and all.

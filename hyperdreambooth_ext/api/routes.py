@@ -35,9 +35,9 @@ def mount_api(app: FastAPI, studio: Studio, dependencies: Sequence[Any] = ()) ->
     `dependencies` are fastapi.Depends(…) that every route asks first: the WebUI's --api-auth does not cover routes
     that an extension adds, so its credentials are checked by one of these.
     """
-    router = APIRouter(
-        prefix=PREFIX, tags=["HyperDreamBooth"], dependencies=list(dependencies), route_class=sentence_route(Gate())
-    )  # fmt: skip
+    # A full queue has no use for a photo: it is told before the photo is read.
+    route = sentence_route(Gate(), studio.check_room)
+    router = APIRouter(prefix=PREFIX, tags=["HyperDreamBooth"], dependencies=list(dependencies), route_class=route)
     _add_job_routes(router, studio)
     _add_file_routes(router, studio)
     app.include_router(router)
@@ -49,8 +49,6 @@ def _add_job_routes(router: APIRouter, studio: Studio) -> None:
     @router.post("/personalize", response_model=Submitted, status_code=202)
     def personalize(request: PersonalizeRequest) -> Submitted:
         """Start learning the face of a photo; ask for the job until its stage is done, failed or cancelled."""
-        # Before the photo is unpacked: a full queue has no use for it.
-        studio.check_room()
         photo = photo_from_bytes(photo_bytes(request.photo))
         return Submitted(id=studio.submit(Task(photo, **request.task_values())))
 

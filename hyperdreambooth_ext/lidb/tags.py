@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import UserError
+from ..texts import plain_text
 
 # The WebUI's own pattern (modules/extra_networks.py), for one kind of network.
 _TAG = re.compile(r"<lidb:([^>]+)>")
@@ -44,5 +45,6 @@ def _number(name: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"The multiplier {text!r} of <lidb:{name}> is no number: write <lidb:{name}:0.8>.")
+        name = plain_text(name, 100)
+        raise UserError(f"The multiplier {text[:40]!r} of <lidb:{name}> is no number: write <lidb:{name}:0.8>.")
     return value

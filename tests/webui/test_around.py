@@ -12,6 +12,7 @@ import yaml
 
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.file import Info
+from tests.conftest import SMALL, random_lidb
 
 ROOT = Path(__file__).parents[2]
 
@@ -186,3 +187,25 @@ def test_the_entry_is_thin():
     assert os.sep not in "".join(lines)
 
 
+
+
+def test_a_strangers_notes_and_hash_are_data_on_the_card(webui, monkeypatch):
+    """NAME.json and the file's own hash come from whoever shared the file; the page runs the prompt as a script."""
+    cards = webui.ours("cards")
+    evil = '0); window.owned=1; ("'
+    for weight in (evil, True, [1], {"a": 1}, float("nan")):
+        prompt = cards._prompt('x"y', {"preferred weight": weight, "activation text": '"); owned("'})
+        assert prompt == (
+            '"<lidb:x\\"y:" + opts.extra_networks_default_multiplier + ">" + " \\"); owned(\\""'
+        ), prompt
+    assert cards._prompt("x", {"preferred weight": 0.7, "activation text": 5}) == '"<lidb:x:" + 0.7 + ">"'
+    file.save(webui.lora_dir / "anna.safetensors", random_lidb(SMALL), file.Info(name="anna"))
+    webui.networks.list_available_networks()
+    webui.networks.available_networks["anna"].hash = "<img src=x onerror=owned()>"
+
+    def no_table(self, item, use_cache=True):
+        raise AttributeError("'list' object has no attribute 'get'")
+
+    monkeypatch.setattr(cards.ui_extra_networks.ExtraNetworksPage, "read_user_metadata", no_table)
+    item = cards.LidbPage().create_item("anna")
+    assert not any("<" in term for term in item["search_terms"]) and item["user_metadata"] == {}
