@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import ArchitectureError
 from .linear import ChangedLinear, pays_to_merge
-from .weights import LiDB
+from .weights import LiDB, StackedLiDB
 
 Terms = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -19,7 +19,7 @@ Terms = list[tuple[torch.Tensor, torch.Tensor]]
 class Applied:
     """A LiDB and how strongly it acts in the UNet and in the text encoder."""
 
-    lidb: LiDB
+    lidb: LiDB | StackedLiDB
     unet: float = 1.0
     text: float = 1.0
 
@@ -52,7 +52,7 @@ def injected(linears: Mapping[str, nn.Linear], *applied: Applied) -> Iterator[No
                 linear.forward = own_forward  # type: ignore[method-assign]
 
 
-def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB) -> None:
+def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB | StackedLiDB) -> None:
     """Raises ArchitectureError unless every layer of `lidb` is there in its shape."""
     for layer in lidb.architecture.layers:
         linear = linears.get(layer.key)
