@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules import linear as torch_linear
 
 from ..errors import ArchitectureError
 from .linear import ChangedLinear, pays_to_merge
@@ -95,8 +96,9 @@ def _changed_forward(linear: nn.Linear, terms: Terms):
 
 def _is_plain(linear: nn.Linear, x: torch.Tensor) -> bool:
     """Whether nobody has put something else in the place of torch's own linear layer."""
-    own = type(linear).forward
-    return own.__module__ == nn.Linear.__module__ and not linear.weight.requires_grad and x.ndim > 1
+    # By where its code lives: a wrapper may carry the name and the module of what it wraps.
+    own = getattr(type(linear).forward, "__globals__", None) is vars(torch_linear)
+    return own and not linear.weight.requires_grad and x.ndim > 1
 
 
 def _together(terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:
