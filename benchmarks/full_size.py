@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.lidb import file
@@ -82,7 +83,7 @@ def main() -> None:
     print(f"Memory: {loaded:.0f} MB with the model loaded, {memory(host.device):.0f} MB at the most.")
 
 
-def personalised(host: RandomHost, options: FinetuneOptions, parts: Parts) -> list[float]:
+def personalised(host: DiffusersHost, options: FinetuneOptions, parts: Parts) -> list[float]:
     """`personalize.personalize` step by step, with the clock between them; returns the seconds of each iteration."""
     architecture = Architecture.of(host.linears())
     hypernetwork = Hypernetwork(HypernetworkConfig(architecture)).eval().requires_grad_(False).to(host.device)

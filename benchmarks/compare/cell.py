@@ -64,7 +64,7 @@ def main() -> None:
 def measure(cell: Cell) -> dict:
     """Learn, then draw with what was learned on a checkpoint that is as its file says."""
     method = ROWS[cell.row]
-    steps = max(1, round(method.steps * cell.scale))
+    steps = max(1, round(method.steps * cell.scale)) if method.steps else 0
     task = _task(cell)
     loaded = peak_megabytes()
     # The first steps fetch libraries and memory: they are not timed, and the peak is theirs, before any snapshot.

@@ -53,4 +53,4 @@ class DreamBooth:
                 loss = loss + denoising_loss(host, *anybody.noisy_batch(host, 1, generator), of_anybody)
             descent.step(loss)
             watch(step, keep)
-        return keep()
+        return UnetLearned({name: p.detach() for name, p in host.unet.named_parameters()})

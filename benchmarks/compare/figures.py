@@ -10,13 +10,13 @@ from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.standalone.sheet import picture_sheet, save_png
 
 from ..people import SYNTHETIC, synthetic_person
-from .rows import OURS, folder_name
+from .rows import OURS, ROWS, folder_name
 
 SHOWN = ("plain", "plain, another seed", "styled", "styled")
 
 
 def write_figures(out: Path, everything: dict) -> None:
-    """frontier.png, time.png, size.png and sheet.png in OUT."""
+    """frontier.png, time.png, size.png and sheet.png (and a smaller sheet.webp) in OUT."""
     rows = everything["rows"]
     _plot(out / "frontier.png", lambda axes: _frontier(axes, rows))
     _plot(out / "time.png", lambda axes: _time(axes, rows, everything["reach"]))
@@ -60,9 +60,9 @@ def _look(row: str) -> dict:
     """Ours stands out; the others differ by colour and sign."""
     if row == OURS:
         return {"label": row, "color": "black", "linewidth": 2.2, "marker": "o", "zorder": 9}
-    number = sum(map(ord, row))
-    return {"label": row, "linewidth": 1, "markersize": 5, "marker": "sv^DPX*<>p"[number % 10],
-            "color": f"C{number % 10}", "alpha": 0.85}  # fmt: skip
+    number = list(ROWS).index(row)
+    return {"label": row, "linewidth": 1, "markersize": 5, "marker": "sv^DPX*<>pdh"[number % 12],
+            "color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--", "alpha": 0.85}  # fmt: skip
 
 
 def _plot(file: Path, draw) -> None:
@@ -96,4 +96,6 @@ def _sheet(out: Path, rows: list[str]) -> None:
     photos = [("the photo", person.crop) for person in people]
     others = [("another photo", person.others[0]) for person in people]
     top = [cell for pair in zip(photos, others, strict=True) for cell in (*pair, ("", None), ("", None))]
-    save_png(picture_sheet([("The person", top), *shown]), out / "sheet.png")
+    sheet = picture_sheet([("The person", top), *shown])
+    save_png(sheet, out / "sheet.png")
+    sheet.save(out / "sheet.webp", quality=80)

@@ -58,10 +58,10 @@ class Identity:
 
 def best_rate(identity: Identity, folder: Path, rates: tuple[float, ...]) -> float | None:
     """The rate whose pictures are most alike, among those that still heed at least half of the styles that the most
-    obedient rate does; the first where there was no sweep, None where there is nothing to sweep."""
+    obedient rate does; one in the middle where there was no sweep, None where there is nothing to sweep."""
     swept = sweep_figures(identity, folder, rates)
     if not swept:
-        return rates[0] if rates else None
+        return rates[len(rates) // 2] if rates else None
     most = max(figures["style"] for figures in swept.values())
     heeding = {lr: figures["distance"] for lr, figures in swept.items() if figures["style"] >= most / 2}
     return min(heeding, key=heeding.__getitem__)

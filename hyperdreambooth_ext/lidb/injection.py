@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules import linear as torch_linear
 
 from ..errors import ArchitectureError
 from .linear import ChangedLinear, pays_to_merge
-from .weights import LiDB
+from .weights import LiDB, StackedLiDB
 
 Terms = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -19,7 +20,7 @@ Terms = list[tuple[torch.Tensor, torch.Tensor]]
 class Applied:
     """A LiDB and how strongly it acts in the UNet and in the text encoder."""
 
-    lidb: LiDB
+    lidb: LiDB | StackedLiDB
     unet: float = 1.0
     text: float = 1.0
 
@@ -52,7 +53,7 @@ def injected(linears: Mapping[str, nn.Linear], *applied: Applied) -> Iterator[No
                 linear.forward = own_forward  # type: ignore[method-assign]
 
 
-def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB) -> None:
+def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB | StackedLiDB) -> None:
     """Raises ArchitectureError unless every layer of `lidb` is there in its shape."""
     for layer in lidb.architecture.layers:
         linear = linears.get(layer.key)
@@ -95,8 +96,9 @@ def _changed_forward(linear: nn.Linear, terms: Terms):
 
 def _is_plain(linear: nn.Linear, x: torch.Tensor) -> bool:
     """Whether nobody has put something else in the place of torch's own linear layer."""
-    own = type(linear).forward
-    return own.__module__ == nn.Linear.__module__ and not linear.weight.requires_grad and x.ndim > 1
+    # By where its code lives: a wrapper may carry the name and the module of what it wraps.
+    own = getattr(type(linear).forward, "__globals__", None) is vars(torch_linear)
+    return own and not linear.weight.requires_grad and x.ndim > 1
 
 
 def _together(terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,8 +3,9 @@
 Names follow LoRA's where the matrices meet it: `up` = A_aux · A_train, `down` = B_train · B_aux, ΔW = up · down.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -52,12 +53,7 @@ class LiDB:
 
         One product for all layers of one width: hundreds of small ones would take longer than what they compute.
         """
-        layers = list(layers)
-        ups = _projected({layer.key: self.a_train[layer.key].mT for layer in layers},
-                         {layer.key: layer.out_features for layer in layers}, lambda out: self.basis.a_aux(out).T)
-        downs = _projected({layer.key: self.b_train[layer.key] for layer in layers},
-                           {layer.key: layer.in_features for layer in layers}, self.basis.b_aux)  # fmt: skip
-        return {layer.key: (ups[layer.key], downs[layer.key]) for layer in layers}
+        return StackedLiDB.of(self, layers).all_factors()
 
     def delta(self, layer: Layer) -> torch.Tensor:
         """ΔW [..., out, in] of one layer."""
@@ -79,7 +75,7 @@ class LiDB:
 
     def detached(self) -> "LiDB":
         """A copy on the CPU, float32, that nothing can train on."""
-        return self.map(lambda tensor: tensor.detach().to("cpu", torch.float32, copy=True))
+        return self.map(lambda tensor: tensor.detach().to("cpu", torch.float32, copy=True).contiguous())
 
     def relaxed(self, rank: int, generator: torch.Generator) -> "LiDB":
         """The same ΔW with room for `rank` directions a layer (rank-relaxed fast finetuning, section 4.3).
@@ -98,17 +94,70 @@ class LiDB:
         return LiDB(self.architecture, self.basis, a_train, b_train)
 
 
-def _projected(
-    rows: Mapping[str, torch.Tensor], widths: Mapping[str, int], basis_of: Callable[[int], torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """layer key -> rows [..., rank, b] · basis [b, width]."""
-    projected: dict[str, torch.Tensor] = {}
-    for width in sorted(set(widths.values())):
-        keys = [key for key in widths if widths[key] == width]
-        together = torch.cat([rows[key] for key in keys], dim=-2)
-        ranks = [rows[key].shape[-2] for key in keys]
-        projected |= zip(keys, (together @ basis_of(width).to(together)).split(ranks, dim=-2), strict=True)
-    return projected
+@dataclass(frozen=True)
+class StackedLiDB:
+    """The numbers of some layers of a LiDB in one matrix per side and width: a few tensors for an optimizer to work on.
+
+    a_rows: output width -> [..., Σ rank, a], the layers' A_trainᵀ one below the other; b_rows: input width ->
+    [..., Σ rank, b], their B_train. Layers are in the order of `architecture`; `ranks`: layer key -> rank.
+    """
+
+    architecture: Architecture
+    basis: Basis
+    ranks: Mapping[str, int]
+    a_rows: Mapping[int, torch.Tensor]
+    b_rows: Mapping[int, torch.Tensor]
+
+    @classmethod
+    def of(cls, lidb: LiDB, layers: Iterable[Layer]) -> "StackedLiDB":
+        """`layers` of `lidb`, copied; gradients flow."""
+        architecture = Architecture(tuple(layers))
+        a_rows = {
+            width: torch.cat([lidb.a_train[key].mT for key in keys], dim=-2)
+            for width, keys in _by_width(architecture, "out_features").items()
+        }
+        b_rows = {
+            width: torch.cat([lidb.b_train[key] for key in keys], dim=-2)
+            for width, keys in _by_width(architecture, "in_features").items()
+        }
+        ranks = {layer.key: lidb.a_train[layer.key].shape[-1] for layer in architecture.layers}
+        return cls(architecture, lidb.basis, ranks, a_rows, b_rows)
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """All tensors, A before B."""
+        return [*self.a_rows.values(), *self.b_rows.values()]
+
+    def all_factors(self, layers: Iterable[Layer] = ()) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:  # noqa: ARG002
+        """As LiDB.all_factors, for all of its layers."""
+        ups, downs = {}, {}
+        for width, keys in _by_width(self.architecture, "out_features").items():
+            rows = self.a_rows[width]
+            ups |= self._by_layer(keys, rows @ self.basis.a_aux(width).T.to(rows))
+        for width, keys in _by_width(self.architecture, "in_features").items():
+            rows = self.b_rows[width]
+            downs |= self._by_layer(keys, rows @ self.basis.b_aux(width).to(rows))
+        return {layer.key: (ups[layer.key], downs[layer.key]) for layer in self.architecture.layers}
+
+    def _by_layer(self, keys: list[str], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip(keys, rows.split([self.ranks[key] for key in keys], dim=-2), strict=True))
+
+    @torch.no_grad()
+    def within(self, lidb: LiDB) -> LiDB:
+        """`lidb` with these numbers in their layers' places: views, which show what an optimizer changes here."""
+        a_train, b_train = dict(lidb.a_train), dict(lidb.b_train)
+        for width, keys in _by_width(self.architecture, "out_features").items():
+            a_train |= {key: rows.mT for key, rows in self._by_layer(keys, self.a_rows[width]).items()}
+        for width, keys in _by_width(self.architecture, "in_features").items():
+            b_train |= self._by_layer(keys, self.b_rows[width])
+        return LiDB(lidb.architecture, lidb.basis, a_train, b_train)
+
+
+def _by_width(architecture: Architecture, side: Literal["out_features", "in_features"]) -> dict[int, list[str]]:
+    keys: dict[int, list[str]] = {}
+    for layer in architecture.layers:
+        keys.setdefault(getattr(layer, side), []).append(layer.key)
+    return keys
 
 
 def zeros(architecture: Architecture, basis: Basis, rank: int, generator: torch.Generator) -> LiDB:

@@ -10,7 +10,7 @@ from ..errors import TrainingError
 from ..hosts.protocol import Host
 from ..hypernet.loss import denoising_errors, masked_mean
 from ..lidb.injection import Applied, injected
-from ..lidb.weights import LiDB
+from ..lidb.weights import LiDB, StackedLiDB
 from .subject import Subject
 
 
@@ -63,28 +63,28 @@ def finetune(
     linears = host.linears()
     lidb = lidb.map(lambda tensor: tensor.detach().to(host.device))
     embeds = None if options.text else _prompt_embeds(host, linears, lidb, subject)
-    trained = _Trained(lidb, options.text)
-    optimizer = torch.optim.AdamW([trained.numbers], lr=options.lr, betas=(0.9, 0.99), weight_decay=0.0)
+    trained = _trained(lidb, options.text)
+    optimizer = torch.optim.AdamW(trained.parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=0.0)
     step = 0
     while step < options.steps and not should_stop():
         for group in optimizer.param_groups:
             group["lr"] = options.lr * _decay(step, options.steps)
         latents, noise, timesteps = subject.noisy_batch(host, options.batch, generator)
-        lidb = trained.lidb()
-        # The text encoder's part is in the condition already when that is computed once.
-        with torch.enable_grad(), injected(linears, Applied(lidb, text=float(options.text))):
+        with torch.enable_grad(), injected(linears, Applied(trained)):
             condition = host.encode_prompts([subject.prompt]) if embeds is None else embeds
             condition = condition.expand(len(latents), -1, -1)
             loss = masked_mean(denoising_errors(host, latents, noise, timesteps, condition), subject.mask)
-        (trained.numbers.grad,) = torch.autograd.grad(loss, trained.numbers)
+        gradients = torch.autograd.grad(loss, trained.parameters)
         step += 1
         value = loss.item()
         _check_loss(value, step)
+        for tensor, gradient in zip(trained.parameters, gradients, strict=True):
+            tensor.grad = gradient
         optimizer.step()
-        on_step(Progress(step, options.steps, value, lidb))
+        on_step(Progress(step, options.steps, value, trained.within(lidb)))
     if step == 0:
         raise TrainingError("It was interrupted before the first step, so nothing was saved: start it again.")
-    return Finetuned(lidb.detached(), step)
+    return Finetuned(trained.within(lidb).detached(), step)
 
 
 def _prompt_embeds(host: Host, linears, lidb: LiDB, subject: Subject) -> torch.Tensor:
@@ -92,25 +92,13 @@ def _prompt_embeds(host: Host, linears, lidb: LiDB, subject: Subject) -> torch.T
         return host.encode_prompts([subject.prompt])
 
 
-class _Trained:
-    """What the optimizer works on: the numbers of a LiDB in one tensor, not in hundreds of small ones."""
-
-    def __init__(self, lidb: LiDB, text: bool) -> None:
-        self._fixed = lidb
-        self._keys = [layer.key for layer in lidb.architecture.layers if text or layer.key.startswith("lora_unet_")]
-        parts = [of[key] for of in (lidb.a_train, lidb.b_train) for key in self._keys]
-        self._shapes = [part.shape for part in parts]
-        self.numbers = torch.cat([part.flatten() for part in parts]).requires_grad_()
-
-    def lidb(self) -> LiDB:
-        """The LiDB as it is now; gradients flow to `numbers`, and what the optimizer changes there shows in it."""
-        with torch.enable_grad():
-            flat = self.numbers.split([shape.numel() for shape in self._shapes])
-        parts = [part.view(shape) for part, shape in zip(flat, self._shapes, strict=True)]
-        count = len(self._keys)
-        a_train = {**self._fixed.a_train, **dict(zip(self._keys, parts[:count], strict=True))}
-        b_train = {**self._fixed.b_train, **dict(zip(self._keys, parts[count:], strict=True))}
-        return LiDB(self._fixed.architecture, self._fixed.basis, a_train, b_train)
+def _trained(lidb: LiDB, text: bool) -> StackedLiDB:
+    """What the optimizer works on. Without `text` the UNet's layers alone: the condition holds the others' part."""
+    layers = [layer for layer in lidb.architecture.layers if text or layer.key.startswith("lora_unet_")]
+    stacked = StackedLiDB.of(lidb, layers)
+    for tensor in stacked.parameters:
+        tensor.requires_grad_()
+    return stacked
 
 
 def _decay(step: int, steps: int) -> float:

@@ -82,7 +82,7 @@ def test_the_rate_that_is_taken_is_the_most_alike_of_those_that_heed_the_style(t
         result = {"cell": {"person": 0}, "at": {"1.0": {"features": [[distance]]}, "0.8": {"styles": [style]}}}
         (tmp_path / str(lr) / "0.result.json").write_text(json.dumps(result))
     assert best_rate(Known(), tmp_path, (0.1, 0.2, 0.4)) == 0.4
-    assert best_rate(Known(), tmp_path / "no sweep", (0.1, 0.2)) == 0.1
+    assert best_rate(Known(), tmp_path / "no sweep", (0.1, 0.2, 0.4)) == 0.2
 
 
 def test_the_command_measures_writes_and_goes_on_where_it_was(tmp_path):

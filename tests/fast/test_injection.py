@@ -1,5 +1,7 @@
 """Injection computes with W + ΔW, for one person or one per sample, and gives the model back."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -129,6 +131,7 @@ def test_what_other_programs_put_into_the_class_or_the_layer_still_runs(linears,
     linear, x = linears[LAYER.key].requires_grad_(False), torch.randn(1, 5, LAYER.in_features)
     plain = nn.Linear.forward
 
+    @functools.wraps(plain)
     def theirs(self, x):
         return plain(self, x) + 1
 

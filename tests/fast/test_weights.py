@@ -6,7 +6,7 @@ import torch
 from hyperdreambooth_ext.errors import ArchitectureError
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.lidb.weights import zeros
+from hyperdreambooth_ext.lidb.weights import LiDB, StackedLiDB, zeros
 from tests.conftest import SMALL, random_lidb
 
 
@@ -68,3 +68,29 @@ def test_lidbs_stack_to_a_batch_of_people():
     )  # fmt: skip
     layer = SMALL.layers[0]
     assert torch.allclose(stacked.delta(layer)[1], two.delta(layer), atol=1e-6)
+
+
+def test_stacked_numbers_give_the_same_factors_and_go_back_to_their_layers(small_lidb):
+    stacked = StackedLiDB.of(small_lidb, SMALL.layers)
+    assert len(stacked.parameters) == 5  # two output widths, three input widths
+    for layer in SMALL.layers:
+        up_t, down = stacked.all_factors()[layer.key]
+        expected_up, expected_down = small_lidb.factors(layer)
+        assert torch.allclose(up_t.mT, expected_up, atol=1e-6) and torch.allclose(down, expected_down, atol=1e-6)
+    again = stacked.within(small_lidb)
+    assert all(torch.equal(one, other) for one, other in zip(again.parameters, small_lidb.parameters, strict=True))
+    stacked.parameters[0].mul_(2)
+    assert not torch.equal(again.parameters[0], small_lidb.parameters[0])
+
+
+def test_layers_may_differ_in_rank(small_lidb):
+    ranks = {layer.key: rank for layer, rank in zip(SMALL.layers, (1, 2, 1), strict=True)}
+    mixed = LiDB(
+        SMALL, small_lidb.basis,
+        {key: a[:, : ranks[key]] for key, a in small_lidb.a_train.items()},
+        {key: b[: ranks[key]] for key, b in small_lidb.b_train.items()},
+    )  # fmt: skip
+    factors = mixed.all_factors(SMALL.layers)
+    for layer in SMALL.layers:
+        up_t, down = factors[layer.key]
+        assert torch.allclose(up_t.mT @ down, mixed.delta(layer), atol=1e-5)
