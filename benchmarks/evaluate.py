@@ -88,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, help="pictures per person and row")
     parser.add_argument("--lr", type=float, default=FinetuneOptions().lr)
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
-    parser.add_argument("--batch", type=int, default=FinetuneOptions().batch)
+    parser.add_argument("--batch", type=int, help="noises an iteration sees (default: by the size)")
     parser.add_argument("--text", action="store_true", help="finetune the text encoder's layers too")
     parser.add_argument("--multiplier", type=float, default=1.0)
     return parser.parse_args()

@@ -57,7 +57,7 @@ def main() -> None:
     defaults = FinetuneOptions()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=512, help="pixels")
-    parser.add_argument("--batch", type=int, default=defaults.batch)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=defaults.steps)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

@@ -136,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", choices=("faces128", "sd15"), default="faces128")
     parser.add_argument("--size", type=int, default=512, help="pixels, for --shapes sd15")
-    parser.add_argument("--batch", type=int, default=FinetuneOptions().batch)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--only", default=",".join(OTHERS), help="whom to compare with, comma-separated")

@@ -35,7 +35,7 @@ class HyperDreamBooth:
     start: Start = "hypernetwork"
     steps: int = FinetuneOptions().steps
     rank: int = FinetuneOptions().rank
-    batch: int = FinetuneOptions().batch
+    batch: int | None = FinetuneOptions().batch
     iterations: int | None = None
     """Rounds of the hypernetwork, where others than its own are asked for."""
     sweep: tuple[float, ...] = ()

@@ -25,7 +25,7 @@ ROWS: dict[str, Method] = {
     "k = 1": HyperDreamBooth(iterations=1),
     "no rank relaxation": HyperDreamBooth(rank=1),
     # What fewer looks at the photo would do.
-    "half the batch": HyperDreamBooth(batch=4),
+    "half the batch": HyperDreamBooth(batch=8),
     "half the iterations": HyperDreamBooth(steps=20),
     "DreamBooth, 400 iterations": DreamBooth(steps=400),
     "DreamBooth, 40 iterations": DreamBooth(steps=40),

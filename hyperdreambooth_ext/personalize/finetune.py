@@ -16,14 +16,21 @@ from .subject import Subject
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """`rank` is the relaxed rank. `batch` noises of the one photo are seen in each of the `steps` iterations."""
+    """`rank` is the relaxed rank. `batch` noises of the one photo are seen in each of the `steps` iterations; None takes
+    what `default_batch` says."""
 
     steps: int = 40
     rank: int = 2
-    batch: int = 8
+    batch: int | None = None
     lr: float = 0.03
     text: bool = False
     """Train the text encoder's layers too. Off, the text condition is computed once."""
+
+
+def default_batch(latents: torch.Tensor) -> int:
+    """How many noises an iteration sees: 16 of latents up to 32 × 32 (pictures of 256 pixels), 8 of larger ones, of which
+    each says more and costs more."""
+    return 16 if latents.shape[-1] * latents.shape[-2] <= 32 * 32 else 8
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def finetune(
     """
     if options.steps < 1:
         raise TrainingError(f"{options.steps} steps train nothing: use at least 1, 40 is the default.")
-    linears = host.linears()
+    linears, batch = host.linears(), options.batch or default_batch(subject.latents)
     lidb = lidb.map(lambda tensor: tensor.detach().to(host.device))
     embeds = None if options.text else _prompt_embeds(host, linears, lidb, subject)
     trained = _trained(lidb, options.text)
@@ -69,7 +76,7 @@ def finetune(
     while step < options.steps and not should_stop():
         for group in optimizer.param_groups:
             group["lr"] = options.lr * _decay(step, options.steps)
-        latents, noise, timesteps = subject.noisy_batch(host, options.batch, generator)
+        latents, noise, timesteps = subject.noisy_batch(host, batch, generator)
         with torch.enable_grad(), injected(linears, Applied(trained)):
             condition = host.encode_prompts([subject.prompt]) if embeds is None else embeds
             condition = condition.expand(len(latents), -1, -1)
