@@ -16,8 +16,8 @@ from .subject import Subject
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """`rank` is the relaxed rank. `batch` noises of the one photo are seen in each of the `steps` iterations; None takes
-    what `default_batch` says."""
+    """`rank` is the relaxed rank. Each of the `steps` iterations sees `batch` noises of the one photo; None takes
+    `default_batch`'s."""
 
     steps: int = 40
     rank: int = 2
@@ -28,8 +28,8 @@ class FinetuneOptions:
 
 
 def default_batch(latents: torch.Tensor) -> int:
-    """How many noises an iteration sees: 16 of latents up to 32 × 32 (pictures of 256 pixels), 8 of larger ones, of which
-    each says more and costs more."""
+    """How many noises an iteration sees: 16 of latents up to 32 × 32 (pictures of 256 pixels), 8 of larger ones, since
+    each of those says more and costs more."""
     return 16 if latents.shape[-1] * latents.shape[-2] <= 32 * 32 else 8
 
 
