@@ -12,6 +12,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from fastapi.testclient import TestClient
 
 from hyperdreambooth_ext import __version__
+from hyperdreambooth_ext.api.gate import Gate
 from hyperdreambooth_ext.api.route import MAX_BODY_BYTES
 from hyperdreambooth_ext.api.routes import PREFIX, mount_api
 from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
@@ -152,3 +153,57 @@ def test_a_page_elsewhere_cannot_start_a_job(client, studio):
     body = json.dumps({"photo": PHOTO, "name": "anna"})
     answer = client.post(PREFIX + "/personalize", content=body, headers={"content-type": "text/plain"})
     assert answer.status_code == 422 and not studio.jobs()
+
+
+def test_a_full_queue_refuses_a_flood_before_it_reads_and_keeps_nothing(client, studio):
+    import tracemalloc
+
+    body = json.dumps({"photo": PHOTO, "name": "more", **SHORT}).encode()
+    with studio.backend.model():
+        for number in range(5):
+            assert post(client, "/personalize", photo=PHOTO, name=f"a{number}", **SHORT).status_code == 202
+        headers = {"content-type": "application/json"}
+        client.post(PREFIX + "/personalize", content=body, headers=headers)
+        tracemalloc.start()
+        codes = {client.post(PREFIX + "/personalize", content=body, headers=headers).status_code for _ in range(40)}
+        kept = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert codes == {429} and len(studio.jobs()) == 5 and kept < 2_000_000
+        for status in studio.jobs():
+            studio.interrupt(status.id)
+
+
+def test_large_requests_go_through_a_narrow_gate():
+    gate = Gate(most=1)
+    with gate.passed():
+        with pytest.raises(HTTPException, match="429|Too many"), gate.passed():
+            pass
+    with gate.passed():
+        pass
+
+
+def test_nobody_unknown_makes_the_server_read_a_body(studio):
+    def nobody() -> None:
+        raise HTTPException(401, "wrong")
+
+    read = []
+
+    def pieces():
+        for _ in range(3):
+            read.append(1)
+            yield b" " * 1000
+
+    client = served(studio, Depends(nobody))
+    answer = client.post(PREFIX + "/personalize", content=pieces(), headers={"content-type": "application/json"})
+    assert answer.status_code == 401 and not studio.jobs()
+
+
+@pytest.mark.parametrize("body", [b"[" * 9000, b'{"photo": NaN}', b'{"photo": "", "name": "a", "steps": 1e999}', b"0"])
+def test_nonsense_is_refused_in_words_that_do_not_repeat_it(client, body):
+    answer = client.post(PREFIX + "/personalize", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422) and len(answer.content) < 500 and isinstance(answer.json()["detail"], str)
+
+
+def test_a_small_request_is_small(client):
+    answer = client.post(PREFIX + "/export", content=b" " * 20_000, headers={"content-type": "application/json"})
+    assert answer.status_code == 413
