@@ -4,11 +4,12 @@
 
 On the bundled checkpoint, one thread, processor time; the values of a kind are tried in turn, over and over. Writes
 growth.png, one plot a kind, and prints the exponent: the slope in a plot with both axes logarithmic, so 1 means twice
-as much of it costs twice as much, 0 that it costs nothing.
+as much of it costs twice as much, 0 that it costs nothing. growth.json holds the medians in seconds.
 """
 
 import argparse
 import io
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -134,6 +135,7 @@ def main() -> None:
             shown = ", ".join(f"{value}: {seconds * 1e3:.0f}" for value, seconds in measured[kind].items())
             print(f"| {name} | {shown} | {exponent(measured[kind]):.2f} |", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "growth.json").write_text(json.dumps(measured, indent=2) + "\n")
     plot(args.out / "growth.png", measured)
 
 
@@ -159,8 +161,15 @@ def plot(file: Path, measured: dict[str, dict[int, float]]) -> None:
             axes.plot(list(seconds), [1e3 * value for value in seconds.values()], "o-", color="black")
             axes.set(xscale="log", yscale="log", xlabel=KINDS[kind][0].replace(", ", ":\n"), ylabel="ms")
             axes.set_xticks(list(seconds), labels=list(seconds))
+            # A cost that hardly grows shall look like it: the axis spans a factor of ten at least.
+            middle = 1e3 * float(np.sqrt(min(seconds.values()) * max(seconds.values())))
+            span = max(3.2, 1.2 * float(np.sqrt(max(seconds.values()) / min(seconds.values()))))
+            ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if 1 / span < t / middle < span]
+            axes.set_ylim(middle / span, middle * span)
+            axes.set_yticks(ticks, labels=ticks)
+            axes.minorticks_off()
             axes.set_title(f"exponent {exponent(seconds):.2f}", fontsize=10)
-            axes.grid(alpha=0.3, which="both")
+            axes.grid(alpha=0.3)
 
 
 @contextmanager

