@@ -130,7 +130,8 @@ class StackedLiDB:
 
     def all_factors(self, layers: Iterable[Layer] = ()) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:  # noqa: ARG002
         """As LiDB.all_factors, for all of its layers."""
-        ups, downs = {}, {}
+        ups: dict[str, torch.Tensor] = {}
+        downs: dict[str, torch.Tensor] = {}
         for width, keys in _by_width(self.architecture, "out_features").items():
             rows = self.a_rows[width]
             ups |= self._by_layer(keys, rows @ self.basis.a_aux(width).T.to(rows))
