@@ -309,6 +309,8 @@ def test_everything_is_as_before(program, row, small_photo, request):
     assert differences(before[0], after[0]) == []
     if host == "webui":
         assert before[1] == after[1]
-    if stages != ["refused"] and (host == "webui" or computes(dtype)):
+    # In float16 `ldm` needs a graphics card: here it fails in its first layer, and must give everything back as well.
+    runs = dtype != "fp16" if host == "webui" else computes(dtype)
+    if runs and stages != ["refused"]:
         wanted = EXPECTED.get(row, "cancelled" if row.startswith("interrupt") else "failed")
         assert set(stages) == {wanted}, program.studio.jobs()
