@@ -135,7 +135,7 @@ def test_loading_takes_at_most_50_milliseconds_on_sd15s_shapes(webui, sd15):
     webui.networks.list_available_networks()
     webui.ours("tag").register_tag(webui.networks)
     times = []
-    for _ in range(5):
+    for _ in range(15):
         started = time.process_time()
         assert len(loaded(webui.networks, "big").modules) == 192
         times.append(time.process_time() - started)
