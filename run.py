@@ -4,6 +4,7 @@
     python run.py personalize photo.jpg --name anna
     python run.py generate "a sks face <lidb:anna:0.8>" --out anna.png
     python run.py ui                            the tab in a window of its own
+    python run.py build FOLDER                  a hypernetwork for your own checkpoint, without a dataset
     python run.py evaluate OUT_DIR              measure likeness and style on 100 people that nothing was trained on
     python run.py test [pytest arguments]       run the tests
 
@@ -26,6 +27,7 @@ PINS = ROOT / "requirements" / "webui-1.10.1.txt"
 NEEDS: dict[str, tuple[str, list[str]]] = {
     "test": ("cli,ui,test", ["stable-diffusion-sdkit==2.1.5"]),
     "ui": ("cli,ui", []),
+    "build": ("cli,build", []),
     "evaluate": ("cli,benchmarks", ["openpeople==0.1.2"]),
 }
 MODULES = {"test": "pytest", "evaluate": "benchmarks.evaluate"}

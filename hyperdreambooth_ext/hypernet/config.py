@@ -36,6 +36,8 @@ class HypernetworkConfig:
     checkpoint: str = ""
     checkpoint_hash: str = ""
     trained_on: str = ""
+    held_out: str = ""
+    made_with: str = ""
 
     def to_json(self) -> str:
         """One JSON object; the architecture as sorted [key, out, in] rows."""

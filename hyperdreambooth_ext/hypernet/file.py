@@ -1,6 +1,7 @@
 """The hypernetwork file: one safetensors file, float16, that carries its configuration."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from .hypernetwork import Hypernetwork
 
 MAX_FILE_BYTES = 4_000_000_000
 ENCODER = "encoder."
+# Checkpoints may lie in the same folder; only headers are read to tell them apart.
+_ANY_SIZE = 1 << 40
 
 
 def save_hypernetwork(path: Path, network: Hypernetwork) -> None:
@@ -47,13 +50,37 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
 
 
 def find_hypernetwork(folder: Path, architecture: Architecture, checkpoint_hash: str) -> Path | None:
-    """The file in `folder` that fits this architecture, one made for this very checkpoint first; None without any."""
+    """The file in `folder` that fits this architecture, one made for this very checkpoint first, and of several the
+    newest; None without any. Damaged files are passed over: `list_hypernetworks` says what is wrong with them."""
     fitting = []
-    for path in sorted(Path(folder).glob("*hypernetwork*.safetensors")):
-        config = read_config(path)
-        if config.architecture.fingerprint == architecture.fingerprint:
-            fitting.append((config.checkpoint_hash != checkpoint_hash, path))
-    return min(fitting)[1] if fitting else None
+    for found in list_hypernetworks(folder):
+        if found.config is not None and found.config.architecture.fingerprint == architecture.fingerprint:
+            foreign = found.config.checkpoint_hash != checkpoint_hash
+            fitting.append((foreign, -found.path.stat().st_mtime, found.path))
+    return min(fitting)[2] if fitting else None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file in a hypernetworks' folder: its configuration, or the sentence that says why it cannot be used."""
+
+    path: Path
+    config: HypernetworkConfig | None
+    problem: str = ""
+
+
+def list_hypernetworks(folder: Path) -> list[Found]:
+    """All hypernetwork files of `folder`, by name; other files are passed over, damaged ones say why."""
+    found = []
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        named = "hypernetwork" in path.name
+        try:
+            if named or "hypernetwork" in metadata_of(path, _ANY_SIZE):
+                found.append(Found(path, read_config(path)))
+        except FileError as error:
+            if named:
+                found.append(Found(path, None, str(error)))
+    return found
 
 
 def read_config(path: Path) -> HypernetworkConfig:

@@ -1,6 +1,6 @@
 """One training step of the hypernetwork: many people at once, each denoised with their own predicted weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,13 +17,16 @@ from .loss import errors_and_guess, hypernetwork_loss
 class Batch:
     """features [B, N, channels] of one photo a person; latents [B, 4, h, w] of another photo or of the same one;
     prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimised LiDBs are at hand; the
-    recogniser's identities [B, channels] of the people, unit vectors, where it is asked."""
+    recogniser's identities [B, channels] of the people, unit vectors, where it is asked. noise [B, 4, h, w] and
+    timesteps [B] are drawn where they are not given; several processes that share a batch are given their parts."""
 
     features: torch.Tensor
     latents: torch.Tensor
     prompts: list[str]
     targets: torch.Tensor | None = None
     identities: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+    timesteps: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,10 @@ def _diffusion(
     lesson: Lesson,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     latents = batch.latents
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
-    timesteps = spread_timesteps(len(latents), len(host.alphas_cumprod), generator, lesson.timesteps).to(host.device)
+    noise, timesteps = batch.noise, batch.timesteps
+    if noise is None or timesteps is None:
+        noise, timesteps = drawn_noise(host, latents.shape, generator, lesson)
+    noise, timesteps = noise.to(latents), timesteps.to(host.device)
     with injected(host.linears(), Applied(decoder.as_lidb(theta))):
         errors, guess = errors_and_guess(host, latents, noise, timesteps, host.encode_prompts(batch.prompts))
     if lesson.mask is not None:
@@ -93,6 +98,14 @@ def _diffusion(
     visible = (10 * alphas_cumprod).clamp(max=1)
     cosine = F.cosine_similarity(lesson.identity.recogniser(guess), batch.identities, dim=-1)
     return errors.mean(), ((1 - cosine) * visible).mean()
+
+
+def drawn_noise(
+    host: Host, shape: Sequence[int], generator: torch.Generator, lesson: Lesson
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise of this `shape` [B, 4, h, w] and timesteps [B] for a whole batch, on the CPU."""
+    noise = torch.randn(*shape, generator=generator)
+    return noise, spread_timesteps(shape[0], len(host.alphas_cumprod), generator, lesson.timesteps)
 
 
 def min_snr_weights(alphas_cumprod: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:

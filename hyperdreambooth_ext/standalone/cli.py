@@ -1,4 +1,4 @@
-"""The command line: personalize, generate, export, inspect, demo, ui."""
+"""The command line: personalize, generate, export, inspect, demo, ui, build."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import __version__
 from ..errors import UserError
 from ..personalize.starts import STARTS
+from .build_options import add_build
 
 DEFAULT_DIR = Path("lidb")
 
@@ -33,6 +34,10 @@ def _run(args: argparse.Namespace) -> dict:
         from .ui import serve
 
         return serve(args)
+    if args.command == "build":
+        from .build import run_build
+
+        return run_build(args)
     from . import commands
 
     return getattr(commands, args.command)(args)
@@ -54,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _inspect(commands)
     _demo(commands)
     _ui(commands)
+    add_build(commands, _command)
     return parser
 
 

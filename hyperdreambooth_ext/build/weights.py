@@ -1,0 +1,59 @@
+"""The new decoder before training, and one that was trained, as a hypernetwork."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from .. import __version__
+from ..errors import FileError
+from ..hosts.protocol import Host
+from ..hypernet.config import HypernetworkConfig
+from ..hypernet.hypernetwork import Hypernetwork, WeightDecoder
+from ..lidb.basis import Basis
+from ..lidb.layers import Architecture
+from .eyes import Eyes
+from .options import BuildOptions
+from .prepare import Prepared
+
+# So many faces are enough to know what all features have in common.
+_WHITENED = 512
+
+
+def configuration(
+    options: BuildOptions, host: Host, eyes: Eyes, basis: Basis, trained_on: str, score: dict[str, float] | None = None
+) -> HypernetworkConfig:
+    """What the new hypernetwork's file says about itself."""
+    return HypernetworkConfig(
+        Architecture.of(host.linears()), basis, width=options.width, depth=options.depth, iterations=options.iterations,
+        family=host.family, checkpoint=host.checkpoint_name, checkpoint_hash=host.checkpoint_hash,
+        trained_on=trained_on, made_with=f"hyperdreambooth_ext {__version__}",
+        held_out="" if score is None else ", ".join(f"{name} {value:g}" for name, value in score.items()),
+        **eyes.settings,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def new_decoder(config: HypernetworkConfig, prepared: Prepared, eyes: Eyes, seed: int) -> WeightDecoder:
+    """A decoder that predicts no change yet: the same for the same seed and faces, on the CPU."""
+    features = prepared.rows("features", np.arange(min(prepared.count, _WHITENED)))[:, 0].float()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        decoder = WeightDecoder(config, features.shape[-1])
+    decoder.whiten(features)
+    if config.identity_width:
+        weight, bias = eyes.identity_head
+        decoder.identity_weight.copy_(weight)
+        decoder.identity_bias.copy_(bias)
+    return decoder
+
+
+def with_encoder(config: HypernetworkConfig, eyes: Eyes, decoder_file: Path) -> Hypernetwork:
+    """The trained decoder and the encoder together. Raises FileError when the file is damaged."""
+    network = Hypernetwork(config)
+    try:
+        network.decoder.load_state_dict(load_file(decoder_file))
+    except (RuntimeError, OSError, ValueError) as error:
+        raise FileError(f"{decoder_file} cannot be used ({error}): delete it and start again.") from error
+    network.encoder.load_state_dict(eyes.encoder.state_dict())
+    return network.eval()
