@@ -61,12 +61,12 @@ def build(
         return None
     basis = settled_basis(folder, options, prepared, host, eyes, reporter, processes)
     config = configuration(options, host, eyes, basis, trained_on(options, host))
-    if options.target_steps:
+    if options.warm_up or options.beta or tuple(stages)[-1:] == ("targets",):
         decoder = new_decoder(config, prepared, eyes, options.seed)
         optimise_targets(folder, options, prepared, host, decoder, reporter, processes)
     if not set(stages) & {"train", "export"}:
         return None
-    decoder = new_decoder(config, prepared, eyes, options.seed)
+    decoder = new_decoder(config, prepared, eyes, options.seed, learn_basis=options.basis == "learned")
     recogniser = None
     if options.identity_weight:
         recogniser = teach_recogniser(folder, options, prepared, host.device, reporter, processes)

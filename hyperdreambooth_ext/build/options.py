@@ -86,6 +86,8 @@ class BuildOptions:
             )
         if self.basis == "pca" and not self.target_steps:
             raise UserError("The PCA basis is made of targets: say how many steps each gets, as --target-steps 40.")
+        if self.basis == "learned" and (self.warm_up or self.beta):
+            raise UserError("Targets belong to one basis, and a learned one moves: leave out --warm-up and --beta.")
         if (self.warm_up or self.beta) and not self.target_steps:
             raise UserError("--warm-up and --beta learn from targets: add --target-steps 40.")
         return self

@@ -1,12 +1,14 @@
 """What a hypernetwork is made of and made for; carried inside its file."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import FileError
-from ..lidb.basis import ALGORITHM, Basis
+from ..lidb.basis import ALGORITHM, AnyBasis, Basis
 from ..lidb.layers import Architecture, Layer
+from ..lidb.stored_basis import ALGORITHM as STORED
+from ..lidb.stored_basis import named_basis
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class HypernetworkConfig:
     """
 
     architecture: Architecture
-    basis: Basis = Basis()
+    basis: AnyBasis = Basis()
     encoder: str = "efficientnet_lite0"
     encoder_bundled: bool = True
     image_size: int = 128
@@ -41,7 +43,7 @@ class HypernetworkConfig:
 
     def to_json(self) -> str:
         """One JSON object; the architecture as sorted [key, out, in] rows."""
-        values = asdict(self)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["architecture"] = [
             [layer.key, layer.out_features, layer.in_features] for layer in self.architecture.layers
         ]
@@ -55,7 +57,7 @@ class HypernetworkConfig:
             values: dict[str, Any] = json.loads(text)
             layers = tuple(Layer(str(key), int(out), int(in_)) for key, out, in_ in values.pop("architecture"))
             basis = values.pop("basis")
-            if basis["algorithm"] != ALGORITHM or list(layers) != sorted(layers) or not layers:
+            if basis["algorithm"] not in (ALGORITHM, STORED) or list(layers) != sorted(layers) or not layers:
                 raise ValueError("its basis or its layers are unknown")
             known = {f.name for f in fields(cls)}
             settings: dict[str, Any] = {
@@ -63,7 +65,7 @@ class HypernetworkConfig:
             }
             config = cls(
                 architecture=Architecture(layers),
-                basis=Basis(int(basis["a"]), int(basis["b"]), int(basis["seed"])),
+                basis=_basis(basis),
                 **settings,
             )
             config._check()
@@ -83,3 +85,9 @@ class HypernetworkConfig:
             raise ValueError(f"identity_width is {self.identity_width!r}")
         if self.width % self.heads:
             raise ValueError("its width is no multiple of its heads")
+
+
+def _basis(header: dict) -> AnyBasis:
+    if header["algorithm"] == STORED:
+        return named_basis(header)
+    return Basis(int(header["a"]), int(header["b"]), int(header["seed"]))

@@ -1,7 +1,8 @@
 """The hypernetwork file: one safetensors file, float16, that carries its configuration."""
 
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from ..errors import ArchitectureError, FileError
 from ..files import write_atomically
 from ..lidb.layers import Architecture
 from ..lidb.safetensors_bytes import from_file, metadata_of, to_bytes
+from ..lidb.stored_basis import A_PREFIX, B_PREFIX, METADATA, NamedBasis, StoredBasis, checked_basis
 from .config import HypernetworkConfig
 from .hypernetwork import Hypernetwork
 
@@ -25,7 +27,11 @@ def save_hypernetwork(path: Path, network: Hypernetwork) -> None:
     if not network.config.encoder_bundled:
         state = {key: value for key, value in state.items() if not key.startswith(ENCODER)}
     tensors = {key: value.half() for key, value in state.items() if value.is_floating_point()}
-    write_atomically(Path(path), to_bytes(tensors, {"hypernetwork": network.config.to_json()}))
+    metadata = {"hypernetwork": network.config.to_json()}
+    if isinstance(network.config.basis, StoredBasis):
+        tensors |= network.config.basis.tensors()
+        metadata[METADATA] = json.dumps(network.config.basis.to_dict(), sort_keys=True)
+    write_atomically(Path(path), to_bytes(tensors, metadata))
 
 
 def load_hypernetwork(path: Path) -> Hypernetwork:
@@ -37,6 +43,12 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
     config = HypernetworkConfig.from_json(metadata["hypernetwork"])
     if not all(torch.isfinite(value).all() for value in tensors.values()):
         raise FileError(f"{path.name} holds numbers that are none: download or train it again.")
+    basis = {key: tensors.pop(key) for key in list(tensors) if key.startswith((A_PREFIX, B_PREFIX))}
+    if isinstance(config.basis, NamedBasis):
+        try:
+            config = replace(config, basis=checked_basis(config.basis, basis, config.architecture.layers))
+        except (ValueError, KeyError) as error:
+            raise FileError(f"{path.name} holds a damaged basis ({error}): download or train it again.") from error
     network = Hypernetwork(config, pretrained_encoder=not config.encoder_bundled)
     try:
         missing = network.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=False)

@@ -8,9 +8,13 @@ random generator, BLAS or device of any version can change a bit of them.
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
+
+from .layers import Layer
+from .stored_basis import NamedBasis, StoredBasis
 
 ALGORITHM = "hadamard-sha256-v1"
 
@@ -35,8 +39,37 @@ class Basis:
         """B_aux with orthonormal rows, float32 [b, in_features], on the CPU."""
         return _orthonormal_rows("B", self.b, in_features, self.seed)
 
+    def sizes_of(self, layer: Layer) -> tuple[int, int]:
+        """How many directions the layer has on either side, (a, b)."""
+        return self.sizes(layer.out_features, layer.in_features)
+
+    def a_of(self, layer: Layer) -> torch.Tensor:
+        """A_aux of a layer, float32 [out, a]: the same for all layers of one width."""
+        return self.a_aux(layer.out_features)
+
+    def b_of(self, layer: Layer) -> torch.Tensor:
+        """B_aux of a layer, float32 [b, in]."""
+        return self.b_aux(layer.in_features)
+
     def to_dict(self) -> dict:
         return {"algorithm": ALGORITHM, "a": self.a, "b": self.b, "seed": self.seed}
+
+
+# What a LiDB can speak in: `sizes_of`, `a_of`, `b_of` and `to_dict` are all that anybody needs of one.
+AnyBasis = Basis | StoredBasis | NamedBasis
+
+
+def on_device(basis: AnyBasis, layer: Layer, like: torch.Tensor, side: Literal["a", "b"]) -> torch.Tensor:
+    """A_aux or B_aux of a layer in the device and dtype of `like`; drawn bases are copied there once."""
+    if not isinstance(basis, Basis):
+        return (basis.a_of(layer) if side == "a" else basis.b_of(layer)).to(like.device, like.dtype)
+    width = layer.out_features if side == "a" else layer.in_features
+    return _moved(basis, width, side, like.device, like.dtype)
+
+
+@lru_cache(maxsize=128)
+def _moved(basis: Basis, width: int, side: Literal["a", "b"], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    return (basis.a_aux(width) if side == "a" else basis.b_aux(width)).to(device, dtype)
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import torch
 
 from ..errors import FileError
 from ..files import write_atomically
-from .basis import ALGORITHM, Basis
+from .basis import ALGORITHM, AnyBasis, Basis
 from .layers import Architecture, Layer
 from .safetensors_bytes import from_file, to_bytes
+from .stored_basis import ALGORITHM as STORED
+from .stored_basis import MODELS, NamedBasis, find_basis, named_basis
 from .weights import LiDB
 
 FORMAT_VERSION = 1
@@ -52,15 +55,18 @@ def save(path: Path, lidb: LiDB, info: Info) -> None:
     write_atomically(Path(path), content, verify=lambda temporary: load(temporary))
 
 
-def load(path: Path) -> tuple[LiDB, Info]:
-    """Read and check a LiDB file. Raises FileError when it is no LiDB, is damaged, or holds what cannot be."""
+def load(path: Path, hypernetworks: Sequence[Path] = (MODELS,)) -> tuple[LiDB, Info]:
+    """Read and check a LiDB file. Raises FileError when it is no LiDB, is damaged, or holds what cannot be.
+
+    A basis that the file only names is looked for beside it and among the `hypernetworks` in these folders.
+    """
     path = Path(path)
     tensors, metadata = from_file(path, MAX_FILE_BYTES)
     if "lidb" not in metadata:
         raise FileError(f"{path.name} is no LiDB file: use one that this extension saved.")
     try:
         header = json.loads(metadata["lidb"])
-        return _unpack(path, tensors, header), _info(header, metadata)
+        return _unpack(path, tensors, header, [path.parent, *hypernetworks]), _info(header, metadata)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise FileError(f"{path.name} is a damaged LiDB file ({error}): make or download it again.") from error
 
@@ -147,17 +153,17 @@ def family_metadata(family: str, kind: str) -> dict[str, str]:
     return {"ss_v2": str(family == "sd2"), "modelspec.architecture": f"stable-diffusion-{version}/{kind}"}
 
 
-def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> LiDB:
+def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict, folders: Sequence[Path]) -> LiDB:
     if header["format"] != FORMAT_VERSION:
         raise FileError(f"{path.name} was made by a newer version (format {header['format']}): update the extension.")
-    basis = _basis(header["basis"])
+    basis: AnyBasis = _basis(header["basis"])
     if not tensors or not all(name.endswith(SUFFIX) for name in tensors):
         raise ValueError("its tensors are no LiDB layers")
     a_train, b_train, layers = {}, {}, []
     keys = sorted(name.removesuffix(SUFFIX) for name in tensors)
     for key, shape in zip(keys, header["shapes"], strict=True):
         layer = Layer(key, *_shape(shape))
-        a, b = basis.sizes(layer.out_features, layer.in_features)
+        a, b = basis.sizes_of(layer)
         a_train[key], b_train[key] = unpack_layer(tensors[key + SUFFIX], a, b)
         if a_train[key].shape[1] != header["rank"]:
             raise ValueError("a layer's rank differs from the file's")
@@ -165,10 +171,14 @@ def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> LiDB:
     architecture = Architecture(tuple(layers))
     if architecture.fingerprint != header["architecture"]:
         raise ValueError("its layers are not those that it names")
+    if isinstance(basis, NamedBasis):
+        basis = find_basis(basis, layers, folders)
     return LiDB(architecture, basis, a_train, b_train)
 
 
-def _basis(header: dict) -> Basis:
+def _basis(header: dict) -> Basis | NamedBasis:
+    if header["algorithm"] == STORED:
+        return named_basis(header)
     if header["algorithm"] != ALGORITHM:
         raise ValueError(f"its basis {header['algorithm']!r} is not known here")
     a, b, seed = (header[name] for name in ("a", "b", "seed"))

@@ -30,7 +30,18 @@ def injected(linears: Mapping[str, nn.Linear], *applied: Applied) -> Iterator[No
     Gradients flow to the LiDB's numbers. A LiDB with a leading batch dimension gives each sample its own ΔW.
     Raises ArchitectureError when a layer is missing or has another shape.
     """
-    factors = [_factors(linears, one) for one in applied]
+    with adding(linears, *(_factors(linears, one) for one in applied)):
+        yield
+
+
+@contextmanager
+def adding(
+    linears: Mapping[str, nn.Linear], *factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+) -> Iterator[None]:
+    """Within this context every layer of `linears` computes with W + Σ up · down of all `factors`.
+
+    factors: layer key -> (up [..., out, rank], down [..., rank, in]); gradients flow to both.
+    """
     hooks = []
     try:
         for key in {key for of_one in factors for key in of_one}:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from ..files import write_atomically
+from .basis import Basis
 from .file import Info, family_metadata
 from .safetensors_bytes import to_bytes
 from .weights import LiDB
@@ -17,8 +18,7 @@ def lora_tensors(lidb: LiDB, dtype: torch.dtype = torch.float16) -> dict[str, to
 
     alpha is the rank, so the LoRA's scale alpha / rank is 1.
     """
-    ups = _projected(lidb, {layer.key: layer.out_features for layer in lidb.architecture.layers}, lidb.a_train, "a")
-    downs = _projected(lidb, {layer.key: layer.in_features for layer in lidb.architecture.layers}, lidb.b_train, "b")
+    ups, downs = _sides(lidb)
     tensors = {}
     for key, up in ups.items():
         down = downs[key]
@@ -30,15 +30,27 @@ def lora_tensors(lidb: LiDB, dtype: torch.dtype = torch.float16) -> dict[str, to
     return tensors
 
 
+def _sides(lidb: LiDB) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """layer key -> up transposed [rank, out], and layer key -> down [rank, in]."""
+    layers, basis = lidb.architecture.layers, lidb.basis
+    if not isinstance(basis, Basis):
+        factors = {layer.key: lidb.factors(layer) for layer in layers}
+        return {key: up.mT.float() for key, (up, _) in factors.items()}, {
+            key: down.float() for key, (_, down) in factors.items()
+        }
+    ups = _projected(lidb, basis, {layer.key: layer.out_features for layer in layers}, lidb.a_train, "a")
+    return ups, _projected(lidb, basis, {layer.key: layer.in_features for layer in layers}, lidb.b_train, "b")
+
+
 def _projected(
-    lidb: LiDB, widths: Mapping[str, int], trained: Mapping[str, torch.Tensor], side: Literal["a", "b"]
+    lidb: LiDB, drawn: Basis, widths: Mapping[str, int], trained: Mapping[str, torch.Tensor], side: Literal["a", "b"]
 ) -> dict[str, torch.Tensor]:
     """layer key -> [rank, width]: one product for all layers of one width, for loading must not be felt."""
     projected: dict[str, torch.Tensor] = {}
     for width in sorted(set(widths.values())):
         keys = [key for key in widths if widths[key] == width]
         rows = torch.cat([trained[key].mT if side == "a" else trained[key] for key in keys]).float()
-        basis = lidb.basis.a_aux(width).T if side == "a" else lidb.basis.b_aux(width)
+        basis = drawn.a_aux(width).T if side == "a" else drawn.b_aux(width)
         projected |= zip(keys, (rows @ basis.to(rows.device)).split(lidb.rank), strict=True)
     return {key: projected[key] for key in widths}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .basis import Basis
+from .basis import AnyBasis, on_device
 from .layers import Architecture, Layer
 
 
@@ -21,7 +21,7 @@ class LiDB:
     """
 
     architecture: Architecture
-    basis: Basis
+    basis: AnyBasis
     a_train: Mapping[str, torch.Tensor]
     b_train: Mapping[str, torch.Tensor]
 
@@ -43,8 +43,7 @@ class LiDB:
     def factors(self, layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
         """(up [..., out, rank], down [..., rank, in]) of one layer; gradients flow to a_train and b_train."""
         a_train, b_train = self.a_train[layer.key], self.b_train[layer.key]
-        a_aux = self.basis.a_aux(layer.out_features).to(a_train.device, a_train.dtype)
-        b_aux = self.basis.b_aux(layer.in_features).to(b_train.device, b_train.dtype)
+        a_aux, b_aux = on_device(self.basis, layer, a_train, "a"), on_device(self.basis, layer, b_train, "b")
         return a_aux @ a_train, b_train @ b_aux
 
     def delta(self, layer: Layer) -> torch.Tensor:
@@ -86,10 +85,10 @@ class LiDB:
         return LiDB(self.architecture, self.basis, a_train, b_train)
 
 
-def zeros(architecture: Architecture, basis: Basis, rank: int, generator: torch.Generator) -> LiDB:
+def zeros(architecture: Architecture, basis: AnyBasis, rank: int, generator: torch.Generator) -> LiDB:
     """The start that changes nothing: A_train zero, B_train random with rows of length about 1."""
     empty_a, empty_b = {}, {}
     for layer in architecture.layers:
-        a, b = basis.sizes(layer.out_features, layer.in_features)
+        a, b = basis.sizes_of(layer)
         empty_a[layer.key], empty_b[layer.key] = torch.zeros(a, 0), torch.zeros(0, b)
     return LiDB(architecture, basis, empty_a, empty_b).relaxed(rank, generator)

@@ -57,7 +57,7 @@ def gradient_start(
 
 def _full_rank_zero(architecture: Architecture, basis: Basis) -> LiDB:
     """ΔW = A_aux · 0 · I · B_aux: its gradient with respect to A_train is the gradient in the bases' coordinates."""
-    sizes = {layer.key: basis.sizes(layer.out_features, layer.in_features) for layer in architecture.layers}
+    sizes = {layer.key: basis.sizes_of(layer) for layer in architecture.layers}
     return LiDB(
         architecture,
         basis,
