@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import UserError
 from ..files import write_atomically
 from ..hosts.protocol import Host
 from ..hypernet.file import save_hypernetwork
@@ -61,6 +62,8 @@ def build(
         return None
     basis = settled_basis(folder, options, prepared, host, eyes, reporter, processes)
     config = configuration(options, host, eyes, basis, trained_on(options, host))
+    if tuple(stages)[-1:] == ("targets",) and not options.target_steps:
+        raise UserError("Targets take steps: say how many, such as --target-steps 40.")
     if options.warm_up or options.beta or tuple(stages)[-1:] == ("targets",):
         decoder = new_decoder(config, prepared, eyes, options.seed)
         optimise_targets(folder, options, prepared, host, decoder, reporter, processes)

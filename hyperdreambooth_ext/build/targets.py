@@ -13,6 +13,7 @@ from .options import BuildOptions
 from .prepare import Prepared, rows_in
 from .processes import Processes
 from .progress import BuildProgress, Clock, Reporter
+from .weights import placed
 
 
 def optimise_targets(
@@ -22,7 +23,7 @@ def optimise_targets(
     """θ of every face, cached in chunks: those that exist are kept. Raises FileError, Paused."""
     missing = [part for part in chunks(prepared.count) if not _complete(folder, *part)]
     clock, done = Clock(0, len(missing)), 0
-    decoder = decoder.to(host.device)
+    decoder = placed(decoder, host.device)
     with host.frozen():
         for number, (first, end) in enumerate(missing):
             if number % processes.count == processes.rank:

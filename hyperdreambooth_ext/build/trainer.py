@@ -24,6 +24,7 @@ from .processes import Processes
 from .progress import BuildProgress, Clock, Paused, Reporter
 from .score import Score, held_out_score, write_sheet
 from .store import FaceStore
+from .weights import placed
 
 
 class Trainer:
@@ -35,7 +36,7 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.folder, self.options, self.store, self.prepared = folder, options, store, prepared
         self.host, self.eyes, self.reporter, self.processes = host, eyes, reporter, processes
-        self.decoder = decoder.to(host.device)
+        self.decoder = placed(decoder, host.device)
         self.size = options.size or host.default_size
         self.people = np.arange(options.held_out, prepared.count)
         identity = None if recogniser is None else IdentityLoss(recogniser, options.identity_weight)

@@ -59,6 +59,13 @@ def new_decoder(
     return decoder
 
 
+def placed(decoder: WeightDecoder, device: torch.device) -> WeightDecoder:
+    """The decoder on `device`, with its basis where that is no part of its state."""
+    if isinstance(decoder.config.basis, StoredBasis):
+        decoder.basis = decoder.config.basis.to(device)
+    return decoder.to(device)
+
+
 def with_encoder(config: HypernetworkConfig, eyes: Eyes, decoder_file: Path) -> Hypernetwork:
     """The trained decoder and the encoder together. Raises FileError when the file is damaged."""
     try:

@@ -81,7 +81,10 @@ def _adding(terms: list[tuple[torch.Tensor, torch.Tensor]]):
         hidden_states = inputs[0]
         for up, down in terms:
             up, down = up.to(hidden_states), down.to(hidden_states)
-            output = output + (hidden_states @ down.mT) @ up.mT
+            small = hidden_states @ down.mT
+            # For a LiDB per sample: product and sum in one pass.
+            per_sample = up.ndim == output.ndim == 3
+            output = torch.baddbmm(output, small, up.mT) if per_sample else output + small @ up.mT
         return output
 
     return hook

@@ -72,6 +72,11 @@ class StoredBasis(NamedBasis):
     def b_of(self, layer: Layer) -> torch.Tensor:
         return self.b_aux[layer.key]
 
+    def to(self, device: torch.device) -> "StoredBasis":
+        """The same basis with its numbers on `device`."""
+        sides = [{key: value.to(device) for key, value in side.items()} for side in (self.a_aux, self.b_aux)]
+        return StoredBasis(self.kind, self.a, self.b, self.sha256, *sides)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a file holds of it, float16."""
         a = {A_PREFIX + key: value.half() for key, value in self.a_aux.items()}
