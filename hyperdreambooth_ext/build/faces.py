@@ -1,6 +1,6 @@
 """Faces to learn from: drawn by the checkpoint itself until there are enough, or out of photos."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -28,16 +28,18 @@ GIVE_UP_AFTER, WORST_SHARE = 96, 0.02
 
 
 def gather(
-    folder: Folder, options: BuildOptions, host: Host, eyes: Eyes, reporter: Reporter, processes: Processes
-) -> FaceStore:
-    """Add faces until the folder has `options.faces`, and return them. What was found is kept, whatever happens.
+    folder: Folder, options: BuildOptions, host: Host, eyes: Eyes, reporter: Reporter, processes: Processes,
+    enough: Callable[[int], bool] = lambda found: False,
+) -> FaceStore:  # fmt: skip
+    """Add faces until the folder has `options.faces`, or `enough` of them, and return them.
 
-    Raises UserError when the checkpoint draws none, or when the photos hold too few; Paused.
+    What was found is kept, whatever happens. Raises UserError when the checkpoint draws none, or when the photos hold
+    too few; Paused.
     """
     store = FaceStore(folder.faces)
     quota = options.faces // processes.count + (processes.rank < options.faces % processes.count)
     if store.of_rank(processes.rank) < quota:
-        _Gathering(store, options, host, eyes, reporter, processes, quota).run()
+        _Gathering(store, options, host, eyes, reporter, processes, quota, enough).run()
     processes.wait()
     return FaceStore(folder.faces) if processes.count > 1 else store
 
@@ -47,10 +49,10 @@ class _Gathering:
 
     def __init__(
         self, store: FaceStore, options: BuildOptions, host: Host, eyes: Eyes, reporter: Reporter,
-        processes: Processes, quota: int,
+        processes: Processes, quota: int, enough: Callable[[int], bool],
     ) -> None:  # fmt: skip
         self.store, self.options, self.host, self.eyes, self.reporter = store, options, host, eyes, reporter
-        self.processes, self.quota = processes, quota
+        self.processes, self.quota, self.enough = processes, quota, enough
         self.size = options.size or host.default_size
         self.found: list[Face] = []
         self.clock = Clock(store.of_rank(processes.rank), quota)
@@ -68,7 +70,7 @@ class _Gathering:
                 if len(self.found) >= FACES_PER_SHARD or self.count >= self.quota:
                     self._flush()
                 self._tell()
-                if self.count >= self.quota:
+                if self.count >= self.quota or self.enough(self.count * self.processes.count):
                     return
                 self.reporter.check()
         finally:

@@ -29,16 +29,19 @@ def configuration(
     eyes: Eyes,
     basis: AnyBasis,
     trained_on: str,
-    score: dict[str, float] | None = None,
 ) -> HypernetworkConfig:
     """What the new hypernetwork's file says about itself."""
     return HypernetworkConfig(
         Architecture.of(host.linears()), basis, width=options.width, depth=options.depth, iterations=options.iterations,
         family=host.family, checkpoint=host.checkpoint_name, checkpoint_hash=host.checkpoint_hash,
         trained_on=trained_on, made_with=f"hyperdreambooth_ext {__version__}",
-        held_out="" if score is None else ", ".join(f"{name} {value:g}" for name, value in score.items()),
         **eyes.settings,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def in_words(score: dict[str, float] | None) -> str:
+    """Held-out figures as a file tells them."""
+    return "" if score is None else ", ".join(f"{name} {value:g}" for name, value in score.items())
 
 
 def new_decoder(

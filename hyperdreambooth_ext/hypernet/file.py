@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,11 +62,14 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
     return network.eval().requires_grad_(False)
 
 
-def find_hypernetwork(folder: Path, architecture: Architecture, checkpoint_hash: str) -> Path | None:
-    """The file in `folder` that fits this architecture, one made for this very checkpoint first, and of several the
+def find_hypernetwork(
+    folders: Path | Sequence[Path], architecture: Architecture, checkpoint_hash: str
+) -> Path | None:  # fmt: skip
+    """The file in `folders` that fits this architecture, one made for this very checkpoint first, and of several the
     newest; None without any. Damaged files are passed over: `list_hypernetworks` says what is wrong with them."""
     fitting = []
-    for found in list_hypernetworks(folder):
+    folders = [folders] if isinstance(folders, Path) else folders
+    for found in (found for folder in folders for found in list_hypernetworks(folder)):
         if found.config is not None and found.config.architecture.fingerprint == architecture.fingerprint:
             foreign = found.config.checkpoint_hash != checkpoint_hash
             fitting.append((foreign, -found.path.stat().st_mtime, found.path))

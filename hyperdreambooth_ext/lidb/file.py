@@ -52,13 +52,14 @@ def save(path: Path, lidb: LiDB, info: Info) -> None:
     """Write the file atomically, then read it back and compare. Raises FileError, and then nothing is left behind."""
     tensors = {layer.key + SUFFIX: _pack(lidb, layer) for layer in lidb.architecture.layers}
     content = to_bytes(tensors, _metadata(lidb, info, tensors))
-    write_atomically(Path(path), content, verify=lambda temporary: load(temporary))
+    write_atomically(Path(path), content, verify=lambda temporary: load(temporary, None))
 
 
-def load(path: Path, hypernetworks: Sequence[Path] = (MODELS,)) -> tuple[LiDB, Info]:
+def load(path: Path, hypernetworks: Sequence[Path] | None = (MODELS,)) -> tuple[LiDB, Info]:
     """Read and check a LiDB file. Raises FileError when it is no LiDB, is damaged, or holds what cannot be.
 
-    A basis that the file only names is looked for beside it and among the `hypernetworks` in these folders.
+    A basis that the file only names is looked for beside it and among the `hypernetworks` in these folders; None leaves
+    it at the name, which is enough to look at a file.
     """
     path = Path(path)
     tensors, metadata = from_file(path, MAX_FILE_BYTES)
@@ -66,7 +67,7 @@ def load(path: Path, hypernetworks: Sequence[Path] = (MODELS,)) -> tuple[LiDB, I
         raise FileError(f"{path.name} is no LiDB file: use one that this extension saved.")
     try:
         header = json.loads(metadata["lidb"])
-        return _unpack(path, tensors, header, [path.parent, *hypernetworks]), _info(header, metadata)
+        return _unpack(path, tensors, header, hypernetworks), _info(header, metadata)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise FileError(f"{path.name} is a damaged LiDB file ({error}): make or download it again.") from error
 
@@ -153,7 +154,7 @@ def family_metadata(family: str, kind: str) -> dict[str, str]:
     return {"ss_v2": str(family == "sd2"), "modelspec.architecture": f"stable-diffusion-{version}/{kind}"}
 
 
-def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict, folders: Sequence[Path]) -> LiDB:
+def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict, folders: Sequence[Path] | None) -> LiDB:
     if header["format"] != FORMAT_VERSION:
         raise FileError(f"{path.name} was made by a newer version (format {header['format']}): update the extension.")
     basis: AnyBasis = _basis(header["basis"])
@@ -171,8 +172,8 @@ def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict, folders:
     architecture = Architecture(tuple(layers))
     if architecture.fingerprint != header["architecture"]:
         raise ValueError("its layers are not those that it names")
-    if isinstance(basis, NamedBasis):
-        basis = find_basis(basis, layers, folders)
+    if isinstance(basis, NamedBasis) and folders is not None:
+        basis = find_basis(basis, layers, [path.parent, *folders])
     return LiDB(architecture, basis, a_train, b_train)
 
 

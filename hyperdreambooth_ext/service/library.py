@@ -35,7 +35,7 @@ def entries(folder: Path) -> list[Entry]:
         try:
             if "lidb" not in metadata_of(path, _MAX_BYTES):
                 continue
-            _, info = file.load(path)
+            _, info = file.load(path, None)
             found.append(Entry(path.stem, path, path.stat().st_size, info))
         except (FileError, OSError):
             # Somebody else's file, or one that is being written: a listing is no place to complain about it.

@@ -13,6 +13,7 @@ from modules import extra_networks
 from ..lidb.file import load
 from ..lidb.lora import lora_tensors
 from ..lidb.safetensors_bytes import metadata_of
+from .settings import hypernetwork_dirs
 
 _MAX_BYTES = 1 << 40
 
@@ -25,7 +26,7 @@ def register_forge_tag(networks: ModuleType, lora_network: Any, tag: str) -> Non
         def load_lora_state_dict(filename: str) -> Any:
             path = Path(filename)
             if path.suffix == ".safetensors" and tag in metadata_of(path, _MAX_BYTES):
-                return lora_tensors(load(path)[0])
+                return lora_tensors(load(path, hypernetwork_dirs())[0])
             return theirs(filename)
 
         load_lora_state_dict.reads_lidb = True  # type: ignore[attr-defined]
