@@ -31,10 +31,10 @@ from .processes import Processes
 from .progress import BuildProgress, Clock, Reporter
 from .weights import configuration, new_decoder
 
-# PCA: of how many people, and in how many of a layer's directions their targets may go.
-PCA_PEOPLE, PCA_DIRECTIONS = 256, 2048
-# Gradients: pairs of people, and pairs at once.
-GRADIENT_PAIRS, PAIRS_AT_ONCE = 96, 4
+# In how many of a layer's directions the targets that PCA looks at may go.
+PCA_DIRECTIONS = 2048
+# People whose gradients are computed at once.
+_AT_ONCE = 8
 _MAX_BYTES = 4_000_000_000
 
 
@@ -70,7 +70,7 @@ def _pca(
     wide, drawn = Basis(PCA_DIRECTIONS, Basis().b), Basis()
     config = configuration(options, host, eyes, wide, "")
     decoder = new_decoder(config, prepared, eyes, options.seed).to(host.device)
-    people = np.arange(options.held_out, min(prepared.count, options.held_out + PCA_PEOPLE))
+    people = np.arange(options.held_out, min(prepared.count, options.held_out + options.basis_people))
     thetas, clock = [], Clock(0, len(people))
     for start in range(0, len(people), options.target_batch):
         part = people[start : start + options.target_batch]
@@ -109,13 +109,15 @@ def _gradient(
     a_sums: dict[str, torch.Tensor] = {}
     b_sums: dict[str, torch.Tensor] = {}
     rng = np.random.default_rng(options.seed)
-    faces, clock = np.arange(options.held_out, prepared.count), Clock(0, GRADIENT_PAIRS)
-    for done in range(PAIRS_AT_ONCE, GRADIENT_PAIRS + 1, PAIRS_AT_ONCE):
+    faces, total = np.arange(options.held_out, prepared.count), options.basis_people
+    clock = Clock(0, total)
+    for begun in range(0, total, _AT_ONCE):
         reporter.check()
-        people = rng.permutation(faces)[: 2 * min(PAIRS_AT_ONCE, len(faces) // 2)]
+        done = min(begun + _AT_ONCE, total)
+        people = rng.permutation(faces)[: min(done - begun, len(faces)) // 2 * 2]
         for key, (a, b) in _sketched(host, prepared, people, architecture, drawn, generator).items():
             a_sums[key], b_sums[key] = a_sums.get(key, 0) + a, b_sums.get(key, 0) + b
-        reporter.tell(BuildProgress("basis", done, GRADIENT_PAIRS, clock.left(done)))
+        reporter.tell(BuildProgress("basis", done, total, clock.left(done)))
     a_aux = {layer.key: _completed(a_sums[layer.key], drawn.a_of(layer)) for layer in architecture.layers}
     b_aux = {layer.key: _completed(b_sums[layer.key].T, drawn.b_of(layer).T).T for layer in architecture.layers}
     return a_aux, b_aux

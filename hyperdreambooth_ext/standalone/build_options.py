@@ -15,6 +15,7 @@ OPTIONS: dict[str, tuple[type, str]] = {
     "batch": (int, "people in a step, over all processes (16)"),
     "precision": (str, "fp32, bf16, fp16 (fp32)"),
     "basis": (str, "random, learned, pca, gradient (random)"),
+    "basis-people": (int, "faces that the pca and the gradient basis are made of (192)"),
     "target-steps": (int, "pre-optimise a LiDB for every face with so many steps, to learn from; 0: none (0)"),
     "target-batch": (int, "people at once while doing so (32)"),
     "warm-up": (int, "so many steps on the targets alone (0)"),

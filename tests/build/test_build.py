@@ -112,7 +112,7 @@ def test_two_processes_learn_what_one_learns(run, tmp_path):
 
 @pytest.mark.parametrize("basis", ["learned", "pca", "gradient"])
 def test_every_basis_makes_a_file_and_a_lidb_names_its_basis(run, tmp_path, basis, sample_photo):
-    wanted = {"basis": basis, "steps": 2, "evaluate_every": 2, "identity_weight": 0.0}
+    wanted = {"basis": basis, "basis_people": 4, "steps": 2, "evaluate_every": 2, "identity_weight": 0.0}
     made = run(wanted | ({"target_steps": 2} if basis == "pca" else {}))
     network = load_hypernetwork(made)
     assert network.config.basis.kind == basis
