@@ -109,7 +109,7 @@ def _gradient(
     a_sums: dict[str, torch.Tensor] = {}
     b_sums: dict[str, torch.Tensor] = {}
     rng = np.random.default_rng(options.seed)
-    faces, total = np.arange(options.held_out, prepared.count), options.basis_people
+    faces, total = np.arange(options.held_out, prepared.count), options.basis_people // 2 * 2
     clock = Clock(0, total)
     for begun in range(0, total, _AT_ONCE):
         reporter.check()

@@ -19,7 +19,8 @@ CHANGEABLE = ("faces", "hours", "steps", "evaluate_every")
 _RANGES: dict[str, tuple[float, float]] = {
     "faces": (MIN_FACES, 10_000_000), "held_out": (2, 256), "draw_batch": (1, 256), "draw_steps": (1, 200),
     "cfg": (1, 30), "target_steps": (0, 2000), "target_batch": (1, 1024), "width": (16, 4096), "depth": (1, 32),
-    "iterations": (1, 16), "steps": (1, 10_000_000), "basis_people": (2, 100_000), "batch": (1, 4096), "warm_up": (0, 10_000_000), "lr": (1e-7, 1.0),
+    "iterations": (1, 16), "steps": (1, 10_000_000),
+    "basis_people": (2, 100_000), "batch": (1, 4096), "warm_up": (0, 10_000_000), "lr": (1e-7, 1.0),
     "identity_weight": (0, 10), "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
     "evaluate_every": (1, 10_000_000), "seed": (0, 2**31), "hours": (0, 10_000), "beta": (0, 100),
 }  # fmt: skip
@@ -33,7 +34,7 @@ class BuildOptions:
     `target_steps` 0 leaves the targets out (β = 0): the diffusion loss teaches alone. With targets the first `warm_up`
     steps learn from them alone, and `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number
     of steps follows from what the first ones take. `encoder` "" is the bundled image encoder. `basis_people` is how many
-    faces the PCA and the gradient-informed basis are made of.
+    faces the other two bases are made of.
     """
 
     faces: int = 1000
