@@ -22,7 +22,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "iterations": (1, 16), "steps": (1, 10_000_000),
     "basis_people": (2, 100_000), "batch": (1, 4096), "warm_up": (0, 10_000_000), "lr": (1e-7, 1.0),
     "identity_weight": (0, 10), "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
-    "evaluate_every": (1, 10_000_000), "seed": (0, 2**31), "hours": (0, 10_000), "beta": (0, 100),
+    "evaluate_every": (1, 10_000_000),
+    "score_steps": (1, 100), "seed": (0, 2**31), "hours": (0, 10_000), "beta": (0, 100),
 }  # fmt: skip
 
 
@@ -33,8 +34,8 @@ class BuildOptions:
 
     `target_steps` 0 leaves the targets out (β = 0): the diffusion loss teaches alone. With targets the first `warm_up`
     steps learn from them alone, and `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number
-    of steps follows from what the first ones take. `encoder` "" is the bundled image encoder. `basis_people` is how many
-    faces the other two bases are made of.
+    of steps follows from what the first ones take. `encoder` "" is the bundled image encoder. `basis_people` faces
+    are what the PCA and the gradient-informed basis are made of.
     """
 
     faces: int = 1000
@@ -65,6 +66,7 @@ class BuildOptions:
     precision: Precision = "fp32"
     ema: float = 0.99
     evaluate_every: int = 250
+    score_steps: int = 10
     hours: float = 0.0
     seed: int = 0
 

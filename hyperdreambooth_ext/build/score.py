@@ -18,7 +18,6 @@ from .eyes import Eyes, as_images
 from .prepare import Prepared
 from .store import FaceStore
 
-SAMPLING_STEPS = 10
 SHOWN = 8
 _BATCH = 8
 
@@ -42,12 +41,11 @@ class Score:
 
 @torch.no_grad()
 def held_out_score(
-    host: Host, decoder: WeightDecoder, prepared: Prepared, eyes: Eyes, count: int, size: int,
+    host: Host, decoder: WeightDecoder, prepared: Prepared, eyes: Eyes, count: int, sampling: Sampling,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Score:  # fmt: skip
     """Predict and draw the first `count` faces. Raises Stopped."""
     pictures: list[np.ndarray] = []
-    sampling = Sampling(steps=SAMPLING_STEPS, size=size)
     for start in range(0, count, _BATCH):
         faces = np.arange(start, min(start + _BATCH, count))
         features = prepared.rows("features", faces)[:, 0].float().to(next(decoder.parameters()).device)
@@ -55,17 +53,17 @@ def held_out_score(
         prompts = [decoder.config.prompt] * len(faces)
         seeds = [int(face) for face in faces]
         pictures += sample_many(host, prompts, seeds, sampling, [Applied(lidb)], should_stop=should_stop)
-    return Score(_figures(pictures, prepared, eyes, size), pictures)
+    return Score(_figures(pictures, prepared, eyes), pictures)
 
 
-def _figures(pictures: list[np.ndarray], prepared: Prepared, eyes: Eyes, size: int) -> dict[str, float]:
+def _figures(pictures: list[np.ndarray], prepared: Prepared, eyes: Eyes) -> dict[str, float]:
     people = prepared.rows("identities", np.arange(len(pictures))).numpy()
     seen = np.zeros_like(people)
     for i, picture in enumerate(pictures):
         faces = find_faces(picture)
         # A picture without a face is like nobody.
         if faces:
-            seen[i] = eyes.identities(as_images([crop_face(picture, faces[0], size)])).cpu().numpy()[0]
+            seen[i] = eyes.identities(as_images([crop_face(picture, faces[0], len(picture))])).cpu().numpy()[0]
     cosine = seen @ people.T
     others = cosine[~np.eye(len(people), dtype=bool)]
     right = (cosine.argmax(1) == np.arange(len(people))) & (cosine.max(1) > 0)

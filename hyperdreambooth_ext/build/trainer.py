@@ -14,7 +14,7 @@ from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import WeightDecoder
 from ..hypernet.latent_recogniser import LatentRecogniser
 from ..hypernet.training import Batch, IdentityLoss, Lesson, drawn_noise, training_losses
-from ..personalize.preview import Stopped
+from ..personalize.preview import Sampling, Stopped
 from .eyes import Eyes
 from .folder import Folder
 from .loop import Loop, LoopOptions, append_line, drop_lines_after, lines_of
@@ -109,9 +109,10 @@ class Trainer:
             # First the state: what takes minutes must not cost minutes again.
             loop.save()
             decoder = loop.average.module if step else self.decoder
+            sampling = Sampling(self.options.score_steps, size=self.size)
             try:
                 score = held_out_score(
-                    self.host, decoder, self.prepared, self.eyes, self.options.held_out, self.size,
+                    self.host, decoder, self.prepared, self.eyes, self.options.held_out, sampling,
                     self.reporter.should_pause if self.processes.count == 1 else lambda: False,
                 )  # fmt: skip
             except Stopped as stopped:

@@ -25,6 +25,7 @@ OPTIONS: dict[str, tuple[type, str]] = {
     "lr": (float, "learning rate (0.001)"),
     "ema": (float, "decay of the weights' moving average (0.99)"),
     "evaluate-every": (int, "steps between two looks at the held-out faces (250)"),
+    "score-steps": (int, "sampling steps of each of their pictures (10)"),
     "held-out": (int, "faces that are kept to measure with (16)"),
     "size": (int, "side in pixels (the checkpoint's own)"),
     "encoder": (str, "an image encoder of timm, or open_clip:NAME/WEIGHTS, which is downloaded (the bundled one)"),

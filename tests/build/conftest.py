@@ -13,7 +13,7 @@ from hyperdreambooth_ext.standalone.models import CHECKPOINT
 PEOPLE = Path(__file__).parents[2] / "benchmarks" / "people"
 SMALL = {
     "photos": str(PEOPLE), "faces": 12, "held_out": 2, "batch": 4, "steps": 4, "width": 32, "recogniser_steps": 2,
-    "evaluate_every": 2,
+    "evaluate_every": 2, "score_steps": 1,
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def test_from_its_own_faces_to_the_next_personalisation(tmp_path, capsys):
     folder = tmp_path / "build"
     small = ["--faces", 8, "--held-out", 2, "--draw-steps", 4, "--batch", 2, "--steps", 2, "--width", 32]
-    small += ["--recogniser-steps", 1, "--out", tmp_path / "models", "--json"]
+    small += ["--recogniser-steps", 1, "--score-steps", 1, "--out", tmp_path / "models", "--json"]
     assert main(list(map(str, ["build", folder, *small]))) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     made = Path(summary["file"])
@@ -48,16 +48,14 @@ def test_training_moves_the_weights_and_keeps_the_best(run, tmp_path):
     assert load_hypernetwork(made).decoder.head_weight.abs().sum() > 0 or best["step"] == 0
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_paused_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path, precision):
+def test_a_paused_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path):
     torch.set_num_threads(1)
-    run({"precision": precision}, name="whole")
-    asked = iter(range(1000))
-    for stop_at in (1, 3, 5, 7):
+    run({"precision": "bf16"}, name="whole")
+    for stop_at in (1, 4, 7):
         asked = iter(range(1000))
         with pytest.raises(Paused):
-            run({"precision": precision}, Reporter(should_pause=lambda asked=asked, at=stop_at: next(asked) >= at))
-    run({"precision": precision})
+            run({"precision": "bf16"}, Reporter(should_pause=lambda asked=asked, at=stop_at: next(asked) >= at))
+    run({"precision": "bf16"})
     assert same(tmp_path / "whole", tmp_path / "run")
 
 
@@ -123,6 +121,13 @@ def test_every_basis_makes_a_file_and_a_lidb_names_its_basis(run, tmp_path, basi
     assert torch.equal(lidb.basis.a_of(layer), network.config.basis.a_of(layer))
     with pytest.raises(file.FileError, match="hypernetwork that is not here"):
         file.load(tmp_path / "lidb" / "anna.safetensors", [])
+    # One bit of the basis: it is another basis then, and nobody may take it for the one that it names.
+    content = bytearray(made.read_bytes())
+    place = len(content) - 1 - content[::-1].index(network.config.basis.a_of(layer).half().numpy().tobytes()[::-1])
+    content[place] ^= 1
+    made.write_bytes(bytes(content))
+    with pytest.raises(file.FileError, match="damaged basis"):
+        load_hypernetwork(made)
 
 
 def test_the_checkpoint_is_given_back_as_it_was(run, host):
