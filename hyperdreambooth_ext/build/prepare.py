@@ -93,7 +93,8 @@ class Prepared:
 
     def rows(self, name: str, indices: np.ndarray, kind: Callable[[Folder], Path] = lambda f: f.prepared):
         """`name` of the faces `indices`, stacked, in the dtype of the file."""
-        return torch.stack([self._slice(name, kind(self.folder), int(index)) for index in indices])
+        # Not torch.stack: on the CPU torch 2.1's autocast to bfloat16 cannot take float16.
+        return torch.from_numpy(np.stack([self._slice(name, kind(self.folder), int(i)).numpy() for i in indices]))
 
     def targets(self, indices: np.ndarray) -> torch.Tensor:
         """θ float32 [n, layers, a + b] of the faces' pre-optimised LiDBs."""

@@ -51,7 +51,7 @@ def test_training_moves_the_weights_and_keeps_the_best(run, tmp_path):
 def test_a_paused_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path):
     torch.set_num_threads(1)
     run({"precision": "bf16"}, name="whole")
-    for stop_at in (1, 4, 7):
+    for stop_at in (1, 3, 2):
         asked = iter(range(1000))
         with pytest.raises(Paused):
             run({"precision": "bf16"}, Reporter(should_pause=lambda asked=asked, at=stop_at: next(asked) >= at))
