@@ -37,7 +37,10 @@ def gather(
     too few; Paused.
     """
     store = FaceStore(folder.faces)
-    quota = options.faces // processes.count + (processes.rank < options.faces % processes.count)
+    processes.wait()
+    # What is missing is shared out; a folder may have been begun by another number of processes.
+    missing, rank = max(0, options.faces - len(store)), processes.rank
+    quota = store.of_rank(rank) + missing // processes.count + (rank < missing % processes.count)
     if store.of_rank(processes.rank) < quota:
         _Gathering(store, options, host, eyes, reporter, processes, quota, enough).run()
     processes.wait()
