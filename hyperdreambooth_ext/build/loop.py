@@ -18,6 +18,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # type: ignore[attr-defined]
 
 from ..errors import FileError, TrainingError, UserError
+from ..files import write_atomically
 from .processes import Processes
 from .progress import Reporter
 
@@ -186,8 +187,7 @@ def lines_of(file: Path) -> list[dict]:
 
 
 def drop_lines_after(file: Path, step: int) -> None:
-    """Forget what a killed run had logged past the state that it goes on from."""
-    lines = lines_of(file)
-    kept = [line for line in lines if line["step"] <= step]
-    if len(kept) < len(lines):
-        file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    """Forget what a killed run had logged past the state that it goes on from, and a line that it left half written."""
+    kept = "".join(json.dumps(line) + "\n" for line in lines_of(file) if line["step"] <= step)
+    if file.exists() and file.read_text(encoding="utf-8") != kept:
+        write_atomically(file, kept.encode())
