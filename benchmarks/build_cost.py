@@ -99,10 +99,10 @@ def count(args: argparse.Namespace) -> None:
 
     from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
 
-    unet, text = sd15("meta")
-    latents, words = torch.zeros(1, 4, 64, 64, device="meta"), torch.zeros(1, 77, dtype=torch.long, device="meta")
+    unet, _ = sd15("meta")
+    # The text encoder's few percent are left out.
+    latents, embeds = torch.zeros(1, 4, 64, 64, device="meta"), torch.zeros(1, 77, 768, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        embeds = text(words)[0]
         unet(latents, torch.zeros(1, dtype=torch.long, device="meta"), encoder_hidden_states=embeds)
     forward = counter.get_total_flops()
     encoder = FaceEncoder(HypernetworkConfig(Architecture(())), pretrained=False)
