@@ -24,6 +24,7 @@ from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork, save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.lidb import file
+from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.lora import lora_tensors
 from hyperdreambooth_ext.lidb.tags import parse_prompt
 from hyperdreambooth_ext.lidb.weights import zeros
@@ -57,7 +58,7 @@ def _lidbs() -> list[bytes]:
         for lidb, thumbnail in (
             (random_lidb(SMALL, 2), b"\xff\xd8 a thumbnail"),
             (random_lidb(SMALL, 1), b""),
-            (zeros(SMALL, file.Basis(7, 5, 3), 3, torch.Generator().manual_seed(0)), b""),
+            (zeros(SMALL, Basis(7, 5, 3), 3, torch.Generator().manual_seed(0)), b""),
         ):
             info = file.Info("anna", "sks", "sd1", "faces128", "0123456789", "h", "zero", 40, 1, "x", thumbnail)
             file.save(path, lidb, info)
@@ -69,7 +70,7 @@ def _check_lidb(read: tuple) -> None:
     lidb, info = read
     assert 1 <= lidb.rank <= file.MAX_RANK and len(lidb.architecture) >= 1
     for layer in lidb.architecture.layers:
-        a, b = lidb.basis.sizes(layer.out_features, layer.in_features)
+        a, b = lidb.basis.sizes_of(layer)
         assert lidb.a_train[layer.key].shape == (a, lidb.rank) and lidb.b_train[layer.key].shape == (lidb.rank, b)
     assert all(torch.isfinite(tensor).all() for tensor in lidb.parameters)
     assert all(is_plain(text) for text in vars(info).values() if isinstance(text, str))
