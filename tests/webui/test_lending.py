@@ -102,7 +102,7 @@ def test_within_the_model_is_as_its_file_says(webui, sd_model, busy):
     assert everything(sd_model, webui) == before
 
 
-def test_a_picture_that_waits_for_the_model_is_noticed(webui, sd_model):
+def test_a_picture_that_waits_for_the_model_is_noticed(webui, sd_model, busy):
     backend = webui.ours("backend").WebuiBackend()
     lock, drawn = webui.call_queue.queue_lock, threading.Event()
 
