@@ -119,7 +119,9 @@ def test_loras_own_linear_forward_waits_unless_somebody_put_another_on_top(webui
     with webui.ours("backend").WebuiBackend().model():
         assert torch.nn.Linear.forward is (somebodys if on_top else plain)
     assert everything(sd_model, webui) == before
-def test_a_picture_that_waits_for_the_model_is_noticed(webui, sd_model):
+
+
+def test_a_picture_that_waits_for_the_model_is_noticed(webui, sd_model, busy):
     backend = webui.ours("backend").WebuiBackend()
     lock, drawn = webui.call_queue.queue_lock, threading.Event()
 
