@@ -26,6 +26,7 @@ from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.lora import lora_tensors
+from hyperdreambooth_ext.lidb.stored_basis import StoredBasis
 from hyperdreambooth_ext.lidb.tags import parse_prompt
 from hyperdreambooth_ext.lidb.weights import zeros
 from hyperdreambooth_ext.personalize.photo import MAX_MEGAPIXELS, load_photo
@@ -81,12 +82,17 @@ def _listed(path: Path) -> list:
     return entries(path.parent)
 
 
+def _stored_basis() -> StoredBasis:
+    a_aux = {layer.key: torch.ones(layer.out_features, 3) for layer in SMALL.layers}
+    return StoredBasis.of("pca", a_aux, {layer.key: torch.ones(2, layer.in_features) for layer in SMALL.layers})
+
+
 @cache
 def _hypernetworks() -> list[bytes]:
     config = HypernetworkConfig(SMALL, encoder="mobilenetv3_small_050", image_size=64, width=16, depth=1, heads=2)
     contents = []
     with tempfile.TemporaryDirectory() as folder:
-        for one in (config, replace(config, identity_width=8)):
+        for one in (config, replace(config, identity_width=8), replace(config, basis=_stored_basis())):
             torch.manual_seed(0)
             save_hypernetwork(Path(folder) / "h.safetensors", Hypernetwork(one))
             contents.append((Path(folder) / "h.safetensors").read_bytes())
