@@ -41,10 +41,13 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
     if "hypernetwork" not in metadata:
         raise FileError(f"{path.name} is no hypernetwork file: use one that this project trained.")
     config = HypernetworkConfig.from_json(metadata["hypernetwork"])
-    try:
-        if isinstance(config.basis, NamedBasis):
-            stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith((A_PREFIX, B_PREFIX))}
+    if isinstance(config.basis, NamedBasis):
+        stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith((A_PREFIX, B_PREFIX))}
+        try:
             config = replace(config, basis=checked_basis(config.basis, stored, config.architecture.layers))
+        except ValueError as error:
+            raise FileError(f"{path.name} holds a damaged basis ({error}): download or train it again.") from error
+    try:
         check_claims(config, tensors)
     except ValueError as error:
         raise FileError(f"{path.name} does not fit its own configuration ({error}): download or train it again.") from (
