@@ -4,6 +4,7 @@
     python run.py personalize photo.jpg --name anna
     python run.py generate "a sks face <lidb:anna:0.8>" --out anna.png
     python run.py ui                            the tab in a window of its own
+    python run.py build FOLDER                  a hypernetwork for your own checkpoint, without a dataset
     python run.py evaluate OUT_DIR              measure likeness and style on 100 people that nothing was trained on
     python run.py compare OUT_DIR               the same with DreamBooth, Textual Inversion, LoRA and others beside it
     python run.py step, full_size, growth, tag  what time and memory go into (docs/benchmarks.md)
@@ -32,6 +33,7 @@ NEEDS: dict[str, tuple[str, list[str]]] = {
     "test": ("cli,ui,test,benchmarks", ["stable-diffusion-sdkit==2.1.5"]),
     "robustness": ("cli,ui,test,fuzz", ["stable-diffusion-sdkit==2.1.5"]),
     "ui": ("cli,ui", []),
+    "build": ("cli,build", []),
     "evaluate": ("cli,benchmarks", ["openpeople==0.1.2"]),
     **{name: ("cli,benchmarks", []) for name in ("compare", "step", "full_size", "growth", "tag")},
 }

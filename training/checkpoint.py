@@ -23,11 +23,11 @@ from transformers import CLIPTokenizer
 
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER
 from hyperdreambooth_ext.hosts.schedule import add_noise, clean_latents, ddpm_alphas_cumprod
+from hyperdreambooth_ext.hypernet.latent_recogniser import Readers
 from hyperdreambooth_ext.hypernet.training import IdentityLoss
 
 from .captions import PHOTO, describe
 from .faces import FIRST_TRAINING_IDENTITY
-from .latent_recogniser import Readers
 from .loop import train
 from .models import AUTOENCODER, UNET, Autoencoder, new_text_encoder, new_unet
 from .pairs import index_of, known_identities

@@ -26,6 +26,7 @@ from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
 from hyperdreambooth_ext.hypernet.file import save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork, WeightDecoder
+from hyperdreambooth_ext.hypernet.latent_recogniser import Readers
 from hyperdreambooth_ext.hypernet.targets import preoptimise
 from hyperdreambooth_ext.hypernet.training import Batch, IdentityLoss, Lesson, training_losses
 from hyperdreambooth_ext.lidb.basis import Basis
@@ -36,7 +37,6 @@ from .captions import PHOTO
 from .checkpoint import TextToImage
 from .encoder import TEACHER_WIDTH
 from .host import TrainingHost
-from .latent_recogniser import Readers
 from .loop import train
 from .pairs import Sampler, index_of, known_identities
 

@@ -1,11 +1,11 @@
 """What a hypernetwork is made of and made for; carried inside its file."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import FileError
-from ..lidb.basis import Basis
+from ..lidb.basis import AnyBasis, Basis, basis_from_dict
 from ..lidb.file import MAX_LAYERS
 from ..lidb.layers import Architecture, Layer, checked_layer
 from ..texts import MAX_TEXT, is_plain
@@ -21,7 +21,7 @@ class HypernetworkConfig:
     """
 
     architecture: Architecture
-    basis: Basis = Basis()
+    basis: AnyBasis = Basis()
     encoder: str = "efficientnet_lite0"
     encoder_bundled: bool = True
     image_size: int = 128
@@ -38,10 +38,12 @@ class HypernetworkConfig:
     checkpoint: str = ""
     checkpoint_hash: str = ""
     trained_on: str = ""
+    held_out: str = ""
+    made_with: str = ""
 
     def to_json(self) -> str:
         """One JSON object; the architecture as sorted [key, out, in] rows."""
-        values = asdict(self)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["architecture"] = [
             [layer.key, layer.out_features, layer.in_features] for layer in self.architecture.layers
         ]
@@ -54,9 +56,9 @@ class HypernetworkConfig:
         try:
             values: dict[str, Any] = json.loads(text)
             layers = _layers(values.pop("architecture"))
-            basis = Basis.from_dict(values.pop("basis"))
+            basis = basis_from_dict(values.pop("basis"))
             for layer in layers:
-                basis.check_sizes(layer.out_features, layer.in_features)
+                basis.check_sizes(layer)
             known = {f.name for f in fields(cls)}
             settings: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known

@@ -1,18 +1,24 @@
 """The hypernetwork file: one safetensors file, float16, that carries its configuration."""
 
 import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ArchitectureError, FileError
 from ..files import write_atomically
 from ..lidb.layers import Architecture
 from ..lidb.safetensors_bytes import from_file, metadata_of, to_bytes
+from ..lidb.stored_basis import A_PREFIX, B_PREFIX, METADATA, NamedBasis, StoredBasis, checked_basis
 from .claims import NothingRandom, check_claims
 from .config import HypernetworkConfig
 from .hypernetwork import Hypernetwork
 
 MAX_FILE_BYTES = 4_000_000_000
 ENCODER = "encoder."
+# Checkpoints may lie in the same folder; only headers are read to tell them apart.
+_ANY_SIZE = 1 << 40
 
 
 def save_hypernetwork(path: Path, network: Hypernetwork) -> None:
@@ -21,7 +27,11 @@ def save_hypernetwork(path: Path, network: Hypernetwork) -> None:
     if not network.config.encoder_bundled:
         state = {key: value for key, value in state.items() if not key.startswith(ENCODER)}
     tensors = {key: value.half() for key, value in state.items() if value.is_floating_point()}
-    write_atomically(Path(path), to_bytes(tensors, {"hypernetwork": network.config.to_json()}))
+    metadata = {"hypernetwork": network.config.to_json()}
+    if isinstance(network.config.basis, StoredBasis):
+        tensors |= network.config.basis.tensors()
+        metadata[METADATA] = json.dumps(network.config.basis.to_dict(), sort_keys=True)
+    write_atomically(Path(path), to_bytes(tensors, metadata))
 
 
 def load_hypernetwork(path: Path) -> Hypernetwork:
@@ -31,6 +41,12 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
     if "hypernetwork" not in metadata:
         raise FileError(f"{path.name} is no hypernetwork file: use one that this project trained.")
     config = HypernetworkConfig.from_json(metadata["hypernetwork"])
+    if isinstance(config.basis, NamedBasis):
+        stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith((A_PREFIX, B_PREFIX))}
+        try:
+            config = replace(config, basis=checked_basis(config.basis, stored, config.architecture.layers))
+        except ValueError as error:
+            raise FileError(f"{path.name} holds a damaged basis ({error}): download or train it again.") from error
     try:
         check_claims(config, tensors)
     except ValueError as error:
@@ -47,14 +63,41 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
     return network.eval().requires_grad_(False)
 
 
-def find_hypernetwork(folder: Path, architecture: Architecture, checkpoint_hash: str) -> Path | None:
-    """The file in `folder` that fits this architecture, one made for this very checkpoint first; None without any."""
+def find_hypernetwork(
+    folders: Path | Sequence[Path], architecture: Architecture, checkpoint_hash: str
+) -> Path | None:  # fmt: skip
+    """The file in `folders` that fits this architecture, one made for this very checkpoint first, and of several the
+    newest; None without any. Damaged files are passed over: `list_hypernetworks` says what is wrong with them."""
     fitting = []
-    for path in sorted(Path(folder).glob("*hypernetwork*.safetensors")):
-        config = read_config(path)
-        if config.architecture.fingerprint == architecture.fingerprint:
-            fitting.append((config.checkpoint_hash != checkpoint_hash, path))
-    return min(fitting)[1] if fitting else None
+    folders = [folders] if isinstance(folders, Path) else folders
+    for found in (found for folder in folders for found in list_hypernetworks(folder)):
+        if found.config is not None and found.config.architecture.fingerprint == architecture.fingerprint:
+            foreign = found.config.checkpoint_hash != checkpoint_hash
+            fitting.append((foreign, -found.path.stat().st_mtime, found.path))
+    return min(fitting)[2] if fitting else None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file in a hypernetworks' folder: its configuration, or the sentence that says why it cannot be used."""
+
+    path: Path
+    config: HypernetworkConfig | None
+    problem: str = ""
+
+
+def list_hypernetworks(folder: Path) -> list[Found]:
+    """All hypernetwork files of `folder`, by name; other files are passed over, damaged ones say why."""
+    found = []
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        named = "hypernetwork" in path.name
+        try:
+            if named or "hypernetwork" in metadata_of(path, _ANY_SIZE):
+                found.append(Found(path, read_config(path)))
+        except FileError as error:
+            if named:
+                found.append(Found(path, None, str(error)))
+    return found
 
 
 def read_config(path: Path) -> HypernetworkConfig:

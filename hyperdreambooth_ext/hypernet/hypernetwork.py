@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..lidb.basis import AnyBasis
+from ..lidb.stored_basis import StoredBasis
 from ..lidb.weights import LiDB
 from .config import HypernetworkConfig
 from .encoder import FaceEncoder
@@ -20,7 +22,9 @@ class WeightDecoder(nn.Module):
     def __init__(self, config: HypernetworkConfig, channels: int) -> None:
         super().__init__()
         self.config = config
-        sizes = [config.basis.sizes(layer.out_features, layer.in_features) for layer in config.architecture.layers]
+        # Not part of the state: drawn anew or read from the file, unless it is learned (see `learn_basis`).
+        self.basis: AnyBasis = config.basis
+        sizes = [config.basis.sizes_of(layer) for layer in config.architecture.layers]
         self.sizes, largest = sizes, max(a + b for a, b in sizes)
         layers, width = len(sizes), config.width
         # Features share much that says nothing about who it is: `whiten` takes that off.
@@ -79,6 +83,14 @@ class WeightDecoder(nn.Module):
         self.features_mean.copy_(features.mean((0, 1)))
         self.features_std.copy_(features.std((0, 1)) + 1e-3)
 
+    def learn_basis(self) -> None:
+        """Train the bases too: from now on they are parameters, which begin as the configuration's."""
+        layers = self.config.architecture.layers
+        self.basis_a = nn.ParameterDict({layer.key: self.config.basis.a_of(layer).clone() for layer in layers})
+        self.basis_b = nn.ParameterDict({layer.key: self.config.basis.b_of(layer).clone() for layer in layers})
+        a, b = (getattr(self.config.basis, side) for side in ("a", "b"))
+        self.basis = StoredBasis("learned", a, b, "", self.basis_a, self.basis_b)  # type: ignore[arg-type]
+
     def is_a(self) -> torch.Tensor:
         """1 where θ [layers, a + b] holds A_train, 0 where it holds B_train or padding."""
         mask = torch.zeros_like(self.head_bias)
@@ -92,7 +104,7 @@ class WeightDecoder(nn.Module):
         for i, (layer, (a, b)) in enumerate(zip(self.config.architecture.layers, self.sizes, strict=True)):
             a_train[layer.key] = theta[:, i, :a, None]
             b_train[layer.key] = theta[:, i, None, a : a + b]
-        return LiDB(self.config.architecture, self.config.basis, a_train, b_train)
+        return LiDB(self.config.architecture, self.basis, a_train, b_train)
 
 
 class Hypernetwork(nn.Module):

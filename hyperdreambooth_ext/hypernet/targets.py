@@ -8,6 +8,7 @@ import torch
 from ..hosts.protocol import Host
 from ..hosts.schedule import spread_timesteps
 from ..lidb.injection import Applied, injected
+from ..lidb.weights import LiDB
 from .hypernetwork import WeightDecoder
 from .loss import denoising_errors
 from .training import min_snr_weights
@@ -28,9 +29,10 @@ def preoptimise(
     train A_train alone: so their numbers can be compared, and learned from. Call within `host.frozen()`.
     """
     people = len(latents_at(0))
-    theta = decoder.head_bias.detach().expand(people, -1, -1).clone().requires_grad_()
-    optimizer = torch.optim.Adam([theta], lr=lr, betas=(0.9, 0.99))
-    is_a = decoder.is_a()
+    start = decoder.head_bias.detach().expand(people, -1, -1)
+    trained = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([trained], lr=lr, betas=(0.9, 0.99))
+    prompts = [prompt] * people
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * (0.55 + 0.45 * math.cos(math.pi * step / steps))
@@ -38,10 +40,18 @@ def preoptimise(
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         timesteps = spread_timesteps(people, len(host.alphas_cumprod), generator)
         timesteps = timesteps[torch.randperm(people, generator=generator)].to(host.device)
-        with injected(host.linears(), Applied(decoder.as_lidb(theta))):
-            errors = denoising_errors(host, latents, noise, timesteps, host.encode_prompts([prompt] * people))
+        with injected(host.linears(), Applied(_sharing_b(decoder, trained))):
+            errors = denoising_errors(host, latents, noise, timesteps, host.encode_prompts(prompts))
         loss = (errors.mean((1, 2, 3)) * min_snr_weights(host.alphas_cumprod[timesteps])).sum()
-        (gradient,) = torch.autograd.grad(loss, [theta])
-        theta.grad = gradient * is_a
+        (trained.grad,) = torch.autograd.grad(loss, [trained])
         optimizer.step()
-    return theta.detach()
+    is_a = decoder.is_a().bool()
+    return torch.where(is_a, trained.detach(), start)
+
+
+def _sharing_b(decoder: WeightDecoder, theta: torch.Tensor) -> LiDB:
+    """θ as a LiDB whose B_train is one for all people: a plain matrix product, and no gradient of it is computed."""
+    lidb = decoder.as_lidb(theta)
+    shared = decoder.as_lidb(decoder.head_bias.detach()[None])
+    b_train = {key: rows[0] for key, rows in shared.b_train.items()}
+    return LiDB(lidb.architecture, lidb.basis, lidb.a_train, b_train)

@@ -1,7 +1,7 @@
 """One training step of the hypernetwork: many people at once, each denoised with their own predicted weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,13 +24,16 @@ DRAWN_STEP = 0.2
 class Batch:
     """features [B, N, channels] of one photo a person; latents [B, 4, h, w] of another photo or of the same one;
     prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimised LiDBs are at hand; the
-    recogniser's identities [B, channels] of the people, unit vectors, where it is asked."""
+    recogniser's identities [B, channels] of the people, unit vectors, where it is asked. noise [B, 4, h, w] and
+    timesteps [B] are drawn where they are not given; several processes that share a batch are given their parts."""
 
     features: torch.Tensor
     latents: torch.Tensor
     prompts: list[str]
     targets: torch.Tensor | None = None
     identities: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+    timesteps: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,10 @@ def _diffusion(
     lesson: Lesson,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     latents = batch.latents
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
-    timesteps = spread_timesteps(len(latents), len(host.alphas_cumprod), generator, lesson.timesteps).to(host.device)
+    noise, timesteps = batch.noise, batch.timesteps
+    if noise is None or timesteps is None:
+        noise, timesteps = drawn_noise(host, latents.shape, generator, lesson)
+    noise, timesteps = noise.to(latents), timesteps.to(host.device)
     with injected(host.linears(), Applied(decoder.as_lidb(theta))):
         errors, guess = errors_and_guess(host, latents, noise, timesteps, host.encode_prompts(batch.prompts))
     if lesson.mask is not None:
@@ -150,6 +155,14 @@ def drawing_timesteps(last: float, timesteps: int) -> list[int]:
     """From pure noise down to the share `last` of all timesteps, in steps of at most DRAWN_STEP."""
     steps = math.ceil((1 - last) / DRAWN_STEP)
     return [round(timesteps * (1 - (1 - last) * i / max(steps, 1))) - 1 for i in range(steps + 1)]
+
+
+def drawn_noise(
+    host: Host, shape: Sequence[int], generator: torch.Generator, lesson: Lesson
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise of this `shape` [B, 4, h, w] and timesteps [B] for a whole batch, on the CPU."""
+    noise = torch.randn(*shape, generator=generator)
+    return noise, spread_timesteps(shape[0], len(host.alphas_cumprod), generator, lesson.timesteps)
 
 
 def min_snr_weights(alphas_cumprod: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:

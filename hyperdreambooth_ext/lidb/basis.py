@@ -8,13 +8,18 @@ random generator, BLAS or device of any version can change a bit of them.
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
 
+from .layers import MAX_ROWS, Layer, check_basis_sizes
+from .stored_basis import ALGORITHM as STORED
+from .stored_basis import NamedBasis, StoredBasis
+
 ALGORITHM = "hadamard-sha256-v1"
-# What a file may ask for: any layer of any Stable Diffusion is far below all of these.
-MAX_WIDTH, MAX_ROWS, MAX_CORE, MAX_NUMBERS = 65_536, 4096, 1024, 1 << 22
+# The largest matrix that others are doubled from which a file may ask for; those of Stable Diffusion are far smaller.
+MAX_CORE = 1024
 
 
 @dataclass(frozen=True)
@@ -37,18 +42,28 @@ class Basis:
         """B_aux with orthonormal rows, float32 [b, in_features], on the CPU."""
         return _orthonormal_rows("B", self.b, in_features, self.seed)
 
-    def check_sizes(self, out_features: int, in_features: int) -> None:
+    def sizes_of(self, layer: Layer) -> tuple[int, int]:
+        """How many directions the layer has on either side, (a, b)."""
+        return self.sizes(layer.out_features, layer.in_features)
+
+    def a_of(self, layer: Layer) -> torch.Tensor:
+        """A_aux of a layer, float32 [out, a]: the same for all layers of one width."""
+        return self.a_aux(layer.out_features)
+
+    def b_of(self, layer: Layer) -> torch.Tensor:
+        """B_aux of a layer, float32 [b, in]."""
+        return self.b_aux(layer.in_features)
+
+    def check_sizes(self, layer: Layer) -> None:
         """Raises ValueError for a layer whose bases would take absurd memory to make. Makes nothing itself."""
-        for width, rows in ((out_features, self.a), (in_features, self.b)):
-            if not 0 < width <= MAX_WIDTH:
-                raise ValueError(f"a layer cannot be {out_features} by {in_features}")
+        for width, rows in ((layer.out_features, self.a), (layer.in_features, self.b)):
+            check_basis_sizes(rows, width)
             core, _ = _hadamard_parts(width)
-            if core > MAX_CORE or min(rows, width) * width > MAX_NUMBERS:
+            if core > MAX_CORE:
                 raise ValueError(f"a basis of {rows} rows of {width} numbers is none that any model needs")
 
     def to_dict(self) -> dict:
         return {"algorithm": ALGORITHM, "a": self.a, "b": self.b, "seed": self.seed}
-
 
     @classmethod
     def from_dict(cls, values: dict) -> "Basis":
@@ -63,7 +78,31 @@ class Basis:
         return cls(a, b, seed)
 
 
-@lru_cache(maxsize=32)
+# What a LiDB can speak in: `sizes_of`, `check_sizes`, `a_of`, `b_of` and `to_dict` are all that anybody needs of one.
+AnyBasis = Basis | StoredBasis | NamedBasis
+
+
+def basis_from_dict(values: dict) -> Basis | NamedBasis:
+    """The basis that a stranger's header describes or names. Raises ValueError, KeyError or TypeError."""
+    return NamedBasis.from_dict(values) if values["algorithm"] == STORED else Basis.from_dict(values)
+
+
+def on_device(basis: AnyBasis, layer: Layer, like: torch.Tensor, side: Literal["a", "b"]) -> torch.Tensor:
+    """A_aux or B_aux of a layer in the device and dtype of `like`; drawn bases are copied there once."""
+    if not isinstance(basis, Basis):
+        return (basis.a_of(layer) if side == "a" else basis.b_of(layer)).to(like.device, like.dtype)
+    width = layer.out_features if side == "a" else layer.in_features
+    return _moved(basis, width, side, like.device, like.dtype)
+
+
+@lru_cache(maxsize=128)
+def _moved(basis: Basis, width: int, side: Literal["a", "b"], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    # Kept: one that was made while somebody draws in inference mode could not be trained with afterwards.
+    with torch.inference_mode(False):
+        return (basis.a_aux(width) if side == "a" else basis.b_aux(width)).to(device, dtype)
+
+
+@lru_cache(maxsize=64)
 def _orthonormal_rows(side: str, rows: int, width: int, seed: int) -> torch.Tensor:
     """At most `rows` orthonormal rows of `width` numbers.
 
@@ -77,7 +116,8 @@ def _orthonormal_rows(side: str, rows: int, width: int, seed: int) -> torch.Tens
     signs = (numbers[order:] >> np.uint64(63)).astype(np.int8) * 2 - 1
     matrix = np.zeros((rows, width), dtype=np.float32)
     matrix[:, :order] = _hadamard_rows(core, doublings, chosen) * signs
-    return torch.from_numpy(matrix / np.sqrt(np.float32(order)))
+    with torch.inference_mode(False):
+        return torch.from_numpy(matrix / np.sqrt(np.float32(order)))
 
 
 def hadamard_order(width: int) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -18,9 +19,10 @@ import torch
 from ..errors import FileError
 from ..files import write_atomically
 from ..texts import plain_text
-from .basis import Basis
+from .basis import AnyBasis, basis_from_dict
 from .layers import Architecture, Layer, checked_layer
 from .safetensors_bytes import from_file, metadata_of, to_bytes
+from .stored_basis import MODELS, NamedBasis, find_basis
 from .weights import LiDB
 
 FORMAT_VERSION = 1
@@ -61,7 +63,7 @@ def save(path: Path, lidb: LiDB, info: Info, overwrite: bool = True) -> None:
         raise FileError("The training ended in numbers that are none, so nothing was saved: lower the learning rate.")
     tensors = {layer.key + SUFFIX: _pack(lidb, layer) for layer in lidb.architecture.layers}
     content = to_bytes(tensors, _metadata(lidb, info, tensors))
-    write_atomically(Path(path), content, verify=lambda temporary: load(temporary), overwrite=overwrite)
+    write_atomically(Path(path), content, verify=lambda temporary: load(temporary, None), overwrite=overwrite)
 
 
 def is_lidb(path: Path) -> bool:
@@ -73,15 +75,19 @@ def is_lidb(path: Path) -> bool:
         return False
 
 
-def load(path: Path) -> tuple[LiDB, Info]:
-    """Read and check a LiDB file. Raises FileError when it is no LiDB, is damaged, or holds what cannot be."""
+def load(path: Path, hypernetworks: Sequence[Path] | None = (MODELS,)) -> tuple[LiDB, Info]:
+    """Read and check a LiDB file. Raises FileError when it is no LiDB, is damaged, or holds what cannot be.
+
+    A basis that the file only names is looked for beside it and among the `hypernetworks` in these folders; None leaves
+    it at the name, which is enough to look at a file.
+    """
     path = Path(path)
     tensors, metadata = from_file(path, MAX_FILE_BYTES)
     if "lidb" not in metadata:
         raise FileError(f"{path.name} is no LiDB file: use one that this extension saved.")
     try:
         header = json.loads(metadata["lidb"])
-        return _unpack(path, tensors, header), _info(header, metadata)
+        return _unpack(path, tensors, header, hypernetworks), _info(header, metadata)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise FileError(f"{path.name} is a damaged LiDB file ({error}): make or download it again.") from error
 
@@ -188,17 +194,17 @@ def family_metadata(family: str, kind: str) -> dict[str, str]:
     return {"ss_v2": str(family == "sd2"), "modelspec.architecture": f"stable-diffusion-{version}/{kind}"}
 
 
-def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> LiDB:
+def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict, folders: Sequence[Path] | None) -> LiDB:
     if header["format"] != FORMAT_VERSION:
         raise FileError(f"{path.name} was made by a newer version (format {header['format']}): update the extension.")
-    basis = Basis.from_dict(header["basis"])
+    basis: AnyBasis = basis_from_dict(header["basis"])
     if not 0 < len(tensors) <= MAX_LAYERS or not all(name.endswith(SUFFIX) for name in tensors):
         raise ValueError("its tensors are no LiDB layers")
     a_train, b_train, layers = {}, {}, []
     keys = sorted(name.removesuffix(SUFFIX) for name in tensors)
     for key, shape in zip(keys, header["shapes"], strict=True):
         layer = _layer(key, shape, basis)
-        a, b = basis.sizes(layer.out_features, layer.in_features)
+        a, b = basis.sizes_of(layer)
         a_train[key], b_train[key] = unpack_layer(tensors[key + SUFFIX], a, b)
         if type(header["rank"]) is not int or a_train[key].shape[1] != header["rank"]:
             raise ValueError("a layer's rank differs from the file's")
@@ -206,15 +212,17 @@ def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> LiDB:
     architecture = Architecture(tuple(layers))
     if architecture.fingerprint != header["architecture"]:
         raise ValueError("its layers are not those that it names")
+    if isinstance(basis, NamedBasis) and folders is not None:
+        basis = find_basis(basis, layers, [path.parent, *folders])
     return LiDB(architecture, basis, a_train, b_train)
 
 
-def _layer(key: str, shape: str, basis: Basis) -> Layer:
+def _layer(key: str, shape: str, basis: AnyBasis) -> Layer:
     sides = _SHAPE.fullmatch(shape)
     if sides is None:
         raise ValueError(f"a layer cannot be {shape[:40]!r}")
     layer = checked_layer(key, int(sides[1]), int(sides[2]))
-    basis.check_sizes(layer.out_features, layer.in_features)
+    basis.check_sizes(layer)
     return layer
 
 

@@ -37,7 +37,25 @@ def injected(linears: Mapping[str, nn.Linear], *applied: Applied) -> Iterator[No
     Gradients flow to the LiDB's numbers. A LiDB with a leading batch dimension gives each sample its own ΔW.
     Raises ArchitectureError when a layer is missing or has another shape.
     """
-    factors = [_factors(linears, one) for one in applied]
+    with _changed(linears, [_factors(linears, one) for one in applied]):
+        yield
+
+
+@contextmanager
+def adding(
+    linears: Mapping[str, nn.Linear], *factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+) -> Iterator[None]:
+    """Within this context every layer of `linears` computes with W + Σ up · down of all `factors`.
+
+    factors: layer key -> (up [..., out, rank], down [..., rank, in]); gradients flow to both.
+    """
+    with _changed(linears, [{key: (up.mT, down) for key, (up, down) in of_one.items()} for of_one in factors]):
+        yield
+
+
+@contextmanager
+def _changed(linears: Mapping[str, nn.Linear], factors: list[dict[str, tuple[torch.Tensor, torch.Tensor]]]):
+    """Within this context the layers compute with the sum of `factors`: layer key -> (upᵀ, down)."""
     changed = []
     try:
         for key in {key for of_one in factors for key in of_one}:
@@ -89,11 +107,17 @@ def _changed_forward(linear: nn.Linear, terms: Terms):
             return fast(x)
         # Whatever the class computes at this moment: programs around us exchange it.
         output = type(linear).forward(linear, x) if own_forward is None else own_forward(x)
-        for of_one_up_t, of_one_down in terms:
-            output = output + (x @ of_one_down.to(x).mT) @ of_one_up_t.to(x)
+        for up_t, down in terms:
+            output = _plus(output, x @ down.to(x).mT, up_t.to(x))
         return output
 
     return forward
+
+
+def _plus(output: torch.Tensor, thin: torch.Tensor, up_t: torch.Tensor) -> torch.Tensor:
+    """output + thin · upᵀ; for a LiDB per sample both in one pass."""
+    per_sample = up_t.ndim == output.ndim == 3 and len(up_t) == len(output) and output.dtype == thin.dtype
+    return torch.baddbmm(output, thin, up_t) if per_sample else output + thin @ up_t
 
 
 def _is_plain(linear: nn.Linear, x: torch.Tensor) -> bool:

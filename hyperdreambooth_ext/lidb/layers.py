@@ -28,6 +28,8 @@ class Layer:
     in_features: int
 
 
+# What a file may ask for: any layer of any Stable Diffusion is far below all of these.
+MAX_WIDTH, MAX_ROWS, MAX_NUMBERS = 65_536, 4096, 1 << 22
 _KEY = re.compile(r"lora_[A-Za-z0-9_]{1,250}")
 
 
@@ -38,6 +40,14 @@ def checked_layer(key: str, out_features: int, in_features: int) -> Layer:
     if type(out_features) is not int or type(in_features) is not int:
         raise ValueError("a layer's sides are no whole numbers")
     return Layer(key, out_features, in_features)
+
+
+def check_basis_sizes(rows: int, width: int) -> None:
+    """Raises ValueError for `rows` basis vectors of `width` numbers that no layer of any model has."""
+    if not 0 < width <= MAX_WIDTH:
+        raise ValueError(f"a layer cannot be {width} wide")
+    if min(rows, width) * width > MAX_NUMBERS:
+        raise ValueError(f"a basis of {rows} rows of {width} numbers is none that any model needs")
 
 
 @dataclass(frozen=True)

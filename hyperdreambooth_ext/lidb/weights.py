@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from .basis import Basis
+from .basis import AnyBasis, Basis, on_device
 from .layers import Architecture, Layer
 
 
@@ -22,7 +22,7 @@ class LiDB:
     """
 
     architecture: Architecture
-    basis: Basis
+    basis: AnyBasis
     a_train: Mapping[str, torch.Tensor]
     b_train: Mapping[str, torch.Tensor]
 
@@ -44,14 +44,14 @@ class LiDB:
     def factors(self, layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
         """(up [..., out, rank], down [..., rank, in]) of one layer; gradients flow to a_train and b_train."""
         a_train, b_train = self.a_train[layer.key], self.b_train[layer.key]
-        a_aux = self.basis.a_aux(layer.out_features).to(a_train.device, a_train.dtype)
-        b_aux = self.basis.b_aux(layer.in_features).to(b_train.device, b_train.dtype)
+        a_aux, b_aux = on_device(self.basis, layer, a_train, "a"), on_device(self.basis, layer, b_train, "b")
         return a_aux @ a_train, b_train @ b_aux
 
     def all_factors(self, layers: Iterable[Layer]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """layer key -> (upᵀ [..., rank, out], down [..., rank, in]), both with their rows in one piece.
 
-        One product for all layers of one width: hundreds of small ones would take longer than what they compute.
+        With a drawn basis it is one product for all layers of one width: hundreds of small ones would take longer than
+        what they compute. In a stored one each layer has a basis of its own, so there it is one a layer.
         """
         return StackedLiDB.of(self, layers).all_factors()
 
@@ -103,7 +103,7 @@ class StackedLiDB:
     """
 
     architecture: Architecture
-    basis: Basis
+    basis: AnyBasis
     ranks: Mapping[str, int]
     a_rows: Mapping[int, torch.Tensor]
     b_rows: Mapping[int, torch.Tensor]
@@ -113,12 +113,12 @@ class StackedLiDB:
         """`layers` of `lidb`, copied; gradients flow."""
         architecture = Architecture(tuple(layers))
         a_rows = {
-            width: torch.cat([lidb.a_train[key].mT for key in keys], dim=-2)
-            for width, keys in _by_width(architecture, "out_features").items()
+            width: torch.cat([lidb.a_train[layer.key].mT for layer in of_width], dim=-2)
+            for width, of_width in _by_width(architecture, "out_features").items()
         }
         b_rows = {
-            width: torch.cat([lidb.b_train[key] for key in keys], dim=-2)
-            for width, keys in _by_width(architecture, "in_features").items()
+            width: torch.cat([lidb.b_train[layer.key] for layer in of_width], dim=-2)
+            for width, of_width in _by_width(architecture, "in_features").items()
         }
         ranks = {layer.key: lidb.a_train[layer.key].shape[-1] for layer in architecture.layers}
         return cls(architecture, lidb.basis, ranks, a_rows, b_rows)
@@ -132,39 +132,52 @@ class StackedLiDB:
         """As LiDB.all_factors, for all of its layers."""
         ups: dict[str, torch.Tensor] = {}
         downs: dict[str, torch.Tensor] = {}
-        for width, keys in _by_width(self.architecture, "out_features").items():
-            rows = self.a_rows[width]
-            ups |= self._by_layer(keys, rows @ self.basis.a_aux(width).T.to(rows))
-        for width, keys in _by_width(self.architecture, "in_features").items():
-            rows = self.b_rows[width]
-            downs |= self._by_layer(keys, rows @ self.basis.b_aux(width).to(rows))
+        for width, of_width in _by_width(self.architecture, "out_features").items():
+            ups |= self._products(of_width, self.a_rows[width], "a")
+        for width, of_width in _by_width(self.architecture, "in_features").items():
+            downs |= self._products(of_width, self.b_rows[width], "b")
         return {layer.key: (ups[layer.key], downs[layer.key]) for layer in self.architecture.layers}
 
-    def _by_layer(self, keys: list[str], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _products(self, layers: list[Layer], rows: torch.Tensor, side: Literal["a", "b"]) -> dict[str, torch.Tensor]:
+        """layer key -> its `rows` times its A_auxᵀ or B_aux, for `layers` of one width."""
+        if isinstance(self.basis, Basis):
+            # The first layer's basis is that of all of this width.
+            return self._by_layer(layers, rows @ _auxiliary(self.basis, layers[0], rows, side))
+        own = self._by_layer(layers, rows)
+        return {layer.key: own[layer.key] @ _auxiliary(self.basis, layer, rows, side) for layer in layers}
+
+    def _by_layer(self, layers: list[Layer], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        keys = [layer.key for layer in layers]
         return dict(zip(keys, rows.split([self.ranks[key] for key in keys], dim=-2), strict=True))
 
     @torch.no_grad()
     def within(self, lidb: LiDB) -> LiDB:
         """`lidb` with these numbers in their layers' places: views, which show what an optimizer changes here."""
         a_train, b_train = dict(lidb.a_train), dict(lidb.b_train)
-        for width, keys in _by_width(self.architecture, "out_features").items():
-            a_train |= {key: rows.mT for key, rows in self._by_layer(keys, self.a_rows[width]).items()}
-        for width, keys in _by_width(self.architecture, "in_features").items():
-            b_train |= self._by_layer(keys, self.b_rows[width])
+        for width, of_width in _by_width(self.architecture, "out_features").items():
+            a_train |= {key: rows.mT for key, rows in self._by_layer(of_width, self.a_rows[width]).items()}
+        for width, of_width in _by_width(self.architecture, "in_features").items():
+            b_train |= self._by_layer(of_width, self.b_rows[width])
         return LiDB(lidb.architecture, lidb.basis, a_train, b_train)
 
 
-def _by_width(architecture: Architecture, side: Literal["out_features", "in_features"]) -> dict[int, list[str]]:
-    keys: dict[int, list[str]] = {}
+def _auxiliary(basis: AnyBasis, layer: Layer, like: torch.Tensor, side: Literal["a", "b"]) -> torch.Tensor:
+    """A_auxᵀ [a, out] or B_aux [b, in]."""
+    matrix = on_device(basis, layer, like, side)
+    return matrix.mT if side == "a" else matrix
+
+
+def _by_width(architecture: Architecture, side: Literal["out_features", "in_features"]) -> dict[int, list[Layer]]:
+    widths: dict[int, list[Layer]] = {}
     for layer in architecture.layers:
-        keys.setdefault(getattr(layer, side), []).append(layer.key)
-    return keys
+        widths.setdefault(getattr(layer, side), []).append(layer)
+    return widths
 
 
-def zeros(architecture: Architecture, basis: Basis, rank: int, generator: torch.Generator) -> LiDB:
+def zeros(architecture: Architecture, basis: AnyBasis, rank: int, generator: torch.Generator) -> LiDB:
     """The start that changes nothing: A_train zero, B_train random with rows of length about 1."""
     empty_a, empty_b = {}, {}
     for layer in architecture.layers:
-        a, b = basis.sizes(layer.out_features, layer.in_features)
+        a, b = basis.sizes_of(layer)
         empty_a[layer.key], empty_b[layer.key] = torch.zeros(a, 0), torch.zeros(0, b)
     return LiDB(architecture, basis, empty_a, empty_b).relaxed(rank, generator)

@@ -29,7 +29,6 @@ class Stopped(Exception):
     """`should_stop` said so: there is no picture."""
 
 
-@torch.no_grad()
 def sample(
     host: Host,
     prompt: str,
@@ -42,18 +41,35 @@ def sample(
 
     `should_stop` is asked before each step. Raises Stopped then, ArchitectureError when a LiDB does not fit.
     """
+    return sample_many(host, [prompt], [sampling.seed], sampling, applied, on_step, should_stop)[0]
+
+
+@torch.no_grad()
+def sample_many(
+    host: Host,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampling: Sampling = Sampling(),
+    applied: Sequence[Applied] = (),
+    on_step: Callable[[], object] = lambda: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[np.ndarray]:
+    """A batch of pictures as `sample` makes them, picture i from `prompts[i]` and the noise of `seeds[i]`.
+
+    A LiDB with a leading dimension gives each picture its own person.
+    """
     side = (sampling.size or host.default_size) // 8
-    generator = torch.Generator().manual_seed(sampling.seed)
-    latents = torch.randn(1, 4, side, side, generator=generator).to(host.device)
+    noise = [torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    latents = torch.cat(noise).to(host.device)
     timesteps = trailing_timesteps(sampling.steps, len(host.alphas_cumprod))
     with host.frozen(), injected(host.linears(), *applied):
-        wanted = host.encode_prompts([prompt])
-        unwanted = host.encode_prompts([sampling.negative]) if sampling.cfg != 1 else None
+        wanted = host.encode_prompts(prompts)
+        unwanted = host.encode_prompts([sampling.negative] * len(prompts)) if sampling.cfg != 1 else None
         for i, timestep in enumerate(timesteps):
             if should_stop():
                 raise Stopped
             # The two halves of the guidance go one after the other: a host's condition need not be one tensor.
-            now = torch.tensor([timestep], device=host.device)
+            now = torch.full((len(latents),), timestep, device=host.device)
             output = host.predict(latents, now, wanted)
             if unwanted is not None:
                 base = host.predict(latents, now, unwanted)
@@ -63,7 +79,7 @@ def sample(
             alpha_next = torch.ones_like(alpha) if last else host.alphas_cumprod[timesteps[i + 1]]
             latents = ddim_step(latents, output, alpha, alpha_next, host.prediction_type)
             on_step()
-    return to_picture(host.decode_latents(latents)[0])
+    return [to_picture(host.decode_latents(one[None])[0]) for one in latents]
 
 
 def to_picture(image: torch.Tensor) -> np.ndarray:

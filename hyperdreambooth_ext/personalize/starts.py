@@ -7,7 +7,7 @@ import torch
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
 from ..hypernet.loss import denoising_errors, masked_mean
-from ..lidb.basis import Basis
+from ..lidb.basis import AnyBasis
 from ..lidb.injection import Applied, injected
 from ..lidb.layers import Architecture
 from ..lidb.weights import LiDB, zeros
@@ -25,13 +25,13 @@ def hypernetwork_start(hypernetwork: Hypernetwork, subject: Subject, rank: int, 
     return hypernetwork.predict(subject.image).relaxed(rank, generator)
 
 
-def zero_start(architecture: Architecture, basis: Basis, rank: int, generator: torch.Generator) -> LiDB:
+def zero_start(architecture: Architecture, basis: AnyBasis, rank: int, generator: torch.Generator) -> LiDB:
     """A LiDB that changes nothing yet: works on any checkpoint."""
     return zeros(architecture, basis, rank, generator)
 
 
 def gradient_start(
-    host: Host, subject: Subject, architecture: Architecture, basis: Basis, rank: int, generator: torch.Generator
+    host: Host, subject: Subject, architecture: Architecture, basis: AnyBasis, rank: int, generator: torch.Generator
 ) -> LiDB:
     """One step down the gradient of the diffusion loss, kept to `rank` directions a layer by an SVD.
 
@@ -55,9 +55,9 @@ def gradient_start(
     return LiDB(architecture, basis, a_train, b_train)
 
 
-def _full_rank_zero(architecture: Architecture, basis: Basis) -> LiDB:
+def _full_rank_zero(architecture: Architecture, basis: AnyBasis) -> LiDB:
     """ΔW = A_aux · 0 · I · B_aux: its gradient with respect to A_train is the gradient in the bases' coordinates."""
-    sizes = {layer.key: basis.sizes(layer.out_features, layer.in_features) for layer in architecture.layers}
+    sizes = {layer.key: basis.sizes_of(layer) for layer in architecture.layers}
     return LiDB(
         architecture,
         basis,

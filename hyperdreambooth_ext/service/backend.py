@@ -34,6 +34,18 @@ class Backend(Protocol):
         """The hypernetwork for the host's architecture and its file's hash; (None, "") when none fits."""
         ...
 
+    def hypernetwork_dirs(self) -> list[Path]:
+        """Where hypernetworks are looked for; one that was built here goes into the first."""
+        ...
+
+    def builds_dir(self) -> Path:
+        """Where builds of hypernetworks keep what they made on the way."""
+        ...
+
+    def wanted(self) -> bool:
+        """Whether somebody waits for the model while a job holds it: a build lets everybody else go first."""
+        ...
+
     def lidb_dir(self) -> Path:
         """Where LiDBs are saved: the WebUI's LoRA folder, or the folder that the command line uses."""
         ...

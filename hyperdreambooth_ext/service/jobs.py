@@ -11,6 +11,7 @@ import torch
 from ..errors import FileError, UserError
 from ..temporary import remove_leftovers
 from .backend import Backend
+from .building import Builder
 from .job import Cancelled, Job
 from .library import file_of
 from .status import JobStatus, Result, Stage
@@ -36,6 +37,7 @@ class Studio:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        self.builder = Builder(backend)
         self._lock = threading.Lock()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._waiting: deque[Job] = deque()

@@ -12,7 +12,7 @@ from .task import Task
 
 NO_HYPERNETWORK = (
     "No hypernetwork fits this checkpoint, so the finetune started along the first gradient. One that is built for "
-    "this checkpoint starts closer to the person: docs/training.md tells how."
+    "this checkpoint starts closer to the person: the sub-tab Build hypernetwork makes it."
 )
 
 

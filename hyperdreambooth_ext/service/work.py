@@ -120,7 +120,7 @@ class Work:
             step = self.job.status().step + 1
             self._step(step, self.pace.left(0, total - step))
 
-        lidb, info = file.load(path)
+        lidb, info = file.load(path, self.backend.hypernetwork_dirs())
         prompt = f"a {info.trigger} face"
         try:
             before = self._picture(host, prompt, sampling, [], on_step)

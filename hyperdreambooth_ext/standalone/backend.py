@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
 from ..personalize.preview import Sampling
-from .models import fitting_hypernetwork
+from .models import MODELS, fitting_hypernetwork
 
 
 class StandaloneBackend:
@@ -24,20 +24,35 @@ class StandaloneBackend:
     def __init__(self, folder: Path, checkpoint: Path | None = None, device: str = "auto") -> None:
         self.folder = folder
         self._arguments = Namespace(checkpoint=checkpoint, device=device)
-        self._lock = threading.Lock()
+        self._lock, self._counting = threading.Lock(), threading.Lock()
         self._host: Host | None = None
-        self._fitting: tuple[Hypernetwork | None, str] | None = None
+        self._waiting = 0
+        self._fitting: tuple[tuple[Hypernetwork | None, str], list] | None = None
 
     @contextmanager
     def model(self) -> Iterator[Host]:
         """The model, for one thread at a time. Raises UserError when it cannot be loaded."""
-        with self._lock:
+        with self._entered():
             if self._host is None:
                 # diffusers takes a second to import: the window opens without it.
                 from .commands import load_host
 
                 self._host = load_host(self._arguments)
             yield self._host
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        """Hold the lock, and be counted while waiting for it."""
+        if not self._lock.acquire(blocking=False):
+            with self._counting:
+                self._waiting += 1
+            self._lock.acquire()
+            with self._counting:
+                self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def warm(self) -> None:
         """Load the model before it is needed; an error shows again, and to the user, when it is."""
@@ -48,9 +63,24 @@ class StandaloneBackend:
         return ""
 
     def hypernetwork(self, host: Host) -> tuple[Hypernetwork | None, str]:
-        if self._fitting is None:
-            self._fitting = fitting_hypernetwork(host)
-        return self._fitting
+        # Loading takes a second; a file that is new or gone is noticed.
+        there = [
+            (file, file.stat().st_mtime_ns)
+            for folder in self.hypernetwork_dirs()
+            for file in folder.glob("*.safetensors")
+        ]
+        if self._fitting is None or self._fitting[1] != there:
+            self._fitting = (fitting_hypernetwork(host, self.hypernetwork_dirs()), there)
+        return self._fitting[0]
+
+    def hypernetwork_dirs(self) -> list[Path]:
+        return [MODELS]
+
+    def builds_dir(self) -> Path:
+        return self.folder / "builds"
+
+    def wanted(self) -> bool:
+        return self._waiting > 0
 
     def lidb_dir(self) -> Path:
         return self.folder

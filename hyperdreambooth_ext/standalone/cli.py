@@ -1,4 +1,4 @@
-"""The command line: personalize, generate, export, inspect, demo, ui."""
+"""The command line: personalize, generate, export, inspect, demo, ui, build."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..personalize.starts import STARTS
 from ..temporary import remove_leftovers
 from ..texts import plain_text
+from .build_options import add_build
 
 DEFAULT_DIR = Path("lidb")
 
@@ -38,6 +39,10 @@ def _run(args: argparse.Namespace) -> dict:
     for written in ("out", "lora"):
         if path := getattr(args, written, None):
             remove_leftovers(path if path.is_dir() else path.parent)
+    if args.command == "build":
+        from .build import run_build
+
+        return run_build(args)
     from . import commands
 
     return getattr(commands, args.command)(args)
@@ -59,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     _inspect(commands)
     _demo(commands)
     _ui(commands)
+    add_build(commands, _command)
     return parser
 
 

@@ -14,6 +14,7 @@ from ..hosts.diffusers import DiffusersHost
 from ..hypernet.file import MAX_FILE_BYTES, file_hash, load_hypernetwork, read_config
 from ..hypernet.hypernetwork import Hypernetwork
 from ..lidb import file
+from ..lidb.basis import AnyBasis
 from ..lidb.lora import export_lora
 from ..lidb.safetensors_bytes import metadata_of
 from ..personalize.finetune import FinetuneOptions, Progress
@@ -95,15 +96,17 @@ def inspect(args: argparse.Namespace) -> dict:
             "kind": "hypernetwork", "family": config.family, "checkpoint": config.checkpoint,
             "checkpoint_hash": config.checkpoint_hash, "architecture": config.architecture.fingerprint,
             "layers": len(config.architecture), "encoder": config.encoder, "iterations": config.iterations,
-            "prompt": config.prompt, "trained_on": config.trained_on,
+            "basis": _basis_words(config.basis), "prompt": config.prompt, "trained_on": config.trained_on,
+            "held_out": config.held_out, "made_with": config.made_with,
         }  # fmt: skip
     else:
-        lidb, info = file.load(args.file)
+        lidb, info = file.load(args.file, None)
         facts = {
             "kind": "LiDB", "name": info.name, "trigger": info.trigger, "family": info.model_family,
             "checkpoint": info.checkpoint, "checkpoint_hash": info.checkpoint_hash,
             "architecture": lidb.architecture.fingerprint, "layers": len(lidb.architecture), "rank": lidb.rank,
             "numbers": lidb.numel(), "start": info.start, "steps": info.steps, "seed": info.seed,
+            "basis": _basis_words(lidb.basis),
             "hypernetwork": info.hypernetwork, "made_with": info.made_with, "thumbnail_bytes": len(info.thumbnail),
         }  # fmt: skip
     facts["bytes"] = args.file.stat().st_size
@@ -132,6 +135,13 @@ def demo(args: argparse.Namespace) -> dict:
         "file": str(path), "bytes": path.stat().st_size, "sheet": str(sheet), "start": result.start,
         "seconds": seconds, "peak_megabytes": peak_megabytes(),
     }  # fmt: skip
+
+
+def _basis_words(basis: AnyBasis) -> str:
+    """ "random, a 100, b 50", or the kind and name of a stored one."""
+    facts = basis.to_dict()
+    kind = f"{facts['kind']} {facts['sha256'][:10]}" if "kind" in facts else "random"
+    return f"{kind}, a {facts['a']}, b {facts['b']}"
 
 
 def load_host(args: argparse.Namespace) -> DiffusersHost:

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+def stop_on_interrupt(
+    message: str = "Stopping after this step; what was learned is kept. Ctrl-C again discards it.",
+) -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether Ctrl-C was pressed; the signal's old handler comes back at the end."""
     pressed = False
 
@@ -16,7 +18,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        print("\nStopping after this step; what was learned is kept. Ctrl-C again discards it.", file=sys.stderr)
+        print(f"\n{message}", file=sys.stderr)
 
     old = signal.signal(signal.SIGINT, note)
     try:

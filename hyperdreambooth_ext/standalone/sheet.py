@@ -1,49 +1,5 @@
-"""A sheet of pictures with words above them."""
+"""The sheet of pictures lies a floor lower, where the building of hypernetworks draws one too."""
 
-from pathlib import Path
+from ..personalize.sheet import Cell, picture_sheet, save_png
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
-CELL, GAP, LABEL, TITLE = 160, 8, 34, 30
-_INK, _PAPER = (30, 30, 36), (250, 249, 246)
-
-Cell = tuple[str, np.ndarray | None]
-
-
-def picture_sheet(rows: list[tuple[str, list[Cell]]]) -> Image.Image:
-    """`rows` of (title, [(label, RGB uint8 picture or None)]), one title a row, labels under the pictures."""
-    columns = max(len(cells) for _, cells in rows)
-    height = len(rows) * (TITLE + CELL + LABEL + GAP) + GAP
-    sheet = Image.new("RGB", (columns * (CELL + GAP) + GAP, height), _PAPER)
-    draw, font, bold = ImageDraw.Draw(sheet), _font(13), _font(15)
-    for i, (title, cells) in enumerate(rows):
-        top = GAP + i * (TITLE + CELL + LABEL + GAP)
-        draw.text((GAP, top + 6), title, fill=_INK, font=bold)
-        for j, (label, picture) in enumerate(cells):
-            left = GAP + j * (CELL + GAP)
-            if picture is not None:
-                image = Image.fromarray(picture).resize((CELL, CELL), Image.Resampling.LANCZOS)
-                sheet.paste(image, (left, top + TITLE))
-            draw.text((left, top + TITLE + CELL + 3), label, fill=_INK, font=font)
-    return sheet
-
-
-def save_png(picture: np.ndarray | Image.Image, path: Path, overwrite: bool = True) -> Path:
-    """Write a PNG so that it is whole or absent. Raises FileError for one that is there and may not be replaced."""
-    import io
-
-    from ..files import write_atomically
-
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    write_atomically(Path(path), buffer.getvalue(), overwrite=overwrite)
-    return Path(path)
-
-
-def _font(size: int) -> ImageFont.ImageFont:
-    try:
-        return ImageFont.load_default(size)
-    except TypeError:  # Pillow before 10.1 has one size
-        return ImageFont.load_default()
+__all__ = ["Cell", "picture_sheet", "save_png"]

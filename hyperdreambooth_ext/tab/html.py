@@ -89,7 +89,7 @@ def progress(status: JobStatus) -> str:
     head = f'<div class="hdb_card hdb_progress" {known}>'
     lines = [head, f'<div class="hdb_line"><b>{_STAGES[status.stage]}</b>{_counts(status)}</div>']
     if not status.ended:
-        lines.append(_bar(status.fraction))
+        lines.append(bar(status.fraction))
     lines.append(_pictures_so_far(status))
     if status.stage == "failed":
         lines.append(note(status.message, "error"))
@@ -138,7 +138,8 @@ def _counts(status: JobStatus) -> str:
     return "".join(parts)
 
 
-def _bar(fraction: float) -> str:
+def bar(fraction: float) -> str:
+    """How far something is, from 0 to 1."""
     percent = f"{100 * fraction:.1f}"
     return (
         f'<div class="hdb_bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">'

@@ -8,6 +8,7 @@ import gradio as gr
 from ..service.jobs import Studio
 from . import html
 from .advanced import Advanced
+from .building import BuildPanel
 from .handlers import Generate, Handlers
 
 _QUALITIES = [("Fast", "fast"), ("Balanced", "balanced"), ("Best", "best")]
@@ -20,12 +21,17 @@ def build_tab(studio: Studio, generate: Generate | None = None) -> gr.Blocks:
     the WebUI, there is "Send to txt2img" instead, which javascript/hyperdreambooth.js does.
     """
     with gr.Blocks(analytics_enabled=False, title="HyperDreamBooth") as tab:
-        with gr.Row(elem_id="hdb_tab"):
-            with gr.Column(scale=2, min_width=280):
-                inputs = _Inputs()
-            with gr.Column(scale=3, min_width=320):
-                outputs = _Outputs(generate is not None)
+        with gr.Tabs(elem_id="hdb_tab"):
+            with gr.Tab("Personalise", elem_id="hdb_personalise_tab"):
+                with gr.Row():
+                    with gr.Column(scale=2, min_width=280):
+                        inputs = _Inputs()
+                    with gr.Column(scale=3, min_width=320):
+                        outputs = _Outputs(generate is not None)
+            with gr.Tab("Build hypernetwork", elem_id="hdb_build_tab") as building:
+                panel = BuildPanel(studio.builder)
         _wire(Handlers(studio, inputs.advanced.values, generate), inputs, outputs)
+        building.select(panel.follow, None, [panel.status, panel.shelf], show_progress="hidden")
     return tab
 
 

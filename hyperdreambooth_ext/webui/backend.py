@@ -19,8 +19,6 @@ from ..lidb.layers import Architecture
 from . import settings
 from .builtin_lora import find_networks, forget
 
-BUNDLED = Path(__file__).parents[2] / "models"
-
 
 class WebuiBackend:
     """`service.backend.Backend` for AUTOMATIC1111's WebUI 1.10."""
@@ -76,11 +74,18 @@ class WebuiBackend:
 
     def hypernetwork(self, host: Host) -> tuple[Hypernetwork | None, str]:
         architecture = Architecture.of(host.linears())
-        for folder in (settings.hypernetwork_dir(), BUNDLED):
-            path = find_hypernetwork(folder, architecture, host.checkpoint_hash)
-            if path is not None:
-                return load_hypernetwork(path), file_hash(path)
-        return None, ""
+        path = find_hypernetwork(self.hypernetwork_dirs(), architecture, host.checkpoint_hash)
+        return (None, "") if path is None else (load_hypernetwork(path), file_hash(path))
+
+    def hypernetwork_dirs(self) -> list[Path]:
+        return settings.hypernetwork_dirs()
+
+    def builds_dir(self) -> Path:
+        return settings.hypernetwork_dir() / "builds"
+
+    def wanted(self) -> bool:
+        # modules/fifo_lock.py: those who called acquire() and were not let in yet.
+        return self._lending and bool(getattr(queue_lock, "_pending_threads", ()))
 
     def lidb_dir(self) -> Path:
         return settings.lidb_dir()

@@ -12,6 +12,7 @@ from modules import extra_networks
 
 from ..lidb.file import is_lidb, load
 from ..lidb.lora import lora_tensors
+from .settings import hypernetwork_dirs
 
 
 def register_forge_tag(networks: ModuleType, lora_network: Any, tag: str) -> None:
@@ -22,7 +23,7 @@ def register_forge_tag(networks: ModuleType, lora_network: Any, tag: str) -> Non
         def load_lora_state_dict(filename: str) -> Any:
             path = Path(filename)
             if path.suffix == ".safetensors" and is_lidb(path):
-                return lora_tensors(load(path)[0])
+                return lora_tensors(load(path, hypernetwork_dirs())[0])
             return theirs(filename)
 
         load_lora_state_dict.reads_lidb = True  # type: ignore[attr-defined]

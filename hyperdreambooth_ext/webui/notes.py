@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import ArchitectureError, UserError
 from ..lidb.file import load
 from ..lidb.injection import check_fits
+from .settings import hypernetwork_dirs
 from .tag import TAG
 
 Linears = Callable[[], Mapping[str, nn.Linear]]
@@ -66,7 +67,7 @@ def _file_notes(networks: ModuleType, name: str, linears: Linears) -> Iterator[s
     if network is not None and len(network.modules) == _layers(on_disk.metadata[TAG]):
         return
     try:
-        lidb, info = load(Path(on_disk.filename))
+        lidb, info = load(Path(on_disk.filename), hypernetwork_dirs())
         check_fits(linears(), lidb)
     except ArchitectureError:
         made_for = f' "{info.checkpoint}"' if info.checkpoint else ""

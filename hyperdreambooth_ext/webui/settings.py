@@ -50,6 +50,11 @@ def hypernetwork_dir() -> Path:
     return Path(paths.models_path) / "hyperdreambooth"
 
 
+def hypernetwork_dirs() -> list[Path]:
+    """Where hypernetworks are looked for: those that came with the extension or were built, and the user's own."""
+    return [bundled.MODELS, hypernetwork_dir()]
+
+
 def cards_wanted() -> bool:
     """Whether the cards are shown; asked before the settings are there."""
     return bool(shared.opts.data.get(CARDS, True))

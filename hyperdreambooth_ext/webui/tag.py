@@ -17,6 +17,7 @@ from ..errors import ArchitectureError
 from ..lidb.file import SUFFIX, load
 from ..lidb.lora import lora_tensors
 from .builtin_lora import lora_network
+from .settings import hypernetwork_dirs
 
 TAG = "lidb"
 _PART = SUFFIX.removeprefix(".")
@@ -59,7 +60,7 @@ class ModuleTypeLidb:
             return None
         tensors = vars(net).get("lidb_as_lora")
         if tensors is None:
-            tensors = net.lidb_as_lora = lora_tensors(load(Path(net.network_on_disk.filename))[0])
+            tensors = net.lidb_as_lora = lora_tensors(load(Path(net.network_on_disk.filename), hypernetwork_dirs())[0])
         prefix = f"{weights.network_key.removesuffix(SUFFIX)}."
         parts = {name: tensors.pop(prefix + name) for name in ("lora_up.weight", "lora_down.weight", "alpha")}
         shape = (parts["lora_up.weight"].shape[0], parts["lora_down.weight"].shape[1])

@@ -7,12 +7,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CODE = """
 import sys
-for name in ("modules", "gradio", "diffusers", "peft", "accelerate", "ldm"):
+for name in ("modules", "gradio", "diffusers", "peft", "accelerate", "webdataset", "ldm"):
     sys.modules[name] = None
 import hyperdreambooth_ext.lidb.file, hyperdreambooth_ext.lidb.lora, hyperdreambooth_ext.lidb.injection
 import hyperdreambooth_ext.hypernet.training, hyperdreambooth_ext.hypernet.file
 import hyperdreambooth_ext.personalize.personalize, hyperdreambooth_ext.personalize.preview
 import hyperdreambooth_ext.hosts.ldm
+import hyperdreambooth_ext.build.build
 """
 SERVICE = """
 import sys
@@ -27,7 +28,7 @@ for name in ("modules", "diffusers", "ldm"):
 import hyperdreambooth_ext.tab.tab, hyperdreambooth_ext.api.routes
 """
 # Each may import those before it; `tab` and `api` know nothing of each other, nor do `standalone` and `webui`.
-FLOORS = ["lidb", "hosts", "hypernet", "personalize", "service", "tab", "api", "standalone", "webui"]
+FLOORS = ["lidb", "hosts", "hypernet", "personalize", "build", "service", "tab", "api", "standalone", "webui"]
 SIDE_BY_SIDE = [("tab", "api"), ("standalone", "webui")]
 
 

@@ -1,5 +1,6 @@
 """The hypernetwork: zero start, iterations, one file that carries all, and a loss of two optional terms."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.file import (
     check_fits,
     find_hypernetwork,
+    list_hypernetworks,
     load_hypernetwork,
     read_config,
     save_hypernetwork,
@@ -105,14 +107,23 @@ def test_one_file_brings_it_back(network, tmp_path):
 
 def test_the_right_file_is_found_by_architecture_and_then_by_checkpoint(network, tmp_path):
     other = Architecture(SMALL.layers[:2])
-    for name, config in (
-        ("a", replace(CONFIG, architecture=other)),
-        ("b", CONFIG),
-        ("c", replace(CONFIG, checkpoint_hash="h")),
+    for age, (name, config) in enumerate(
+        (
+            ("a", replace(CONFIG, architecture=other)),
+            ("b", CONFIG),
+            ("c", replace(CONFIG, checkpoint_hash="h")),
+        )
     ):
-        save_hypernetwork(tmp_path / f"{name}-hypernetwork.safetensors", Hypernetwork(config))
+        file = tmp_path / f"{name}-hypernetwork.safetensors"
+        save_hypernetwork(file, Hypernetwork(config))
+        os.utime(file, (1e9 - age, 1e9 - age))
     assert find_hypernetwork(tmp_path, SMALL, "h").name.startswith("c")
     assert find_hypernetwork(tmp_path, SMALL, "unknown").name.startswith("b")
+    os.utime(tmp_path / "c-hypernetwork.safetensors")
+    assert find_hypernetwork(tmp_path, SMALL, "unknown").name.startswith("c"), "of two that fit alike the newest"
+    (tmp_path / "d-hypernetwork.safetensors").write_bytes(b"half a download")
+    assert find_hypernetwork(tmp_path, SMALL, "h").name.startswith("c")
+    assert [found.problem == "" for found in list_hypernetworks(tmp_path)] == [True, True, True, False]
     assert find_hypernetwork(tmp_path, Architecture(SMALL.layers[1:]), "h") is None
     with pytest.raises(ArchitectureError, match="another architecture"):
         check_fits(network, other)

@@ -24,7 +24,9 @@ from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork, save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.lidb import file
+from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.lora import lora_tensors
+from hyperdreambooth_ext.lidb.stored_basis import StoredBasis
 from hyperdreambooth_ext.lidb.tags import parse_prompt
 from hyperdreambooth_ext.lidb.weights import zeros
 from hyperdreambooth_ext.personalize.photo import MAX_MEGAPIXELS, load_photo
@@ -57,7 +59,7 @@ def _lidbs() -> list[bytes]:
         for lidb, thumbnail in (
             (random_lidb(SMALL, 2), b"\xff\xd8 a thumbnail"),
             (random_lidb(SMALL, 1), b""),
-            (zeros(SMALL, file.Basis(7, 5, 3), 3, torch.Generator().manual_seed(0)), b""),
+            (zeros(SMALL, Basis(7, 5, 3), 3, torch.Generator().manual_seed(0)), b""),
         ):
             info = file.Info("anna", "sks", "sd1", "faces128", "0123456789", "h", "zero", 40, 1, "x", thumbnail)
             file.save(path, lidb, info)
@@ -69,7 +71,7 @@ def _check_lidb(read: tuple) -> None:
     lidb, info = read
     assert 1 <= lidb.rank <= file.MAX_RANK and len(lidb.architecture) >= 1
     for layer in lidb.architecture.layers:
-        a, b = lidb.basis.sizes(layer.out_features, layer.in_features)
+        a, b = lidb.basis.sizes_of(layer)
         assert lidb.a_train[layer.key].shape == (a, lidb.rank) and lidb.b_train[layer.key].shape == (lidb.rank, b)
     assert all(torch.isfinite(tensor).all() for tensor in lidb.parameters)
     assert all(is_plain(text) for text in vars(info).values() if isinstance(text, str))
@@ -80,12 +82,17 @@ def _listed(path: Path) -> list:
     return entries(path.parent)
 
 
+def _stored_basis() -> StoredBasis:
+    a_aux = {layer.key: torch.ones(layer.out_features, 3) for layer in SMALL.layers}
+    return StoredBasis.of("pca", a_aux, {layer.key: torch.ones(2, layer.in_features) for layer in SMALL.layers})
+
+
 @cache
 def _hypernetworks() -> list[bytes]:
     config = HypernetworkConfig(SMALL, encoder="mobilenetv3_small_050", image_size=64, width=16, depth=1, heads=2)
     contents = []
     with tempfile.TemporaryDirectory() as folder:
-        for one in (config, replace(config, identity_width=8)):
+        for one in (config, replace(config, identity_width=8), replace(config, basis=_stored_basis())):
             torch.manual_seed(0)
             save_hypernetwork(Path(folder) / "h.safetensors", Hypernetwork(one))
             contents.append((Path(folder) / "h.safetensors").read_bytes())

@@ -102,6 +102,7 @@ def test_the_real_webui_has_it_with_the_same_signature(fake, name, node):
             ("modules/script_callbacks.py", f"callbacks_{kind}=[]")
             for kind in ("before_ui", "ui_settings", "ui_tabs", "infotext_pasted", "app_started")
         ),
+        ("modules/fifo_lock.py", "self._pending_threads.append(release_event)"),
         ("modules/extra_networks.py", "for extra_network, extra_network_args in lookup_extra_networks"),
         ("modules/extra_networks.py", "p.scripts.after_extra_networks_activate("),
         ("extensions-builtin/Lora/networks.py", 'getattr(self, "network_current_names", ())'),

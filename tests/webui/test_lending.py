@@ -1,6 +1,8 @@
 """The loaded model is given back byte for byte, on the real `ldm` code: after success, error, interrupt, no memory."""
 
 import hashlib
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -117,6 +119,33 @@ def test_loras_own_linear_forward_waits_unless_somebody_put_another_on_top(webui
     with webui.ours("backend").WebuiBackend().model():
         assert torch.nn.Linear.forward is (somebodys if on_top else plain)
     assert everything(sd_model, webui) == before
+
+
+def test_a_picture_that_waits_for_the_model_is_noticed(webui, sd_model, busy):
+    backend = webui.ours("backend").WebuiBackend()
+    lock, drawn = webui.call_queue.queue_lock, threading.Event()
+
+    def picture():
+        with lock:
+            drawn.set()
+
+    assert not backend.wanted()
+    with backend.model():
+        assert not backend.wanted()
+        thread = threading.Thread(target=picture)
+        thread.start()
+        while not backend.wanted():
+            time.sleep(0.01)
+        assert not drawn.is_set()
+    assert drawn.wait(10)
+    thread.join()
+    assert not backend.wanted()
+
+
+def test_a_built_hypernetwork_and_a_downloaded_one_are_both_looked_for(webui):
+    backend = webui.ours("backend").WebuiBackend()
+    built, own = backend.hypernetwork_dirs()
+    assert (built / "faces128-hypernetwork.safetensors").exists() and own == backend.builds_dir().parent
 
 
 def test_after_a_personalisation_everything_is_as_before(webui, sd_model, busy, sample_photo):

@@ -1,3 +1,3 @@
-import threading
+from modules import fifo_lock
 
-queue_lock = threading.Lock()
+queue_lock = fifo_lock.FIFOLock()

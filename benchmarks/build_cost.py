@@ -1,0 +1,212 @@
+"""What a build costs: measured on this machine, and counted in operations for Stable Diffusion 1.5.
+
+    python -m benchmarks.build_cost measure [--checkpoint FILE] [--device auto]
+    python -m benchmarks.build_cost count   [--sustained 60]
+    python -m benchmarks.build_cost memory  [--batch 1] [--size 512] [--precision fp32] [--recompute]
+
+`measure` times a drawn face, a prepared one, a person in a target's step and in a training step, weighs what is kept
+on the disk, and works out whole builds. `count` does so for SD 1.5 at 512 px from operations counted on its shapes and
+a rate of TFLOP/s that a card is said to sustain. `memory` does one training step on SD 1.5's shapes with random
+weights and tells the most memory that it needed.
+"""
+
+import argparse
+import json
+import resource
+import time
+from argparse import Namespace
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from hyperdreambooth_ext.build.eyes import Eyes
+from hyperdreambooth_ext.build.options import BuildOptions
+from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER
+from hyperdreambooth_ext.hosts.modules import frozen, recomputed
+from hyperdreambooth_ext.hosts.naming import kohya_linears
+from hyperdreambooth_ext.hosts.schedule import ddpm_alphas_cumprod
+from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
+from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
+from hyperdreambooth_ext.hypernet.training import Batch, training_losses
+from hyperdreambooth_ext.lidb.layers import Architecture
+from hyperdreambooth_ext.personalize.preview import Sampling, sample_many
+from hyperdreambooth_ext.standalone.commands import load_host
+
+from .targets import median_seconds
+
+TOKENS, CHANNELS = 16, 1280
+# How often a training looks at each face, how many drawn pictures are kept, and steps of an optional target.
+LOOKS, KEPT, TARGET_STEPS = 20, 0.6, 40
+DEVICES, FACES = (1, 8, 64), (15_000, 1_000_000)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", required=True)
+    measuring = actions.add_parser("measure")
+    measuring.add_argument("--checkpoint", type=Path)
+    measuring.add_argument("--batch", type=int, default=8)
+    measuring.add_argument("--rounds", type=int, default=2)
+    counting = actions.add_parser("count")
+    counting.add_argument("--sustained", type=float, default=60.0, help="TFLOP/s of one card (60)")
+    weighing = actions.add_parser("memory")
+    weighing.add_argument("--batch", type=int, default=1)
+    weighing.add_argument("--size", type=int, default=512)
+    weighing.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    weighing.add_argument("--recompute", action="store_true", help="keep no activations within the blocks")
+    for action in (measuring, weighing):
+        action.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    {"measure": measure, "count": count, "memory": memory}[args.action](args)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Seconds for one face, or one person in one step, and bytes on the disk."""
+    host = load_host(Namespace(checkpoint=args.checkpoint, device=args.device))
+    eyes, side, options = Eyes(device=host.device), host.default_size // 8, BuildOptions()
+    config = HypernetworkConfig(Architecture.of(host.linears()), **eyes.settings)
+    decoder = WeightDecoder(config, CHANNELS).to(host.device)
+    images = torch.rand(args.batch, 3, host.default_size, host.default_size, device=host.device) * 2 - 1
+    features = eyes.features(images)
+    batch = Batch(features, torch.randn(args.batch, 4, side, side, device=host.device), ["a sks face"] * args.batch)
+    sampling = Sampling(steps=2, size=host.default_size)
+
+    def draw() -> None:
+        sample_many(host, batch.prompts, range(args.batch), sampling)
+
+    def prepare() -> None:
+        eyes.features(torch.cat([images, images]))
+        eyes.identities(images)
+        host.encode_images(torch.cat([images, images]))
+
+    def step() -> None:
+        training_losses(host, decoder, batch, torch.Generator().manual_seed(0))["loss"].backward()
+
+    with host.frozen():
+        drawn = median_seconds(draw, args.rounds, host.device) / 2 * options.draw_steps / args.batch
+        prepared = median_seconds(prepare, args.rounds, host.device) / args.batch
+        trained = median_seconds(step, args.rounds, host.device) / args.batch
+    stored = 2 * (features[0].numel() + 4 * side**2) * 2 + 4 * 128
+    print(f"{host.checkpoint_name} at {host.default_size} px on {host.device}, {args.batch} at once:")
+    print(f"a drawn picture {drawn:.3f} s, a prepared face {prepared:.3f} s, a person in a step {trained:.4f} s")
+    table({"drawn": drawn, "prepared": prepared, "step": trained}, stored, host.default_size)
+
+
+def count(args: argparse.Namespace) -> None:
+    """The same for SD 1.5 at 512 px: operations on the meta device, divided by a card's rate."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
+
+    unet, _ = sd15("meta")
+    # The text encoder's few percent are left out.
+    latents, embeds = torch.zeros(1, 4, 64, 64, device="meta"), torch.zeros(1, 77, 768, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        unet(latents, torch.zeros(1, dtype=torch.long, device="meta"), encoder_hidden_states=embeds)
+    forward = counter.get_total_flops()
+    encoder = FaceEncoder(HypernetworkConfig(Architecture(())), pretrained=False)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder(torch.zeros(1, 3, 128, 128))
+    looked = counter.get_total_flops()
+    rate = args.sustained * 1e12
+    options = BuildOptions()
+    seconds = {
+        "drawn": 2 * options.draw_steps * forward / rate,
+        # The VAE's encoder, twice, is about as much as one forward of the UNet.
+        "prepared": (2 * looked + 2 * 1.1e12) / rate,
+        # Backward through frozen weights: once more the forward's operations.
+        "step": 2 * forward / rate,
+    }
+    print(f"SD 1.5 at 512 px: {forward / 1e12:.2f} TFLOP a forward; at {args.sustained:g} TFLOP/s sustained:")
+    table(seconds, 2 * (TOKENS * CHANNELS + 4 * 64 * 64) * 2 + 4 * 128, 512)
+
+
+def table(seconds: dict[str, float], stored: int, size: int) -> None:
+    """Hours and storage of whole builds."""
+    jpeg = {128: 6_000, 512: 70_000}.get(size, size * size // 4)
+    print("\n| faces | devices | drawing | preparing | training | targets (optional) | storage |")
+    print("|---|---|---|---|---|---|---|")
+    for faces in FACES:
+        for devices in DEVICES:
+            parts = (
+                seconds["drawn"] / KEPT, seconds["prepared"], seconds["step"] * LOOKS, seconds["step"] * TARGET_STEPS
+            )  # fmt: skip
+            hours = " | ".join(f"{part * faces / devices / 3600:,.1f} h" for part in parts)
+            print(f"| {faces:,} | {devices} | {hours} | {(stored + jpeg) * faces / 1e9:,.1f} GB |")
+
+
+def sd15(device: str, dtype: torch.dtype = torch.float32):
+    """SD 1.5's UNet and text encoder with random weights."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device(device):
+        unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64, attention_head_dim=8).to(dtype)
+        text = CLIPTextModel(CLIPTextConfig(**json.loads((CONFIGS / "clip_l.json").read_text()))).to(dtype)
+    return unet.eval(), text.eval()
+
+
+class RandomHost:
+    """`hosts.protocol.Host` over SD 1.5's shapes, for a training step that needs no pictures."""
+
+    family, prediction_type, checkpoint_name, checkpoint_hash, default_size = "sd1", "epsilon", "", "", 512
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        from transformers import CLIPTokenizer
+
+        self.device, self.dtype = device, dtype
+        self.unet, self.text_encoder = sd15(str(device), dtype)
+        self.alphas_cumprod = ddpm_alphas_cumprod(0.00085, 0.012, 1000).to(device)
+        self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+
+    def linears(self):
+        return kohya_linears(self.unet, self.text_encoder)
+
+    def encode_prompts(self, prompts) -> torch.Tensor:
+        tokens = self.tokenizer(list(prompts), padding="max_length", max_length=77, return_tensors="pt").input_ids
+        return self.text_encoder(tokens.to(self.device))[0]
+
+    def predict(self, latents, timesteps, prompt_embeds) -> torch.Tensor:
+        return self.unet(latents.to(self.dtype), timesteps, encoder_hidden_states=prompt_embeds).sample.float()
+
+
+def memory(args: argparse.Namespace) -> None:
+    """One training step of the hypernetwork; forward, backward and the optimiser's two moments."""
+    device = torch.device("cuda" if args.device == "auto" and torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
+    host = RandomHost(device, dtype)
+    decoder = WeightDecoder(HypernetworkConfig(Architecture.of(host.linears())), CHANNELS).to(device)
+    optimizer = torch.optim.AdamW(decoder.parameters())
+    side = args.size // 8
+    batch = Batch(
+        torch.randn(args.batch, TOKENS, CHANNELS, device=device),
+        torch.randn(args.batch, 4, side, side, device=device), ["a sks face"] * args.batch,
+    )  # fmt: skip
+    kinds = []
+    if args.recompute:
+        from diffusers.models.attention import BasicTransformerBlock
+        from diffusers.models.resnet import ResnetBlock2D
+
+        kinds = [BasicTransformerBlock, ResnetBlock2D]
+    began = time.perf_counter()
+    before = peak(device)
+    with frozen((host.unet, host.text_encoder)), recomputed(kinds) if kinds else nullcontext():
+        training_losses(host, decoder, batch, torch.Generator().manual_seed(0))["loss"].backward()
+        optimizer.step()
+    print(
+        f"batch {args.batch}, {args.size} px, {args.precision}, recompute {'on' if args.recompute else 'off'}, "
+        f"{device}: {peak(device):.1f} GB at the most ({before:.1f} GB with the model loaded), "
+        f"{time.perf_counter() - began:.0f} s"
+    )
+
+
+def peak(device: torch.device) -> float:
+    """The most memory so far, in GB: the card's, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+if __name__ == "__main__":
+    main()

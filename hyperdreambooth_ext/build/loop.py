@@ -1,0 +1,193 @@
+"""The loop of a training: seeded by step, resumable to the bit, averaged, in half precision where asked.
+
+What a step sees depends on the seed and the step's number alone, so a run that was killed goes on as if it had not
+been.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # type: ignore[attr-defined]
+
+from ..errors import FileError, TrainingError, UserError
+from ..files import write_atomically
+from .processes import Processes
+from .progress import Reporter
+
+Step = Callable[[int, np.random.Generator], dict[str, torch.Tensor]]
+LOG_EVERY = 25
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def cosine(step: int, steps: int, peak: float, warm_up: int) -> float:
+    """A short warm-up, then half a cosine down to 2 % of the peak."""
+    falling = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
+    return peak * min(1.0, (step + 1) / max(warm_up, 1)) * falling
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How to train; `precision` is that of the computation, weights stay float32."""
+
+    steps: int
+    lr: float = 1e-3
+    seed: int = 0
+    warm_up: int = 100
+    ema: float = 0.99
+    precision: str = "fp32"
+    weight_decay: float = 0.01
+    save_seconds: float = 120.0
+
+
+class Loop:
+    """One training in one folder: state.pt is all that a resumed run needs, log.jsonl tells how it went."""
+
+    def __init__(
+        self, folder: Path, model: torch.nn.Module, options: LoopOptions, processes: Processes = Processes()
+    ) -> None:
+        """`model` is trained in place. Raises FileError for a damaged state, UserError for an impossible precision."""
+        self.folder, self.model, self.options, self.processes = folder, model, options, processes
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        device = self.parameters[0].device
+        if options.precision == "fp16" and device.type != "cuda":
+            raise UserError("fp16 needs a graphics card: use --precision bf16 here.")
+        self.device = device
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay
+        )
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))  # type: ignore[call-arg]
+        self.scaler = torch.cuda.amp.GradScaler(enabled=options.precision == "fp16")
+        self.step = self._resume()
+        self._saved = time.monotonic()
+
+    def precision(self) -> AbstractContextManager:
+        """Within this context the model computes in the precision that was asked for."""
+        dtype = DTYPES.get(self.options.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+
+    def run(self, losses_of: Step, reporter: Reporter, after_step: Callable[[int], None] = lambda step: None) -> None:
+        """Train until the last step. `losses_of(step, rng)` gives named losses; "loss" is minimised, all are logged.
+
+        `after_step` is called with the number of steps done; what it does is repeated when a run was killed within it.
+        Raises Paused with everything saved; TrainingError when the loss is no number, with the last good state saved.
+        """
+        sums: dict[str, list[float]] = {}
+        while self.step < self.options.steps:
+            if self.processes.any(reporter.should_pause()):
+                self.save()
+                reporter.check()
+            began = time.monotonic()
+            values = self._one(losses_of)
+            for name, value in (values | {"seconds_per_step": time.monotonic() - began}).items():
+                sums.setdefault(name, []).append(value)
+            if self.step % LOG_EVERY == 0 or self.step == self.options.steps:
+                self._log(sums)
+                sums = {}
+            if time.monotonic() - self._saved > self.options.save_seconds or self.step == self.options.steps:
+                self.save()
+            after_step(self.step)
+
+    def save(self) -> None:
+        """Write state.pt so that at any moment it is the old one or the new one, whole. Raises FileError."""
+        self._saved = time.monotonic()
+        if not self.processes.first:
+            return
+        state = {
+            "step": self.step, "model": self.model.state_dict(), "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+        }  # fmt: skip
+        file, temporary = self.folder / "state.pt", self.folder / "state.tmp"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as stream:
+                torch.save(state, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, file)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise FileError(
+                f"{file} cannot be written ({error}): free some space, then start again; the last state is kept."
+            ) from error
+
+    def _one(self, losses_of: Step) -> dict[str, float]:
+        options = self.options
+        for group in self.optimizer.param_groups:
+            group["lr"] = cosine(self.step, options.steps, options.lr, options.warm_up)
+        with torch.enable_grad(), self.precision():
+            losses = losses_of(self.step, np.random.default_rng((options.seed, self.step)))
+        self.scaler.scale(losses["loss"]).backward()
+        if self.processes.count > 1:
+            self.processes.mean([p.grad for p in self.parameters if p.grad is not None])
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        finite = math.isfinite(values["loss"]) and (self.scaler.is_enabled() or bool(torch.isfinite(norm)))
+        if self.processes.any(not finite):
+            raise TrainingError(
+                f"The loss stopped being a number at step {self.step}: start again with a lower --lr in another "
+                "folder, or with --precision fp32."
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update_parameters(self.model)
+        self.step += 1
+        return values
+
+    def _log(self, sums: dict[str, list[float]]) -> None:
+        if not self.processes.first:
+            return
+        means = {name: round(float(np.mean(values)), 5) for name, values in sums.items()}
+        append_line(self.folder / "log.jsonl", {"step": self.step, **means})
+
+    def _resume(self) -> int:
+        file = self.folder / "state.pt"
+        if not file.exists():
+            return 0
+        try:
+            state = torch.load(file, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+        except Exception as error:  # torch raises anything for a damaged file
+            raise FileError(f"{file} is damaged ({error}): delete it, and the training begins anew.") from error
+        drop_lines_after(self.folder / "log.jsonl", state["step"])
+        return state["step"]
+
+
+def append_line(file: Path, line: dict) -> None:
+    """One more line of JSON. Raises FileError when the disk is full."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise FileError(f"{file} cannot be written ({error.strerror or error}): free some space.") from error
+
+
+def lines_of(file: Path) -> list[dict]:
+    """The lines of a log; one that a kill cut short is left out."""
+    lines = []
+    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def drop_lines_after(file: Path, step: int) -> None:
+    """Forget what a killed run had logged past the state that it goes on from, and a line that it left half written."""
+    kept = "".join(json.dumps(line) + "\n" for line in lines_of(file) if line["step"] <= step)
+    if file.exists() and file.read_text(encoding="utf-8") != kept:
+        write_atomically(file, kept.encode())

@@ -1,0 +1,147 @@
+"""What a build is asked for, kept in its folder so that the same command goes on where it was."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from ..errors import FileError, UserError
+from ..files import write_atomically
+
+Precision = Literal["fp32", "bf16", "fp16"]
+BasisKind = Literal["random", "learned", "pca", "gradient"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+BASES: tuple[BasisKind, ...] = get_args(BasisKind)
+MIN_FACES = 8
+# These may change between two runs of one build; anything else would mix two builds into one.
+CHANGEABLE = ("faces", "hours", "steps", "evaluate_every")
+_RANGES: dict[str, tuple[float, float]] = {
+    "faces": (MIN_FACES, 10_000_000), "held_out": (2, 256), "draw_batch": (1, 256), "draw_steps": (1, 200),
+    "cfg": (1, 30), "target_steps": (0, 2000), "target_batch": (1, 1024), "width": (16, 4096), "depth": (1, 32),
+    "iterations": (1, 16), "steps": (1, 10_000_000),
+    "basis_people": (2, 100_000), "batch": (1, 4096), "warm_up": (0, 10_000_000), "lr": (1e-7, 1.0),
+    "identity_weight": (0, 10), "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
+    "evaluate_every": (1, 10_000_000),
+    "score_steps": (1, 100), "seed": (0, 2**31), "hours": (0, 10_000), "beta": (0, 100),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """`photos` or `shards` take the place of faces that the checkpoint draws; `prompts` names a text file of prompts to
+    draw them from, "" takes the bundled words; `size` 0 is the checkpoint's own.
+
+    `target_steps` 0 leaves the targets out (β = 0): the diffusion loss teaches alone. With targets the first `warm_up`
+    steps learn from them alone, and `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number
+    of steps follows from what the first ones take. `encoder` "" is the bundled image encoder. `basis_people` faces
+    are what the PCA and the gradient-informed basis are made of.
+    """
+
+    faces: int = 1000
+    photos: str = ""
+    shards: str = ""
+    size: int = 0
+    held_out: int = 16
+    draw_batch: int = 8
+    draw_steps: int = 20
+    cfg: float = 4.0
+    prompts: str = ""
+    negative: str = ""
+    encoder: str = ""
+    basis: BasisKind = "random"
+    basis_people: int = 192
+    width: int = 128
+    depth: int = 2
+    iterations: int = 2
+    target_steps: int = 0
+    target_batch: int = 32
+    warm_up: int = 0
+    beta: float = 0.0
+    steps: int = 3000
+    batch: int = 16
+    lr: float = 1e-3
+    identity_weight: float = 0.1
+    recogniser_steps: int = 400
+    precision: Precision = "fp32"
+    ema: float = 0.99
+    evaluate_every: int = 250
+    score_steps: int = 10
+    hours: float = 0.0
+    seed: int = 0
+
+    def checked(self) -> "BuildOptions":
+        """The same options. Raises UserError for a value that cannot be."""
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not math.isfinite(value) or not low <= value <= high:
+                raise UserError(f"--{name.replace('_', '-')} {value} cannot be: choose from {low:g} to {high:g}.")
+        if self.photos and self.shards:
+            raise UserError("Faces come from one place: give --photos or --shards, not both.")
+        if self.precision not in PRECISIONS or self.basis not in BASES:
+            raise UserError(
+                f"--precision is one of {', '.join(PRECISIONS)} and --basis one of {', '.join(BASES)}: check them."
+            )
+        if self.size and (self.size % 64 or not 64 <= self.size <= 2048):
+            raise UserError(f"A size of {self.size} pixels cannot be made: use a multiple of 64 between 64 and 2048.")
+        if self.faces < self.held_out + MIN_FACES // 2:
+            raise UserError(
+                f"Of {self.faces} faces {self.held_out} are kept out to measure with: ask for at least "
+                f"{self.held_out + MIN_FACES // 2}, or lower --held-out."
+            )
+        if self.basis == "pca" and not self.target_steps:
+            raise UserError("The PCA basis is made of targets: say how many steps each gets, as --target-steps 40.")
+        if self.basis == "learned" and (self.warm_up or self.beta):
+            raise UserError("Targets belong to one basis, and a learned one moves: leave out --warm-up and --beta.")
+        if (self.warm_up or self.beta) and not self.target_steps:
+            raise UserError("--warm-up and --beta learn from targets: add --target-steps 40.")
+        return self
+
+
+@dataclass(frozen=True)
+class BuiltFor:
+    """The checkpoint that a build belongs to."""
+
+    checkpoint: str
+    checkpoint_hash: str
+    architecture: str
+
+
+def remembered(file: Path) -> tuple[BuildOptions, BuiltFor] | None:
+    """What `file` keeps; None when there is none. Raises FileError when it is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        known = {field.name for field in fields(BuildOptions)}
+        options = BuildOptions(**{key: value for key, value in values["options"].items() if key in known})
+        return options.checked(), BuiltFor(**values["built_for"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(f"{file} cannot be read ({error}): take another folder for a new build.") from error
+
+
+def settle(file: Path, wanted: dict, built_for: BuiltFor) -> BuildOptions:
+    """The options of the build in `file`'s folder with `wanted` (what was asked for by name), remembered from now on.
+
+    Raises UserError when they do not go together with how the build was begun.
+    """
+    known = remembered(file)
+    if known is None:
+        options = BuildOptions(**wanted).checked()
+    else:
+        begun, whose = known
+        if whose.checkpoint_hash != built_for.checkpoint_hash or whose.architecture != built_for.architecture:
+            raise UserError(
+                f"{file.parent} was begun with the checkpoint {whose.checkpoint}: load that one to go on, or take "
+                "another folder."
+            )
+        for name, value in wanted.items():
+            if name not in CHANGEABLE and getattr(begun, name) != value:
+                raise UserError(
+                    f"{file.parent} was begun with --{name.replace('_', '-')} {getattr(begun, name)}: leave it out to "
+                    "go on, or take another folder."
+                )
+        options = replace(begun, **wanted).checked()
+    content = {"options": asdict(options), "built_for": asdict(built_for)}
+    write_atomically(file, (json.dumps(content, indent=2) + "\n").encode())
+    return options

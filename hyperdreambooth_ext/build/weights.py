@@ -1,0 +1,91 @@
+"""The new decoder before training, and one that was trained, as a hypernetwork."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from .. import __version__
+from ..errors import FileError
+from ..hosts.protocol import Host
+from ..hypernet.config import HypernetworkConfig
+from ..hypernet.hypernetwork import Hypernetwork, WeightDecoder
+from ..lidb.basis import AnyBasis
+from ..lidb.layers import Architecture
+from ..lidb.stored_basis import A_PREFIX, B_PREFIX, StoredBasis
+from .eyes import Eyes
+from .options import BuildOptions
+from .prepare import Prepared
+
+# So many faces are enough to know what all features have in common.
+_WHITENED = 512
+
+
+def configuration(
+    options: BuildOptions,
+    host: Host,
+    eyes: Eyes,
+    basis: AnyBasis,
+    trained_on: str,
+) -> HypernetworkConfig:
+    """What the new hypernetwork's file says about itself."""
+    return HypernetworkConfig(
+        Architecture.of(host.linears()), basis, width=options.width, depth=options.depth, iterations=options.iterations,
+        family=host.family, checkpoint=host.checkpoint_name, checkpoint_hash=host.checkpoint_hash,
+        trained_on=trained_on, made_with=f"hyperdreambooth_ext {__version__}",
+        **eyes.settings,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def in_words(score: dict[str, float] | None) -> str:
+    """Held-out figures as a file tells them."""
+    return "" if score is None else ", ".join(f"{name} {value:g}" for name, value in score.items())
+
+
+def new_decoder(
+    config: HypernetworkConfig, prepared: Prepared, eyes: Eyes, seed: int, learn_basis: bool = False
+) -> WeightDecoder:
+    """A decoder that predicts no change yet: the same for the same seed and faces, on the CPU."""
+    features = prepared.rows("features", np.arange(min(prepared.count, _WHITENED)))[:, 0].float()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        decoder = WeightDecoder(config, features.shape[-1])
+    decoder.whiten(features)
+    if learn_basis:
+        decoder.learn_basis()
+    if config.identity_width:
+        weight, bias = eyes.identity_head
+        decoder.identity_weight.copy_(weight)
+        decoder.identity_bias.copy_(bias)
+    return decoder
+
+
+def placed(decoder: WeightDecoder, device: torch.device) -> WeightDecoder:
+    """The decoder on `device`, with its basis where that is no part of its state."""
+    if isinstance(decoder.config.basis, StoredBasis):
+        decoder.basis = decoder.config.basis.to(device)
+    return decoder.to(device)
+
+
+def with_encoder(config: HypernetworkConfig, eyes: Eyes, decoder_file: Path) -> Hypernetwork:
+    """The trained decoder and the encoder together. Raises FileError when the file is damaged."""
+    try:
+        weights = load_file(decoder_file)
+        if any(key.startswith(A_PREFIX) for key in weights):
+            config = replace(config, basis=_learned(config.architecture, weights))
+        network = Hypernetwork(config)
+        network.decoder.load_state_dict(weights)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise FileError(f"{decoder_file} cannot be used ({error}): delete it and start again.") from error
+    network.encoder.load_state_dict(eyes.encoder.state_dict())
+    return network.eval()
+
+
+def _learned(architecture: Architecture, weights: dict[str, torch.Tensor]) -> StoredBasis:
+    """The basis that was trained with the decoder, taken out of its weights."""
+    a_aux, b_aux = (
+        {layer.key: weights.pop(prefix + layer.key) for layer in architecture.layers} for prefix in (A_PREFIX, B_PREFIX)
+    )
+    return StoredBasis.of("learned", a_aux, b_aux)

@@ -1,0 +1,179 @@
+"""Bases that were made rather than drawn: learned, PCA of targets, gradient-informed. Each layer has its own.
+
+They are far larger than a LiDB (60 MB for SD 1.5), so they lie in the hypernetwork's file, and a LiDB names its basis
+by hash. Numbers are float16 everywhere, so everybody computes with the same ones.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open  # type: ignore[attr-defined]
+
+from ..errors import FileError
+from .layers import MAX_ROWS, Layer, check_basis_sizes
+from .safetensors_bytes import metadata_of
+
+ALGORITHM = "stored-v1"
+A_PREFIX, B_PREFIX = "basis_a.", "basis_b."
+METADATA = "lidb_basis"
+MODELS = Path(__file__).parents[2] / "models"
+_MAX_BYTES = 1 << 40
+
+
+@dataclass(frozen=True)
+class NamedBasis:
+    """A stored basis by name alone: `kind` says how it was made, `sha256` (64 digits) which it is."""
+
+    kind: str
+    a: int
+    b: int
+    sha256: str
+
+    def sizes_of(self, layer: Layer) -> tuple[int, int]:
+        """How many directions the layer has on either side, (a, b)."""
+        return min(self.a, layer.out_features), min(self.b, layer.in_features)
+
+    def a_of(self, layer: Layer) -> torch.Tensor:  # noqa: ARG002
+        """A_aux float32 [out, a]. Raises FileError: the numbers are elsewhere."""
+        raise FileError(f"The {self.kind} basis {self.sha256[:10]} is not here: read it with `find_basis`.")
+
+    b_of = a_of
+
+    def check_sizes(self, layer: Layer) -> None:
+        """Raises ValueError for a layer whose bases would take absurd memory."""
+        check_basis_sizes(self.a, layer.out_features)
+        check_basis_sizes(self.b, layer.in_features)
+
+    def to_dict(self) -> dict:
+        return {"algorithm": ALGORITHM, "kind": self.kind, "a": self.a, "b": self.b, "sha256": self.sha256}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "NamedBasis":
+        """The inverse of `to_dict`, for what a stranger wrote. Raises ValueError, KeyError or TypeError."""
+        kind, a, b, sha256 = (values[name] for name in ("kind", "a", "b", "sha256"))
+        if values["algorithm"] != ALGORITHM:
+            raise ValueError(f"its basis {str(values['algorithm'])[:40]!r} is not known here")
+        if type(a) is not int or type(b) is not int or not (0 < a <= MAX_ROWS and 0 < b <= MAX_ROWS):
+            raise ValueError("its basis has no possible size")
+        if type(kind) is not str or not re.fullmatch(r"[a-z]{1,20}", kind):
+            raise ValueError("its basis is of no possible kind")
+        if type(sha256) is not str or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise ValueError("its basis has no name")
+        return NamedBasis(kind, a, b, sha256)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredBasis(NamedBasis):
+    """A stored basis with its numbers: a_aux layer key -> [out, a]; b_aux layer key -> [b, in]."""
+
+    a_aux: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    b_aux: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls, kind: str, a_aux: Mapping[str, torch.Tensor], b_aux: Mapping[str, torch.Tensor]
+    ) -> "StoredBasis":  # fmt: skip
+        """A basis of these matrices, rounded to float16 as every file holds them."""
+        a_aux = {key: value.detach().cpu().half().float() for key, value in a_aux.items()}
+        b_aux = {key: value.detach().cpu().half().float() for key, value in b_aux.items()}
+        a, b = max(v.shape[1] for v in a_aux.values()), max(v.shape[0] for v in b_aux.values())
+        return cls(kind, a, b, digest(a_aux, b_aux), a_aux, b_aux)
+
+    def a_of(self, layer: Layer) -> torch.Tensor:
+        return self.a_aux[layer.key]
+
+    def b_of(self, layer: Layer) -> torch.Tensor:
+        return self.b_aux[layer.key]
+
+    def to(self, device: torch.device) -> "StoredBasis":
+        """The same basis with its numbers on `device`."""
+        sides = [{key: value.to(device) for key, value in side.items()} for side in (self.a_aux, self.b_aux)]
+        return StoredBasis(self.kind, self.a, self.b, self.sha256, *sides)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What a file holds of it, float16."""
+        a = {A_PREFIX + key: value.half() for key, value in self.a_aux.items()}
+        return a | {B_PREFIX + key: value.half() for key, value in self.b_aux.items()}
+
+
+def digest(a_aux: Mapping[str, torch.Tensor], b_aux: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over the layers' keys, shapes and float16 numbers, hexadecimal."""
+    total = hashlib.sha256()
+    for key in sorted(a_aux):
+        for value in (a_aux[key], b_aux[key]):
+            total.update(f"{key} {list(value.shape)}\n".encode())
+            total.update(value.detach().cpu().half().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _shapes(named: NamedBasis, layers: Iterable[Layer]) -> dict[str, list[int]]:
+    """What a file that holds this basis of these layers calls its tensors, and their shapes."""
+    shapes: dict[str, list[int]] = {}
+    for layer in layers:
+        a, b = named.sizes_of(layer)
+        shapes |= {A_PREFIX + layer.key: [layer.out_features, a], B_PREFIX + layer.key: [b, layer.in_features]}
+    return shapes
+
+
+def checked_basis(named: NamedBasis, tensors: Mapping[str, torch.Tensor], layers: Iterable[Layer]) -> StoredBasis:
+    """The basis out of a file's tensors: all those of its layers and no others.
+
+    Raises ValueError unless they are there, float16, finite, and what the name says.
+    """
+    layers = tuple(layers)
+    if {name: list(tensor.shape) for name, tensor in tensors.items()} != _shapes(named, layers):
+        raise ValueError("its basis has other shapes, or is that of other layers")
+    if any(tensor.dtype != torch.float16 for tensor in tensors.values()):
+        raise ValueError("its basis is not in float16")
+    a_aux = {layer.key: tensors[A_PREFIX + layer.key] for layer in layers}
+    b_aux = {layer.key: tensors[B_PREFIX + layer.key] for layer in layers}
+    if not all(torch.isfinite(value).all() for side in (a_aux, b_aux) for value in side.values()):
+        raise ValueError("its basis holds numbers that are none")
+    if digest(a_aux, b_aux) != named.sha256:
+        raise ValueError("its basis is not the one that it names")
+    as_floats = [{key: value.float() for key, value in side.items()} for side in (a_aux, b_aux)]
+    return StoredBasis(named.kind, named.a, named.b, named.sha256, *as_floats)
+
+
+def find_basis(named: NamedBasis, layers: Iterable[Layer], folders: Iterable[Path]) -> StoredBasis:
+    """The basis of that name out of the hypernetworks in `folders`.
+
+    Raises FileError when none of them has it, ValueError when it does not fit the layers.
+    """
+    for folder in folders:
+        for path in sorted(Path(folder).glob("*.safetensors")):
+            if _basis_named_in(path) == named.sha256:
+                return _read(path, path.stat().st_mtime_ns, named, tuple(layers))
+    raise FileError(
+        f"It speaks in the {named.kind} basis {named.sha256[:10]} of a hypernetwork that is not here: put that "
+        "hypernetwork's file into the folder of the hypernetworks."
+    )
+
+
+def _basis_named_in(path: Path) -> str:
+    try:
+        return str(json.loads(metadata_of(path, _MAX_BYTES).get(METADATA, "{}")).get("sha256", ""))
+    except (FileError, ValueError, AttributeError, RecursionError):
+        # Another program's file in the same folder.
+        return ""
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, _changed: int, named: NamedBasis, layers: tuple[Layer, ...]) -> StoredBasis:
+    try:
+        # Kept: one that was read while somebody draws in inference mode could not be trained with afterwards.
+        with torch.inference_mode(False), safe_open(str(path), framework="pt") as file:  # type: ignore[attr-defined]
+            names = [name for name in file.keys() if name.startswith((A_PREFIX, B_PREFIX))]  # noqa: SIM118
+            # Asked before anything of that size is read.
+            if {name: file.get_slice(name).get_shape() for name in names} != _shapes(named, layers):
+                raise ValueError("its basis has other shapes, or is that of other layers")
+            tensors = {name: file.get_tensor(name) for name in names}
+            return checked_basis(named, tensors, layers)
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"{path.name} is damaged ({error}): download or make it again.") from error

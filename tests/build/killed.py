@@ -1,0 +1,26 @@
+"""A build that kills itself, as `kill -9` does, at its N-th report: FOLDER N."""
+
+import os
+import signal
+import sys
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from hyperdreambooth_ext.build.build import build
+from hyperdreambooth_ext.build.progress import Reporter
+from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.standalone.models import CHECKPOINT
+from tests.build.conftest import SMALL
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder, reports = Path(sys.argv[1]), count(1)
+
+    def tell(progress) -> None:
+        if next(reports) == int(sys.argv[2]):
+            print(progress.stage, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    build(folder, SMALL | {"target_steps": 2, "beta": 0.1}, DiffusersHost(CHECKPOINT), folder / "out", Reporter(tell))
