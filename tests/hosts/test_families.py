@@ -27,7 +27,7 @@ def sd2_model(request):
     from open_clip.transformer import Transformer
 
     if "batch_first" in inspect.signature(Transformer).parameters:
-        pytest.skip("the WebUI's `ldm` hands open_clip's text encoder its tokens first, as versions before 2.25 want it")
+        pytest.skip("the WebUI's `ldm` hands open_clip's text encoder its tokens first, as older ones want it")
     config = OmegaConf.create(sd2(request.param)).model
     config.params.cond_stage_config.params.device = "cpu"
     torch.manual_seed(0)
