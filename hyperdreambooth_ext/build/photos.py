@@ -12,7 +12,7 @@ from ..errors import FileError, PhotoError, UserError
 from ..personalize.photo import load_photo, photo_from_bytes
 from .options import BuildOptions
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _BATCH = 16
 
 

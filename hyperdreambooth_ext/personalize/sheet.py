@@ -1,9 +1,12 @@
 """A sheet of pictures with words above them."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from ..files import write_atomically
 
 CELL, GAP, LABEL, TITLE = 160, 8, 34, 30
 _INK, _PAPER = (30, 30, 36), (250, 249, 246)
@@ -31,10 +34,6 @@ def picture_sheet(rows: list[tuple[str, list[Cell]]]) -> Image.Image:
 
 def save_png(picture: np.ndarray | Image.Image, path: Path, overwrite: bool = True) -> Path:
     """Write a PNG so that it is whole or absent. Raises FileError for one that is there and may not be replaced."""
-    import io
-
-    from ..files import write_atomically
-
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)

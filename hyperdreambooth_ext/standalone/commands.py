@@ -22,6 +22,7 @@ from ..personalize.personalize import Personalized, Request, destination, save
 from ..personalize.personalize import personalize as learn
 from ..personalize.photo import load_photo
 from ..personalize.preview import Sampling
+from ..personalize.sheet import save_png
 from ..texts import plain_text
 from .demo import write_sheet
 from .generate import generate as make_picture
@@ -29,7 +30,6 @@ from .interrupt import stop_on_interrupt
 from .memory import peak_megabytes
 from .models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
 from .progress import progress_bar
-from .sheet import save_png
 
 
 def personalize(args: argparse.Namespace) -> dict:

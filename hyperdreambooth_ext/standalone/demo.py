@@ -9,9 +9,9 @@ from ..lidb import file
 from ..lidb.injection import Applied
 from ..personalize.personalize import Personalized
 from ..personalize.preview import Sampling
+from ..personalize.sheet import Cell, picture_sheet, save_png
 from .generate import sample
 from .progress import progress_bar
-from .sheet import Cell, picture_sheet, save_png
 
 MULTIPLIERS = (0.0, 0.4, 0.8, 1.2)
 STYLES = ("pencil sketch", "oil painting", "cartoon", "sepia photo", "pop art", "pixel art")

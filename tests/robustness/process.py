@@ -1,7 +1,6 @@
 """What the system says about a process: memory in use, open files, threads. Linux, macOS and Windows, by psutil."""
 
 import gc
-import resource
 import sys
 
 import psutil
@@ -22,9 +21,3 @@ def open_handles() -> int:
 def threads() -> int:
     """Threads that this process has."""
     return psutil.Process().num_threads()
-
-
-def peak_megabytes() -> float:
-    """The most memory that this process ever had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
