@@ -11,7 +11,6 @@ weights and tells the most memory that it needed.
 """
 
 import argparse
-import json
 import resource
 import time
 from argparse import Namespace
@@ -22,10 +21,7 @@ import torch
 
 from hyperdreambooth_ext.build.eyes import Eyes
 from hyperdreambooth_ext.build.options import BuildOptions
-from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER
-from hyperdreambooth_ext.hosts.modules import frozen, recomputed
-from hyperdreambooth_ext.hosts.naming import kohya_linears
-from hyperdreambooth_ext.hosts.schedule import ddpm_alphas_cumprod
+from hyperdreambooth_ext.hosts.modules import recomputed
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
 from hyperdreambooth_ext.hypernet.training import Batch, training_losses
@@ -33,6 +29,7 @@ from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.preview import Sampling, sample_many
 from hyperdreambooth_ext.standalone.commands import load_host
 
+from .random_host import RandomHost, sd15_modules
 from .targets import median_seconds
 
 TOKENS, CHANNELS = 16, 1280
@@ -99,7 +96,7 @@ def count(args: argparse.Namespace) -> None:
 
     from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
 
-    unet, _ = sd15("meta")
+    unet = sd15_modules()[0].eval()
     # The text encoder's few percent are left out.
     latents, embeds = torch.zeros(1, 4, 64, 64, device="meta"), torch.zeros(1, 77, 768, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -136,46 +133,11 @@ def table(seconds: dict[str, float], stored: int, size: int) -> None:
             print(f"| {faces:,} | {devices} | {hours} | {(stored + jpeg) * faces / 1e9:,.1f} GB |")
 
 
-def sd15(device: str, dtype: torch.dtype = torch.float32):
-    """SD 1.5's UNet and text encoder with random weights."""
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    with torch.device(device):
-        unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64, attention_head_dim=8).to(dtype)
-        text = CLIPTextModel(CLIPTextConfig(**json.loads((CONFIGS / "clip_l.json").read_text()))).to(dtype)
-    return unet.eval(), text.eval()
-
-
-class RandomHost:
-    """`hosts.protocol.Host` over SD 1.5's shapes, for a training step that needs no pictures."""
-
-    family, prediction_type, checkpoint_name, checkpoint_hash, default_size = "sd1", "epsilon", "", "", 512
-
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        from transformers import CLIPTokenizer
-
-        self.device, self.dtype = device, dtype
-        self.unet, self.text_encoder = sd15(str(device), dtype)
-        self.alphas_cumprod = ddpm_alphas_cumprod(0.00085, 0.012, 1000).to(device)
-        self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
-
-    def linears(self):
-        return kohya_linears(self.unet, self.text_encoder)
-
-    def encode_prompts(self, prompts) -> torch.Tensor:
-        tokens = self.tokenizer(list(prompts), padding="max_length", max_length=77, return_tensors="pt").input_ids
-        return self.text_encoder(tokens.to(self.device))[0]
-
-    def predict(self, latents, timesteps, prompt_embeds) -> torch.Tensor:
-        return self.unet(latents.to(self.dtype), timesteps, encoder_hidden_states=prompt_embeds).sample.float()
-
-
 def memory(args: argparse.Namespace) -> None:
     """One training step of the hypernetwork; forward, backward and the optimiser's two moments."""
     device = torch.device("cuda" if args.device == "auto" and torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
-    host = RandomHost(device, dtype)
+    host = RandomHost(str(device), dtype, args.size)
     decoder = WeightDecoder(HypernetworkConfig(Architecture.of(host.linears())), CHANNELS).to(device)
     optimizer = torch.optim.AdamW(decoder.parameters())
     side = args.size // 8
@@ -191,7 +153,7 @@ def memory(args: argparse.Namespace) -> None:
         kinds = [BasicTransformerBlock, ResnetBlock2D]
     began = time.perf_counter()
     before = peak(device)
-    with frozen((host.unet, host.text_encoder)), recomputed(kinds) if kinds else nullcontext():
+    with host.frozen(), recomputed(kinds) if kinds else nullcontext():
         training_losses(host, decoder, batch, torch.Generator().manual_seed(0))["loss"].backward()
         optimizer.step()
     print(
