@@ -24,6 +24,7 @@ from .progress import Reporter
 
 Step = Callable[[int, np.random.Generator], dict[str, torch.Tensor]]
 LOG_EVERY = 25
+SAFE_BF16 = (2, 4)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,8 +58,7 @@ class Loop:
         self.folder, self.model, self.options, self.processes = folder, model, options, processes
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         device = self.parameters[0].device
-        if options.precision == "fp16" and device.type != "cuda":
-            raise UserError("fp16 needs a graphics card: use --precision bf16 here.")
+        _check_precision(options.precision, device)
         self.device = device
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay
@@ -163,6 +163,16 @@ class Loop:
             raise FileError(f"{file} is damaged ({error}): delete it, and the training begins anew.") from error
         drop_lines_after(self.folder / "log.jsonl", state["step"])
         return state["step"]
+
+
+def _check_precision(precision: str, device: torch.device) -> None:
+    if device.type == "cuda" or precision == "fp32":
+        return
+    if precision == "fp16":
+        raise UserError("fp16 needs a graphics card: use --precision bf16 here.")
+    # torch 2.1.2's oneDNN writes past its memory in bf16's backward on several threads; 2.11's does not.
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < SAFE_BF16:
+        raise UserError(f"On the processor, bf16 is not safe with torch {torch.__version__}: use --precision fp32.")
 
 
 def append_line(file: Path, line: dict) -> None:

@@ -16,6 +16,7 @@ from hyperdreambooth_ext.build.build import build
 from hyperdreambooth_ext.build.options import BuildOptions
 from hyperdreambooth_ext.build.store import FaceStore
 from hyperdreambooth_ext.errors import FileError, UserError
+from tests import half
 from tests.build.conftest import PEOPLE, SMALL
 
 
@@ -146,3 +147,9 @@ def test_values_that_cannot_be(wrong):
 def test_fp16_needs_a_graphics_card(run):
     with pytest.raises(UserError, match="--precision bf16"):
         run({"precision": "fp16"})
+
+
+@pytest.mark.skipif(half.safe_on_the_processor(), reason="this torch is safe in bf16")
+def test_bf16_on_a_processor_needs_a_torch_that_does_not_damage_memory(run):
+    with pytest.raises(UserError, match="--precision fp32"):
+        run({"precision": "bf16"})

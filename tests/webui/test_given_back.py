@@ -25,6 +25,7 @@ from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.service.jobs import Studio
 from hyperdreambooth_ext.standalone.models import CHECKPOINT
+from tests import half
 from tests.conftest import random_lidb
 from tests.hosts.ldm_model import ldm_model
 from tests.service import WatchedBackend, ended, short_task
@@ -48,16 +49,13 @@ CASES = [
     for r, row in enumerate(ROWS)
     if FULL or (r + 2 * h) % len(DTYPES) == d
 ]
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("safe_half")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """torch 2.1.2 corrupts memory in bfloat16's backward on several CPU threads; users have bfloat16 on GPUs alone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def safe_half():
+    with half.made_safe():
+        yield
 
 
 @dataclass
