@@ -52,6 +52,9 @@ def sentence_route(gate: Gate, check_room: Callable[[], None]) -> type[APIRoute]
                 except RequestValidationError as error:
                     # FastAPI's own answer repeats what was sent, photo and all.
                     raise HTTPException(422, _sentence(error)) from error
+                except OverflowError as error:
+                    # pydantic 1 lets a whole number with hundreds of digits through to float().
+                    raise HTTPException(422, "The request cannot be used: one of its numbers is too large.") from error
 
             return guarded
 

@@ -105,7 +105,7 @@ class _Build:
         options, folder, host, processes = self.options, self.folder, self.host, self.processes
         decoder = new_decoder(config, prepared, eyes, options.seed, learn_basis=options.basis == "learned")
         recogniser = None
-        if options.identity_weight:
+        if options.identity_weight or options.drawn_weight:
             recogniser = teach_recogniser(folder, options, prepared, host.device, self.reporter, processes)
         trainer = Trainer(
             folder, options, store, prepared, host, eyes, decoder, recogniser, self.reporter, processes

@@ -21,7 +21,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "cfg": (1, 30), "target_steps": (0, 2000), "target_batch": (1, 1024), "width": (16, 4096), "depth": (1, 32),
     "iterations": (1, 16), "steps": (1, 10_000_000),
     "basis_people": (2, 100_000), "batch": (1, 4096), "warm_up": (0, 10_000_000), "lr": (1e-7, 1.0),
-    "identity_weight": (0, 10), "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
+    "identity_weight": (0, 10), "drawn_weight": (0, 10), "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
     "evaluate_every": (1, 10_000_000),
     "score_steps": (1, 100), "seed": (0, 2**31), "hours": (0, 10_000), "beta": (0, 100),
 }  # fmt: skip
@@ -35,7 +35,8 @@ class BuildOptions:
     `target_steps` 0 leaves the targets out (β = 0): the diffusion loss teaches alone. With targets the first `warm_up`
     steps learn from them alone, and `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number
     of steps follows from what the first ones take. `encoder` "" is the bundled image encoder. `basis_people` faces
-    are what the PCA and the gradient-informed basis are made of.
+    are what the PCA and the gradient-informed basis are made of. `identity_weight` is that of the identity loss of
+    noisy photos, `drawn_weight` that of drawings from pure noise.
     """
 
     faces: int = 1000
@@ -62,6 +63,7 @@ class BuildOptions:
     batch: int = 16
     lr: float = 1e-3
     identity_weight: float = 0.1
+    drawn_weight: float = 1.0
     recogniser_steps: int = 400
     precision: Precision = "fp32"
     ema: float = 0.99

@@ -39,9 +39,8 @@ class Trainer:
         self.decoder = placed(decoder, host.device)
         self.size = options.size or host.default_size
         self.people = np.arange(options.held_out, prepared.count)
-        identity = None if recogniser is None else IdentityLoss(recogniser, options.identity_weight)
-        self.lesson = Lesson(beta=options.beta, identity=identity)
         self.part = processes.slice_of(options.batch)
+        self.lesson = Lesson(beta=options.beta, identity=self._identity_loss(recogniser))
         if len(self.people) < options.batch:
             raise UserError(
                 f"A batch of {options.batch} is more than the {len(self.people)} faces there are to learn from: say "
@@ -49,6 +48,16 @@ class Trainer:
             )
         self.scores = folder.training / "scores.jsonl"
         self._newest: dict[str, float] | None = None
+
+    def _identity_loss(self, recogniser: LatentRecogniser | None) -> IdentityLoss | None:
+        if recogniser is None:
+            return None
+        options = self.options
+        # All people of the batch, so that several processes draw whom one would.
+        drawn = self.part.stop - self.part.start if options.drawn_weight else 0
+        return IdentityLoss(
+            recogniser, options.identity_weight, drawn, options.drawn_weight, self.decoder.config.prompt
+        )  # fmt: skip
 
     def run(self, steps: int) -> None:
         """Train to `steps`. Raises Paused, FileError, TrainingError."""
@@ -85,7 +94,8 @@ class Trainer:
             [self.decoder.config.prompt] * len(chosen), noise=noise[part], timesteps=timesteps[part],
         )  # fmt: skip
         if lesson.identity is not None:
-            batch = replace(batch, identities=self.prepared.rows("identities", chosen).to(device))
+            drawing = torch.randn(noise.shape, generator=generator)[part]
+            batch = replace(batch, identities=self.prepared.rows("identities", chosen).to(device), drawing=drawing)
         if step < self.options.warm_up:
             lesson = Lesson(alpha=0.0, beta=1.0)
         if lesson.beta:

@@ -24,8 +24,9 @@ DRAWN_STEP = 0.2
 class Batch:
     """features [B, N, channels] of one photo a person; latents [B, 4, h, w] of another photo or of the same one;
     prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimised LiDBs are at hand; the
-    recogniser's identities [B, channels] of the people, unit vectors, where it is asked. noise [B, 4, h, w] and
-    timesteps [B] are drawn where they are not given; several processes that share a batch are given their parts."""
+    recogniser's identities [B, channels] of the people, unit vectors, where it is asked. noise [B, 4, h, w],
+    timesteps [B], and `drawing` [D, 4, h, w], the noise that the first D people are drawn from, are made where they are
+    not given; several processes that share a batch are given their parts."""
 
     features: torch.Tensor
     latents: torch.Tensor
@@ -34,6 +35,7 @@ class Batch:
     identities: torch.Tensor | None = None
     noise: torch.Tensor | None = None
     timesteps: torch.Tensor | None = None
+    drawing: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def training_losses(
         if lesson.identity is not None:
             diffusion = diffusion + lesson.identity.weight * unlike
             if lesson.identity.drawn and batch.identities is not None:
-                drawn = _drawn_unlike(host, decoder, theta, batch.identities, generator, lesson.identity)
+                drawn = _drawn_unlike(host, decoder, theta, batch, generator, lesson.identity)
                 losses["drawn"] = drawn.detach()
                 diffusion = diffusion + lesson.identity.drawn_weight * drawn
     losses["loss"] = hypernetwork_loss(diffusion, theta, batch.targets, lesson.alpha, lesson.beta)
@@ -128,14 +130,17 @@ def _drawn_unlike(
     host: Host,
     decoder: WeightDecoder,
     theta: torch.Tensor,
-    identities: torch.Tensor,
+    batch: Batch,
     generator: torch.Generator,
     identity: IdentityLoss,
 ) -> torch.Tensor:
     """1 − cosine of who is seen in a drawing of each of the first people, and who they are."""
-    count = identity.drawn
-    side = host.default_size // 8
-    latents = torch.randn(count, 4, side, side, generator=generator).to(theta)
+    assert batch.identities is not None
+    noise = batch.drawing
+    if noise is None:
+        noise = torch.randn(identity.drawn, *batch.latents.shape[1:], generator=generator)
+    latents, identities = noise.to(batch.latents), batch.identities[: len(noise)]
+    count = len(latents)
     last = float(torch.empty(()).uniform_(*DRAWN_UNTIL, generator=generator))
     timesteps = drawing_timesteps(last, len(host.alphas_cumprod))
     with injected(host.linears(), Applied(decoder.as_lidb(theta[:count]))):
@@ -148,7 +153,7 @@ def _drawn_unlike(
         at = torch.full((count,), timesteps[-1], device=host.device)
         output = host.predict(latents, at, host.encode_prompts([identity.prompt] * count))
     guess = clean_latents(latents, output, host.alphas_cumprod[at], host.prediction_type)
-    return (1 - F.cosine_similarity(identity.recogniser(guess), identities[:count], dim=-1)).mean()
+    return (1 - F.cosine_similarity(identity.recogniser(guess), identities, dim=-1)).mean()
 
 
 def drawing_timesteps(last: float, timesteps: int) -> list[int]:

@@ -197,7 +197,13 @@ def test_nobody_unknown_makes_the_server_keep_a_body(studio, monkeypatch):
     assert answer.status_code == 401 and not studio.jobs() and not kept
 
 
-@pytest.mark.parametrize("body", [b"[" * 9000, b'{"photo": NaN}', b'{"photo": "", "name": "a", "steps": 1e999}', b"0"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 9000, b'{"photo": NaN}', b'{"photo": "", "name": "a", "steps": 1e999}', b"0",
+        b'{"photo": "", "name": "a", "lr": 1' + b"0" * 400 + b"}",
+    ],
+)  # fmt: skip
 def test_nonsense_is_refused_in_words_that_do_not_repeat_it(client, body):
     answer = client.post(PREFIX + "/personalize", content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422) and len(answer.content) < 500 and isinstance(answer.json()["detail"], str)

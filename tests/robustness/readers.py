@@ -1,6 +1,5 @@
 """Everything that reads what strangers made: each with whole specimens, its reading, and what it may let through."""
 
-import base64
 import io
 import json
 import math
@@ -35,6 +34,7 @@ from hyperdreambooth_ext.standalone.generate import load_named
 from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.texts import is_plain
 from tests.conftest import SMALL, random_lidb
+from tests.robustness.requests import asked, check_task, whole_requests
 
 
 @dataclass(frozen=True)
@@ -209,21 +209,8 @@ def _check_name(name: str) -> None:
     assert len(f"{name}_lora.safetensors".encode()) < 200
 
 
-def photo_request() -> bytes:
-    """A whole request of the API, on a photo of few pixels."""
-    buffer = io.BytesIO()
-    Image.open(SAMPLE_PHOTO).resize((48, 64)).save(buffer, "JPEG")
-    photo = base64.b64encode(buffer.getvalue()).decode()
-    values = {
-        "photo": photo, "name": "anna", "quality": "fast", "start": "zero", "steps": 1, "rank": 1, "lr": 0.01,
-        "text": False, "face": 1, "seed": 0, "size": 64, "thumbnail": True, "overwrite": False, "preview_every": 0,
-        "picture_steps": 1,
-    }  # fmt: skip
-    return json.dumps(values).encode()
-
-
 READERS: dict[str, Reader] = {
-    "lidb": Reader(_lidbs, file.load, _check_lidb, share=0.36),
+    "lidb": Reader(_lidbs, file.load, _check_lidb, share=0.31),
     "listing": Reader(_lidbs, _listed, lambda found: None, share=0.14),
     "photo": Reader(_photos, load_photo, _check_photo, _pixels, share=0.2),
     "sidecar": Reader(_sidecars, _read_sidecar, _check_sidecar, share=0.05),
@@ -235,6 +222,8 @@ READERS: dict[str, Reader] = {
     "name": Reader(
         _names, lambda path: checked_name(path.read_bytes().decode("utf-8", "surrogateescape")), _check_name, share=0.06
     ),
+    # Base64 becomes bytes, and those pixels.
+    "api": Reader(whole_requests, asked, check_task, lambda content: 4 * len(content), share=0.05),
     # float16 in the file, float32 in memory.
     "hypernetwork": Reader(
         _hypernetworks, load_hypernetwork, _check_hypernetwork, lambda content: 2 * len(content), share=0.02

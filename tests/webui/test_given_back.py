@@ -8,6 +8,7 @@ each host; HDB_MATRIX=full runs them all.
 
 import copy
 import os
+import random
 import threading
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -160,9 +161,14 @@ def _webui(webui, sd_model: nn.Module, dtype: str) -> Program:
         webui.shared.sd_model = webui.sd_models.model_data.sd_model = other
 
     def reload():
+        # Building a page is gradio's work: it draws random numbers and sets variables of the environment.
+        drawn, environment = random.getstate(), dict(os.environ)
         webui.script_callbacks.callback_map["callbacks_ui_tabs"].clear()
         webui.ours("entry").register()
         webui.ours("mount").tabs()
+        random.setstate(drawn)
+        os.environ.clear()
+        os.environ.update(environment)
 
     def restore():
         webui.devices.dtype = torch.float32
