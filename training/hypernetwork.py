@@ -39,6 +39,7 @@ from .encoder import TEACHER_WIDTH
 from .host import TrainingHost
 from .loop import train
 from .pairs import Sampler, index_of, known_identities
+from .picture_judge import PictureJudge
 
 TARGET_BATCH = 32
 ITERATIONS = HypernetworkConfig(Architecture(())).iterations
@@ -156,7 +157,13 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
 def _identity_loss(args: argparse.Namespace) -> IdentityLoss | None:
     if args.recogniser is None:
         return None
-    return IdentityLoss(Readers(args.recogniser), args.identity_weight, args.drawn, args.drawn_weight)
+    judge = None
+    if args.sface:
+        judge = PictureJudge(args.autoencoder, args.checkpoint_run / "scale.safetensors", args.sface)
+    return IdentityLoss(
+        Readers(args.recogniser), args.identity_weight, args.drawn, args.drawn_weight,
+        drawn_until=tuple(args.drawn_until), judge=judge,
+    )  # fmt: skip
 
 
 def _latent_mask(size: int) -> torch.Tensor:
@@ -224,6 +231,9 @@ def _add_training_options(training: argparse.ArgumentParser) -> None:
     training.add_argument("--identity-weight", type=float, default=0.1)
     training.add_argument("--drawn", type=int, default=0, help="so many people a step are also drawn from pure noise")
     training.add_argument("--drawn-weight", type=float, default=0.1)
+    training.add_argument("--drawn-until", type=float, nargs=2, default=(0.3, 0.9), help="shares of the range")
+    training.add_argument("--sface", type=Path, help="SFACE.onnx: drawings are judged by SFace, as pictures")
+    training.add_argument("--autoencoder", type=Path, help="autoencoder.safetensors, needed with --sface")
     training.add_argument("--start", type=Path, help="decoder.safetensors of an earlier run")
     training.add_argument("--timesteps", type=float, nargs=2, default=(0.0, 1.0), help="shares of the range")
     training.add_argument("--masked", action="store_true", help="weigh the loss with the face's mask")

@@ -14,9 +14,7 @@ from ..lidb.injection import Applied, injected
 from .hypernetwork import WeightDecoder
 from .loss import errors_and_guess, hypernetwork_loss
 
-# Shares of all timesteps: drawings are judged somewhere in this range (later, nothing changes any more), and walk there
-# in steps of at most this size.
-DRAWN_UNTIL = (0.3, 0.9)
+# Drawings walk down the timesteps in steps of at most this share of all.
 DRAWN_STEP = 0.2
 
 
@@ -46,7 +44,8 @@ class IdentityLoss:
 
     In noisy latents of a photo much of who it is can still be seen. `drawn` people a step are therefore also drawn
     from pure noise, as they will be when somebody uses their LiDB, with `prompt` and a few steps of DDIM, and judged in
-    the last step; with `drawn_weight`.
+    the last step, which is somewhere in `drawn_until`, shares of all timesteps; with `drawn_weight`. Where there is a
+    `judge` it takes the recogniser's place there.
     """
 
     recogniser: Callable[[torch.Tensor], torch.Tensor]
@@ -54,6 +53,8 @@ class IdentityLoss:
     drawn: int = 0
     drawn_weight: float = 0.1
     prompt: str = "a sks face"
+    drawn_until: tuple[float, float] = (0.3, 0.9)
+    judge: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def unlike(self, guess: torch.Tensor, identities: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
         """1 − cosine [B] of who is seen in `guess` [B, 4, h, w] and `identities` [B, channels], unweighted.
@@ -141,7 +142,7 @@ def _drawn_unlike(
         noise = torch.randn(identity.drawn, *batch.latents.shape[1:], generator=generator)
     latents, identities = noise.to(batch.latents), batch.identities[: len(noise)]
     count = len(latents)
-    last = float(torch.empty(()).uniform_(*DRAWN_UNTIL, generator=generator))
+    last = float(torch.empty(()).uniform_(*identity.drawn_until, generator=generator))
     timesteps = drawing_timesteps(last, len(host.alphas_cumprod))
     with injected(host.linears(), Applied(decoder.as_lidb(theta[:count]))):
         with torch.no_grad():
@@ -153,7 +154,8 @@ def _drawn_unlike(
         at = torch.full((count,), timesteps[-1], device=host.device)
         output = host.predict(latents, at, host.encode_prompts([identity.prompt] * count))
     guess = clean_latents(latents, output, host.alphas_cumprod[at], host.prediction_type)
-    return (1 - F.cosine_similarity(identity.recogniser(guess), identities, dim=-1)).mean()
+    seen = (identity.judge or identity.recogniser)(guess)
+    return (1 - F.cosine_similarity(seen, identities, dim=-1)).mean()
 
 
 def drawing_timesteps(last: float, timesteps: int) -> list[int]:
