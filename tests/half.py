@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import torch
 
-from hyperdreambooth_ext.build.loop import SAFE_BF16
+from hyperdreambooth_ext.build.loop import SAFE_BF16, torch_version
 
 
 def safe_on_the_processor() -> bool:
     """Whether bfloat16 may be used here as it is."""
-    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= SAFE_BF16
+    return torch_version() >= SAFE_BF16
 
 
 @contextmanager

@@ -46,6 +46,8 @@ class LoopOptions:
     precision: str = "fp32"
     weight_decay: float = 0.01
     save_seconds: float = 120.0
+    schedule: Callable[[int, int, float, int], float] = cosine
+    """The learning rate of (step, steps, peak, warm-up)."""
 
 
 class Loop:
@@ -61,8 +63,10 @@ class Loop:
         _check_precision(options.precision, device)
         self.device = device
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay
-        )
+            self.parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay,
+            # One kernel for all parameters where this torch has it on the processor.
+            fused=device.type == "cpu" and torch_version() >= (2, 4),
+        )  # fmt: skip
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))  # type: ignore[call-arg]
         self.scaler = torch.cuda.amp.GradScaler(enabled=options.precision == "fp16")
         self.step = self._resume()
@@ -121,7 +125,7 @@ class Loop:
     def _one(self, losses_of: Step) -> dict[str, float]:
         options = self.options
         for group in self.optimizer.param_groups:
-            group["lr"] = cosine(self.step, options.steps, options.lr, options.warm_up)
+            group["lr"] = options.schedule(self.step, options.steps, options.lr, options.warm_up)
         with torch.enable_grad(), self.precision():
             losses = losses_of(self.step, np.random.default_rng((options.seed, self.step)))
         self.scaler.scale(losses["loss"]).backward()
@@ -165,13 +169,18 @@ class Loop:
         return state["step"]
 
 
+def torch_version() -> tuple[int, ...]:
+    """Such as (2, 1)."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
 def _check_precision(precision: str, device: torch.device) -> None:
     if device.type == "cuda" or precision == "fp32":
         return
     if precision == "fp16":
         raise UserError("fp16 needs a graphics card: use --precision bf16 here.")
     # torch 2.1.2's oneDNN writes past its memory in bf16's backward on several threads; 2.11's does not.
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < SAFE_BF16:
+    if torch_version() < SAFE_BF16:
         raise UserError(f"On the processor, bf16 is not safe with torch {torch.__version__}: use --precision fp32.")
 
 

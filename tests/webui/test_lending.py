@@ -291,7 +291,7 @@ def _inpainting(webui, sd_model):
     ("change", "sentence"),
     [
         (_lowvram, "With --lowvram no part .* start with --medvram instead."),
-        (_tensorrt, 'replacement UNet .* to None.'),
+        (_tensorrt, "replacement UNet .* to None."),
         (_fp8, "stored as FP8"),
         (_sd3, "SD 3 cannot be personalised yet"),
         (_forge, "Forge keeps its model .* Forge.s LoRA folder."),

@@ -25,9 +25,7 @@ def notes(webui, small_lidb):
             webui.networks.loaded_networks[:] = [webui.networks.load_network("anna", on_disk)]
         lora = webui.ours("builtin_lora")
         tag_notes = webui.ours("notes").tag_notes
-        return list(
-            tag_notes(lora.find_networks(), lora.why_missing(), {kind: params}, lambda: webui.networks.linears)
-        )
+        return list(tag_notes(lora.find_networks(), lora.why_missing(), {kind: params}, lambda: webui.networks.linears))
 
     return of
 
