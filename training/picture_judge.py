@@ -14,8 +14,8 @@ from torch import nn
 from .models import Autoencoder
 from .sface import load_sface
 
-# SFace's square of 112 pixels within our crops, in its own pixels: a crop is 120 of them wide. Its features of crops of
-# real photos, cut like this, have a cosine of 0.96 to those of the photos themselves (0.65 for the whole crop, shrunk).
+# SFace's square of 112 pixels within our crops, in its own pixels: a crop is 120 of them wide. Shrunk as a whole, our
+# crops would show it faces that are too small and too high.
 SIDE, CROP, LEFT, TOP = 112, 120.0, -4.0, 3.8
 
 

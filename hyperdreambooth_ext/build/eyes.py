@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,9 +11,7 @@ from ..hypernet.config import HypernetworkConfig
 from ..hypernet.encoder import FaceEncoder
 from ..hypernet.file import load_hypernetwork
 from ..lidb.layers import Architecture
-
-# The bundled hypernetwork's encoder was taught by a face recogniser, and it is there without any download.
-BUNDLED = Path(__file__).parents[2] / "models" / "faces128-hypernetwork.safetensors"
+from ..shipped import HYPERNETWORK
 
 
 class Eyes:
@@ -26,7 +23,8 @@ class Eyes:
         Raises UserError when it cannot be made.
         """
         self.device = torch.device(device)
-        bundled = load_hypernetwork(BUNDLED).to(self.device)
+        # The bundled hypernetwork's encoder was taught by a face recogniser, and it is there without any download.
+        bundled = load_hypernetwork(HYPERNETWORK).to(self.device)
         self._recogniser, self._decoder = bundled.encoder, bundled.decoder
         self.own = not encoder
         if self.own:

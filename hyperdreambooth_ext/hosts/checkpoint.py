@@ -10,12 +10,13 @@ from safetensors import SafetensorError  # type: ignore[attr-defined]  # missing
 from safetensors.torch import load_file
 
 from ..errors import ArchitectureError, FileError
+from ..shipped import MODELS
 from ..texts import plain_text
 from .schedule import ddpm_alphas_cumprod
 from .sidecar import read_sidecar, read_text_config
 
 CONFIGS = Path(__file__).parent / "configs"
-TOKENIZER = Path(__file__).parents[2] / "models" / "clip"
+TOKENIZER = MODELS / "clip"
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer."
 

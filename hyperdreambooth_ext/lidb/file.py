@@ -18,11 +18,12 @@ import torch
 
 from ..errors import FileError
 from ..files import write_atomically
+from ..shipped import MODELS
 from ..texts import plain_text
 from .basis import AnyBasis, basis_from_dict
 from .layers import Architecture, Layer, checked_layer
 from .safetensors_bytes import from_file, metadata_of, to_bytes
-from .stored_basis import MODELS, NamedBasis, find_basis
+from .stored_basis import NamedBasis, find_basis
 from .weights import LiDB
 
 FORMAT_VERSION = 1

@@ -22,7 +22,6 @@ from .safetensors_bytes import metadata_of
 ALGORITHM = "stored-v1"
 A_PREFIX, B_PREFIX = "basis_a.", "basis_b."
 METADATA = "lidb_basis"
-MODELS = Path(__file__).parents[2] / "models"
 _MAX_BYTES = 1 << 40
 
 

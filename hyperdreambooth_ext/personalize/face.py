@@ -1,15 +1,15 @@
 """Find the face in a photo, turn it upright and cut it out."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ..errors import PhotoError
+from ..shipped import MODELS
 
 MIN_FACE_PIXELS = 40
-DETECTOR_FILE = Path(__file__).parents[2] / "models" / "face_detection_yunet_2023mar.onnx"
+DETECTOR_FILE = MODELS / "face_detection_yunet_2023mar.onnx"
 # YuNet was trained on small faces: a close-up is found best when the photo is made small first.
 _DETECTOR_SIDES = (320, 640, 1280)
 _MIN_SCORE = 0.7

@@ -1,16 +1,13 @@
 """How alike a made picture is to the photo: a cosine of the bundled recogniser's features, and plain words for it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ..hypernet.file import load_hypernetwork
 from ..hypernet.likeness import in_words, likeness
 from ..personalize.face import crop_face, find_faces
-
-# Its encoder was taught by a face recogniser. Always the same one, so that the same number means the same.
-RECOGNISER = Path(__file__).parents[2] / "models" / "faces128-hypernetwork.safetensors"
+from ..shipped import HYPERNETWORK
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,8 @@ class Identity:
 
 def compare(crop: np.ndarray, before: np.ndarray, after: np.ndarray) -> Identity:
     """The aligned `crop` of the photo against pictures before and after; all RGB uint8 [S, S, 3]."""
-    recogniser = load_hypernetwork(RECOGNISER)
+    # Its encoder was taught by a face recogniser. Always the same one, so that the same number means the same.
+    recogniser = load_hypernetwork(HYPERNETWORK)
 
     def score(picture: np.ndarray) -> float | None:
         face = aligned(picture, len(crop))

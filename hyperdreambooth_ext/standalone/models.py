@@ -7,8 +7,8 @@ from ..hosts.protocol import Host
 from ..hypernet.file import file_hash, find_hypernetwork, load_hypernetwork
 from ..hypernet.hypernetwork import Hypernetwork
 from ..lidb.layers import Architecture
+from ..shipped import MODELS
 
-MODELS = Path(__file__).parents[2] / "models"
 CHECKPOINT = MODELS / "faces128.safetensors"
 SAMPLE_PHOTO = MODELS / "sample_photo.jpg"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from modules import sd_models, shared
 
 from ..files import write_atomically
+from ..shipped import MODELS
 
-MODELS = Path(__file__).parents[2] / "models"
 NAME = "faces128"
 SETTING = "hyperdreambooth_bundled"
 

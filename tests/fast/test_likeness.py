@@ -10,14 +10,14 @@ from benchmarks.people import SYNTHETIC, synthetic
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.hypernet.likeness import in_words, likeness
-from hyperdreambooth_ext.service.identity import RECOGNISER
+from hyperdreambooth_ext.shipped import HYPERNETWORK
 
 from .test_hypernetwork import CONFIG
 
 
 @pytest.fixture(scope="module")
 def bundled() -> Hypernetwork:
-    return load_hypernetwork(RECOGNISER)
+    return load_hypernetwork(HYPERNETWORK)
 
 
 def test_a_picture_is_exactly_like_itself(bundled):

@@ -1,0 +1,6 @@
+"""What the extension brings along: its folder `models/`. Hypernetworks that a user builds or downloads go there too."""
+
+from pathlib import Path
+
+MODELS = Path(__file__).parents[1] / "models"
+HYPERNETWORK = MODELS / "faces128-hypernetwork.safetensors"
