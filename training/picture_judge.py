@@ -1,7 +1,7 @@
 """A recogniser that looks at pictures: latents are decoded, cut as SFace wants them, and named by SFace itself.
 
 What a reader of latents cannot see it does not ask for; SFace sees more, and costs about as much as a step of the UNet
-with its gradients. For training alone: no measurement uses SFace.
+with its gradients. Tried, with the result that docs/training.md tells; no measurement uses SFace.
 """
 
 from pathlib import Path

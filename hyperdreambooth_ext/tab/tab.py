@@ -95,7 +95,9 @@ def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs) -> None:
         outputs.keep, outputs.actions, outputs.prompt,
     ]  # fmt: skip
     quiet = {"show_progress": "hidden"}
-    inputs.file.change(do.look, [inputs.file], [inputs.photo, inputs.faces, inputs.face])
+    # Not `change`: newer releases of gradio send it twice, and the first time the upload is read and deleted.
+    for event in (inputs.file.upload, inputs.file.clear):
+        event(do.look, [inputs.file], [inputs.photo, inputs.faces, inputs.face])
     inputs.face.change(do.choose, [inputs.photo, inputs.face], [inputs.faces], **quiet)
     asked = [inputs.photo, inputs.face, inputs.name, inputs.quality, *inputs.advanced.components]
     inputs.personalise.click(do.personalise, asked, shown, **quiet)
