@@ -24,7 +24,8 @@ from hyperdreambooth_ext.build.options import BuildOptions
 from hyperdreambooth_ext.hosts.modules import recomputed
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
-from hyperdreambooth_ext.hypernet.training import Batch, training_losses
+from hyperdreambooth_ext.hypernet.latent_recogniser import WIDTH, LatentRecogniser
+from hyperdreambooth_ext.hypernet.training import Batch, IdentityLoss, Lesson, drawing_timesteps, training_losses
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.preview import Sampling, sample_many
 from hyperdreambooth_ext.standalone.commands import load_host
@@ -66,7 +67,8 @@ def measure(args: argparse.Namespace) -> None:
     decoder = WeightDecoder(config, CHANNELS).to(host.device)
     images = torch.rand(args.batch, 3, host.default_size, host.default_size, device=host.device) * 2 - 1
     features = eyes.features(images)
-    batch = Batch(features, torch.randn(args.batch, 4, side, side, device=host.device), ["a sks face"] * args.batch)
+    batch = a_batch(features, side, args.batch)
+    taught = lesson(args.batch, host.device)
     sampling = Sampling(steps=2, size=host.default_size)
 
     def draw() -> None:
@@ -77,17 +79,37 @@ def measure(args: argparse.Namespace) -> None:
         eyes.identities(images)
         host.encode_images(torch.cat([images, images]))
 
-    def step() -> None:
+    def target() -> None:
         training_losses(host, decoder, batch, torch.Generator().manual_seed(0))["loss"].backward()
+
+    def step() -> None:
+        training_losses(host, decoder, batch, torch.Generator().manual_seed(0), taught)["loss"].backward()
 
     with host.frozen():
         drawn = median_seconds(draw, args.rounds, host.device) / 2 * options.draw_steps / args.batch
         prepared = median_seconds(prepare, args.rounds, host.device) / args.batch
+        optimised = median_seconds(target, args.rounds, host.device) / args.batch
         trained = median_seconds(step, args.rounds, host.device) / args.batch
     stored = 2 * (features[0].numel() + 4 * side**2) * 2 + 4 * 128
     print(f"{host.checkpoint_name} at {host.default_size} px on {host.device}, {args.batch} at once:")
-    print(f"a drawn picture {drawn:.3f} s, a prepared face {prepared:.3f} s, a person in a step {trained:.4f} s")
-    table({"drawn": drawn, "prepared": prepared, "step": trained}, stored, host.default_size)
+    print(
+        f"a drawn picture {drawn:.3f} s, a prepared face {prepared:.3f} s, a person in a step {trained:.3f} s, in a "
+        f"target's step {optimised:.3f} s"
+    )
+    table({"drawn": drawn, "prepared": prepared, "step": trained, "target": optimised}, stored, host.default_size)
+
+
+def a_batch(features: torch.Tensor, side: int, count: int) -> Batch:
+    """People of noise: what a step costs does not depend on who they are."""
+    latents = torch.randn(count, 4, side, side, device=features.device)
+    identities = torch.randn(count, WIDTH, device=features.device)
+    return Batch(features, latents, ["a sks face"] * count, identities=identities)
+
+
+def lesson(count: int, device: torch.device) -> Lesson:
+    """A build's: everybody of a step is also drawn from pure noise."""
+    recogniser = LatentRecogniser().eval().requires_grad_(False).to(device)
+    return Lesson(identity=IdentityLoss(recogniser, drawn=count))
 
 
 def count(args: argparse.Namespace) -> None:
@@ -113,10 +135,18 @@ def count(args: argparse.Namespace) -> None:
         # The VAE's encoder, twice, is about as much as one forward of the UNet.
         "prepared": (2 * looked + 2 * 1.1e12) / rate,
         # Backward through frozen weights: once more the forward's operations.
-        "step": 2 * forward / rate,
+        "target": 2 * forward / rate,
+        "step": (4 + drawing_forwards()) * forward / rate,
     }
     print(f"SD 1.5 at 512 px: {forward / 1e12:.2f} TFLOP a forward; at {args.sustained:g} TFLOP/s sustained:")
     table(seconds, 2 * (TOKENS * CHANNELS + 4 * 64 * 64) * 2 + 4 * 128, 512)
+
+
+def drawing_forwards() -> float:
+    """How many forwards without a gradient a drawing takes on the average before the last one."""
+    low, high = IdentityLoss.drawn_until
+    ends = torch.linspace(low, high, 1000).tolist()
+    return sum(len(drawing_timesteps(end, 1000)) - 1 for end in ends) / len(ends)
 
 
 def table(seconds: dict[str, float], stored: int, size: int) -> None:
@@ -127,7 +157,7 @@ def table(seconds: dict[str, float], stored: int, size: int) -> None:
     for faces in FACES:
         for devices in DEVICES:
             parts = (
-                seconds["drawn"] / KEPT, seconds["prepared"], seconds["step"] * LOOKS, seconds["step"] * TARGET_STEPS
+                seconds["drawn"] / KEPT, seconds["prepared"], seconds["step"] * LOOKS, seconds["target"] * TARGET_STEPS
             )  # fmt: skip
             hours = " | ".join(f"{part * faces / devices / 3600:,.1f} h" for part in parts)
             print(f"| {faces:,} | {devices} | {hours} | {(stored + jpeg) * faces / 1e9:,.1f} GB |")
@@ -141,10 +171,8 @@ def memory(args: argparse.Namespace) -> None:
     decoder = WeightDecoder(HypernetworkConfig(Architecture.of(host.linears())), CHANNELS).to(device)
     optimizer = torch.optim.AdamW(decoder.parameters())
     side = args.size // 8
-    batch = Batch(
-        torch.randn(args.batch, TOKENS, CHANNELS, device=device),
-        torch.randn(args.batch, 4, side, side, device=device), ["a sks face"] * args.batch,
-    )  # fmt: skip
+    batch = a_batch(torch.randn(args.batch, TOKENS, CHANNELS, device=device), side, args.batch)
+    taught = lesson(args.batch, device)
     kinds = []
     if args.recompute:
         from diffusers.models.attention import BasicTransformerBlock
@@ -154,7 +182,7 @@ def memory(args: argparse.Namespace) -> None:
     began = time.perf_counter()
     before = peak(device)
     with host.frozen(), recomputed(kinds) if kinds else nullcontext():
-        training_losses(host, decoder, batch, torch.Generator().manual_seed(0))["loss"].backward()
+        training_losses(host, decoder, batch, torch.Generator().manual_seed(0), taught)["loss"].backward()
         optimizer.step()
     print(
         f"batch {args.batch}, {args.size} px, {args.precision}, recompute {'on' if args.recompute else 'off'}, "

@@ -1,7 +1,7 @@
 """State of modules that must be given back after use."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -42,7 +42,8 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
 def recomputed(kinds: Iterable[type[nn.Module]]) -> Iterator[None]:
     """Within this context modules of these classes keep no activations: the backward pass computes them once more.
 
-    Gradients also reach what hooks within the modules have added (`use_reentrant=False`).
+    What single modules within them compute instead of their own forward, such as a LiDB, they compute the second time
+    too: the backward pass may begin when that has long been given back. Gradients reach it (`use_reentrant=False`).
     """
     originals = [(kind, kind.forward) for kind in kinds]
     try:
@@ -58,6 +59,24 @@ def _recomputing(forward):
     def recomputing_forward(self, *args, **kwargs):
         if not torch.is_grad_enabled():
             return forward(self, *args, **kwargs)
-        return checkpoint(forward, self, *args, use_reentrant=False, **kwargs)
+        now = {module: vars(module)["forward"] for module in self.modules() if "forward" in vars(module)}
+        contexts = lambda: (nullcontext(), _forwards(now))  # noqa: E731  # as checkpoint wants it
+        return checkpoint(forward, self, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
     return recomputing_forward
+
+
+@contextmanager
+def _forwards(wanted: Mapping[nn.Module, Callable]) -> Iterator[None]:
+    """Within this context these modules compute this."""
+    own = {module: vars(module).get("forward") for module in wanted}
+    try:
+        for module, forward in wanted.items():
+            module.forward = forward  # type: ignore[method-assign]
+        yield
+    finally:
+        for module, forward in own.items():
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward  # type: ignore[method-assign]
