@@ -75,8 +75,8 @@ def _forwards(wanted: Mapping[nn.Module, Callable]) -> Iterator[None]:
             module.forward = forward  # type: ignore[method-assign]
         yield
     finally:
-        for module, forward in own.items():
-            if forward is None:
+        for module, before in own.items():
+            if before is None:
                 del module.forward
             else:
-                module.forward = forward  # type: ignore[method-assign]
+                module.forward = before  # type: ignore[method-assign]
