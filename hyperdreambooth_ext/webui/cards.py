@@ -1,7 +1,5 @@
 """The page "LiDB" of the extra networks: one card a file, with the face that the file carries."""
 
-import json
-import math
 import os
 from collections.abc import Iterator
 from html import escape
@@ -10,6 +8,7 @@ from typing import Any
 from modules import shared, ui_extra_networks
 
 from .builtin_lora import any_networks
+from .card_prompt import card_prompt
 from .settings import cards_wanted, lora_dir
 from .tag import TAG
 
@@ -48,7 +47,7 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
             "sd_version": getattr(getattr(on_disk, "sd_version", None), "name", "Unknown"),
         }
         self.read_user_metadata(item)
-        item["prompt"] = _prompt(on_disk.get_alias(), item["user_metadata"])
+        item["prompt"] = card_prompt(f"{TAG}:{on_disk.get_alias()}", item["user_metadata"])
         return item
 
     def list_items(self) -> Iterator[dict[str, Any]]:
@@ -76,19 +75,6 @@ def register_page() -> None:
     """The callback of on_before_ui."""
     if cards_wanted():
         ui_extra_networks.register_page(LidbPage())
-
-
-def _prompt(alias: str, user_metadata: dict) -> str:
-    """The JavaScript expression that a click inserts: the tag, then the words that the user noted on the card."""
-    weight, words = user_metadata.get("preferred weight"), user_metadata.get("activation text")
-    # The sidecar may be a stranger's: what is no number must not become part of the expression.
-    multiplier = str(float(weight)) if _is_number(weight) and weight else "opts.extra_networks_default_multiplier"
-    prompt = " + ".join([json.dumps(f"<{TAG}:{alias}:"), multiplier, json.dumps(">")])
-    return f"{prompt} + {json.dumps(f' {words}')}" if isinstance(words, str) and words else prompt
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _fits(on_disk: Any) -> bool:

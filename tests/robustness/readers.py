@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from hyperdreambooth_ext.service.library import entries
 from hyperdreambooth_ext.standalone.generate import load_named
 from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.texts import is_plain
+from hyperdreambooth_ext.webui.card_prompt import card_prompt
 from tests.conftest import SMALL, random_lidb
 from tests.robustness.requests import asked, check_task, whole_requests
 
@@ -165,6 +167,10 @@ def _check_sidecar(config: dict) -> None:
     assert math.isfinite(float(params.get("scale_factor", 1))) and 1 <= params["image_size"] <= 512
 
 
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+_EXPRESSION = re.compile(
+    rf'"<lidb:anna:" \+ (?:opts\.extra_networks_default_multiplier|-?[\d.e-]+) \+ ">"(?: \+ {_TEXT})?'
+)
 _TEXT_SHAPES = {
     "text_model.embeddings.token_embedding.weight": (49408, 64),
     "text_model.embeddings.position_embedding.weight": (77, 64),
@@ -209,8 +215,28 @@ def _check_name(name: str) -> None:
     assert len(f"{name}_lora.safetensors".encode()) < 200
 
 
+def _cards() -> list[bytes]:
+    notes = {"preferred weight": 0.8, "activation text": "sks", "description": "x", "sd version": "SD1", "notes": ""}
+    return [json.dumps(notes).encode(), b"{}"]
+
+
+def _read_card(path: Path) -> str:
+    """The WebUI parses NAME.json, and shows a card without notes when it cannot."""
+    try:
+        notes = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError("These are no notes.") from error
+    if not isinstance(notes, dict):
+        raise UserError("These notes are no table.")
+    return card_prompt("lidb:anna", notes)
+
+
+def _check_card(expression: str) -> None:
+    assert _EXPRESSION.fullmatch(expression), expression
+
+
 READERS: dict[str, Reader] = {
-    "lidb": Reader(_lidbs, file.load, _check_lidb, share=0.31),
+    "lidb": Reader(_lidbs, file.load, _check_lidb, share=0.26),
     "listing": Reader(_lidbs, _listed, lambda found: None, share=0.14),
     "photo": Reader(_photos, load_photo, _check_photo, _pixels, share=0.2),
     "sidecar": Reader(_sidecars, _read_sidecar, _check_sidecar, share=0.05),
@@ -218,6 +244,7 @@ READERS: dict[str, Reader] = {
         lambda: [(CHECKPOINT.parent / "clip" / "config.json").read_bytes()], _read_text_config, _check_text_config,
         share=0.08,
     ),
+    "card": Reader(_cards, _read_card, _check_card, share=0.05),
     "prompt": Reader(_prompts, _read_prompt, _check_prompt, share=0.08),
     "name": Reader(
         _names, lambda path: checked_name(path.read_bytes().decode("utf-8", "surrogateescape")), _check_name, share=0.06

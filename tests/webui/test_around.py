@@ -191,10 +191,10 @@ def test_a_strangers_notes_and_hash_are_data_on_the_card(webui, monkeypatch):
     """NAME.json and the file's own hash come from whoever shared the file; the page runs the prompt as a script."""
     cards = webui.ours("cards")
     evil = '0); window.owned=1; ("'
-    for weight in (evil, True, [1], {"a": 1}, float("nan")):
-        prompt = cards._prompt('x"y', {"preferred weight": weight, "activation text": '"); owned("'})
+    for weight in (evil, True, [1], {"a": 1}, float("nan"), 10**400):
+        prompt = cards.card_prompt('lidb:x"y', {"preferred weight": weight, "activation text": '"); owned("'})
         assert prompt == ('"<lidb:x\\"y:" + opts.extra_networks_default_multiplier + ">" + " \\"); owned(\\""'), prompt
-    assert cards._prompt("x", {"preferred weight": 0.7, "activation text": 5}) == '"<lidb:x:" + 0.7 + ">"'
+    assert cards.card_prompt("lidb:x", {"preferred weight": 0.7, "activation text": 5}) == '"<lidb:x:" + 0.7 + ">"'
     file.save(webui.lora_dir / "anna.safetensors", random_lidb(SMALL), file.Info(name="anna"))
     webui.networks.list_available_networks()
     webui.networks.available_networks["anna"].hash = "<img src=x onerror=owned()>"
