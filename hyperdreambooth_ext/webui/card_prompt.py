@@ -18,4 +18,4 @@ def card_prompt(tag: str, user_metadata: dict[str, Any]) -> str:
 
 
 def _is_weight(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < abs(value) <= MAX_WEIGHT
+    return bool(type(value) in (int, float) and 0 < abs(value) <= MAX_WEIGHT)
