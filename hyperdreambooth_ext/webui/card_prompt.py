@@ -11,11 +11,12 @@ def card_prompt(tag: str, user_metadata: dict[str, Any]) -> str:
     """The JavaScript expression that a click inserts: `tag`, such as lidb:anna, with its multiplier, then
     the words that the user noted on the card."""
     weight, words = user_metadata.get("preferred weight"), user_metadata.get("activation text")
-    # What is no number must not become part of the expression.
-    multiplier = str(float(weight)) if _is_weight(weight) else "opts.extra_networks_default_multiplier"
-    prompt = " + ".join([json.dumps(f"<{tag}:"), multiplier, json.dumps(">")])
+    prompt = " + ".join([json.dumps(f"<{tag}:"), _multiplier(weight), json.dumps(">")])
     return f"{prompt} + {json.dumps(f' {words}')}" if isinstance(words, str) and words else prompt
 
 
-def _is_weight(value: Any) -> bool:
-    return bool(type(value) in (int, float) and 0 < abs(value) <= MAX_WEIGHT)
+def _multiplier(weight: Any) -> str:
+    """What is no number must not become part of the expression."""
+    if type(weight) in (int, float) and 0 < abs(weight) <= MAX_WEIGHT:
+        return str(float(weight))
+    return "opts.extra_networks_default_multiplier"
