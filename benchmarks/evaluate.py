@@ -88,6 +88,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, help="pictures per person and row")
     parser.add_argument("--lr", type=float, default=FinetuneOptions().lr)
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
+    styled = "samples an iteration that keep style words working (0: none)"
+    parser.add_argument("--styled", type=int, default=FinetuneOptions().styled, help=styled)
     parser.add_argument("--batch", type=int, help="noises an iteration sees (default: by the size)")
     parser.add_argument("--text", action="store_true", help="finetune the text encoder's layers too")
     parser.add_argument("--multiplier", type=float, default=1.0)
@@ -137,7 +139,9 @@ def learn(row: str, person: Person, tools: Tools, args: argparse.Namespace) -> t
     start, _, steps = row.partition("+")
     if start == "none":
         return None, {}
-    options = FinetuneOptions(steps=int(steps or 1), rank=args.rank, batch=args.batch, lr=args.lr, text=args.text)
+    options = FinetuneOptions(
+        steps=int(steps or 1), rank=args.rank, batch=args.batch, lr=args.lr, text=args.text, styled=args.styled
+    )
     began = time.monotonic()
     request = Request(person.name, start, options, predict_only=not steps)
     learned = personalize(person.photo, request, tools.host, tools.hypernetwork)

@@ -9,8 +9,7 @@ the steps that were taken, and the table says so. On a graphics card the memory 
 """
 
 import argparse
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +29,7 @@ from hyperdreambooth_ext.personalize.subject import prepare_subject
 from hyperdreambooth_ext.standalone.memory import peak_megabytes
 from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
 
+from .machine import CLOCKS, add_machine_options
 from .random_host import RandomHost
 
 
@@ -39,7 +39,7 @@ class Parts:
     def __init__(self, device: torch.device, clock: str) -> None:
         self.seconds: dict[str, float] = {}
         self._device = device
-        self._clock: Callable[[], float] = time.process_time if clock == "cpu" else time.perf_counter
+        self._clock = CLOCKS[clock]
 
     def now(self) -> float:
         if self._device.type == "cuda":
@@ -59,10 +59,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=defaults.steps)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: with --threads 1")
+    add_machine_options(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     host = RandomHost(args.device, getattr(torch, args.dtype), args.size)

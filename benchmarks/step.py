@@ -10,7 +10,6 @@ whatever else the machine does meets all alike. Prints the median, its spread (q
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -26,6 +25,7 @@ from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, 
 from hyperdreambooth_ext.personalize.subject import Subject
 from hyperdreambooth_ext.standalone.models import CHECKPOINT
 
+from .machine import CLOCKS, add_machine_options
 from .random_host import RandomHost
 
 PROMPT = "a sks face"
@@ -138,12 +138,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels, for --shapes sd15")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
+    styled = "further samples of ours that keep style words working; 0: all do the same work"
+    parser.add_argument("--styled", type=int, default=0, help=styled)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--only", default=",".join(OTHERS), help="whom to compare with, comma-separated")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: with --threads 1")
+    add_machine_options(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     dtype = getattr(torch, args.dtype)
@@ -153,9 +152,8 @@ def main() -> None:
             return RandomHost(args.device, dtype, args.size)
         return DiffusersHost(CHECKPOINT, args.device, dtype)
 
-    options = FinetuneOptions(steps=args.runs + WARM_UP, rank=args.rank, batch=args.batch)
-    now = time.process_time if args.clock == "cpu" else time.perf_counter
-    times = step_times(new_host, options, tuple(filter(None, args.only.split(","))), now)
+    options = FinetuneOptions(steps=args.runs + WARM_UP, rank=args.rank, batch=args.batch, styled=args.styled)
+    times = step_times(new_host, options, tuple(filter(None, args.only.split(","))), CLOCKS[args.clock])
     smallest = statistics.median(times.get("smallest", times["ours"]))
     print(f"{args.shapes}, batch {args.batch}, rank {args.rank}, {args.dtype} on {args.device}, {args.threads} threads,"
           f" {args.clock} clock, {args.runs} steps each, in turn\n")  # fmt: skip

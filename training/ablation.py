@@ -38,6 +38,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--first", type=int, default=50, help="people to measure on")
     parser.add_argument("--rows", help="comma-separated numbers of rows, from 0 (default: all)")
     args = parser.parse_args()
     names = list(ROWS)
@@ -72,7 +73,8 @@ def run_row(options: list[str], folder: Path, args: argparse.Namespace) -> None:
     _python("training.hypernetwork", "train", args.data, args.checkpoint_run, run, *size, *teacher, *options)
     file = folder / "hypernetwork.safetensors"
     _python("training.hypernetwork", "export", CHECKPOINT, args.encoder, run, file, *made)
-    _python("benchmarks.evaluate", folder / "evaluate", "--rows", "hypernetwork", "--hypernetworks", folder)
+    people = ["--first", args.first, "--rows", "hypernetwork"]
+    _python("benchmarks.evaluate", folder / "evaluate", *people, "--hypernetworks", folder)
 
 
 def _python(module: str, *arguments: object) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from hyperdreambooth_ext.standalone.models import CHECKPOINT, MODELS
 
+from ..machine import CLOCKS
 from .cell import MULTIPLIERS, Cell
 from .figures import write_figures
 from .rows import ROWS, folder_name
@@ -66,7 +67,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="share of each method's steps, to try the command out")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process")
     other_work = "cpu: the processor's own time, for a machine with other work on it; needs --threads 1"
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help=other_work)
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help=other_work)
     args = parser.parse_args(arguments)
     if not {0.8, 1.0} <= set(args.multipliers):
         parser.error("--multipliers needs 0.8 and 1, which the table is made of")

@@ -6,7 +6,6 @@ FILE.json holds a Cell; what was measured is written beside it when all of it is
 import json
 import math
 import sys
-import time
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -22,6 +21,7 @@ from hyperdreambooth_ext.standalone.generate import Sampling, sample
 from hyperdreambooth_ext.standalone.memory import peak_megabytes
 from hyperdreambooth_ext.standalone.models import fitting_hypernetwork
 
+from ..machine import CLOCKS
 from ..people import SYNTHETIC, synthetic_person
 from ..recogniser import Recogniser
 from ..styles import CLASSIFIER, STYLES, load_classifier
@@ -30,7 +30,7 @@ from .rows import ROWS
 
 MULTIPLIERS = (0.0, 0.4, 0.8, 1.0, 1.2)
 WARM_UP_STEPS = 3
-PICTURES = STYLED = 2
+PICTURES, STYLED = 2, 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def measure(cell: Cell) -> dict:
     method.learn(task, cell.lr, min(WARM_UP_STEPS, steps), Watch(set()))
     peak = peak_megabytes()
     task = _task(cell)
-    watch = Watch(_snapshot_steps(steps) if cell.curve else set(), _clock(cell.clock))
+    watch = Watch(_snapshot_steps(steps) if cell.curve else set(), CLOCKS[cell.clock])
     learned = method.learn(task, cell.lr, steps, watch)
     seconds = watch.seconds()
     with TemporaryDirectory() as folder:
@@ -99,10 +99,6 @@ def _task(cell: Cell) -> Task:
 def _snapshot_steps(steps: int) -> set[int]:
     """Six on the way, each with half the steps of the next; the last step itself is drawn anyway."""
     return {math.ceil(steps / 2**power) for power in range(6)}
-
-
-def _clock(name: str):
-    return {"wall": time.perf_counter, "cpu": time.process_time}[name]
 
 
 class Judge:

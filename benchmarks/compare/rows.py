@@ -24,6 +24,7 @@ ROWS: dict[str, Method] = {
     "only hypernetwork": HyperDreamBooth(steps=0),
     "k = 1": HyperDreamBooth(iterations=1),
     "no rank relaxation": HyperDreamBooth(rank=1),
+    "no style prior": HyperDreamBooth(styled=0),
     # What fewer looks at the photo would do.
     "half the batch": HyperDreamBooth(batch=8),
     "half the iterations": HyperDreamBooth(steps=20),

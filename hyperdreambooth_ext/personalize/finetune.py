@@ -11,6 +11,7 @@ from ..hosts.protocol import Host
 from ..hypernet.loss import denoising_errors, masked_mean
 from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB, StackedLiDB
+from .style_prior import StylePrior
 from .subject import Subject
 
 
@@ -25,6 +26,9 @@ class FinetuneOptions:
     lr: float = 0.03
     text: bool = False
     """Train the text encoder's layers too. Off, the text condition is computed once."""
+    styled: int = 2
+    """So many further samples an iteration keep the model obeying style words (`style_prior.py`); 0 leaves it out."""
+    style_weight: float = 0.3
 
 
 def default_batch(latents: torch.Tensor) -> int:
@@ -69,7 +73,9 @@ def finetune(
         raise TrainingError(f"{options.steps} steps train nothing: use at least 1, 40 is the default.")
     linears, batch = host.linears(), options.batch or default_batch(subject.latents)
     lidb = lidb.map(lambda tensor: tensor.detach().to(host.device))
-    embeds = None if options.text else _prompt_embeds(host, linears, lidb, subject)
+    prior = StylePrior.of(host, subject) if options.styled else None
+    prompts = [subject.prompt, *(prior.prompts if prior else ())]
+    embeds = None if options.text else _prompt_embeds(host, linears, lidb, prompts)
     trained = _trained(lidb, options.text)
     optimizer = torch.optim.AdamW(trained.parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=0.0)
     step = 0
@@ -77,10 +83,13 @@ def finetune(
         for group in optimizer.param_groups:
             group["lr"] = options.lr * _decay(step, options.steps)
         latents, noise, timesteps = subject.noisy_batch(host, batch, generator)
+        styles = prior.lesson(host, subject, options.styled, generator) if prior else None
         with torch.enable_grad(), injected(linears, Applied(trained)):
-            condition = host.encode_prompts([subject.prompt]) if embeds is None else embeds
-            condition = condition.expand(len(latents), -1, -1)
+            conditions = host.encode_prompts(prompts) if embeds is None else embeds
+            condition = conditions[:1].expand(len(latents), -1, -1)
             loss = masked_mean(denoising_errors(host, latents, noise, timesteps, condition), subject.mask)
+            if styles:
+                loss = loss + options.style_weight * styles.loss(host, conditions[1:])
         gradients = torch.autograd.grad(loss, trained.parameters)
         step += 1
         value = loss.item()
@@ -94,9 +103,9 @@ def finetune(
     return Finetuned(trained.within(lidb).detached(), step)
 
 
-def _prompt_embeds(host: Host, linears, lidb: LiDB, subject: Subject) -> torch.Tensor:
+def _prompt_embeds(host: Host, linears, lidb: LiDB, prompts: list[str]) -> torch.Tensor:
     with torch.no_grad(), injected(linears, Applied(lidb)):
-        return host.encode_prompts([subject.prompt])
+        return host.encode_prompts(prompts)
 
 
 def _trained(lidb: LiDB, text: bool) -> StackedLiDB:

@@ -88,7 +88,7 @@ def personalize(
     generator = torch.Generator().manual_seed(request.seed)
     size = request.size or host.default_size
     with host.frozen():
-        subject = prepare_subject(photo, face, host, prompt, size)
+        subject = prepare_subject(photo, face, host, prompt, size, trigger=trigger)
         first = _first_weights(start, host, subject, hypernetwork, request.options.rank, generator)
         if request.predict_only:
             done = Finetuned(first, 0)

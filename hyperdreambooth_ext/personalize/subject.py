@@ -16,25 +16,31 @@ BACKGROUND_WEIGHT = 0.1
 
 @dataclass(frozen=True)
 class Subject:
-    """image [1, 3, S, S] in [-1, 1]; latents [2, 4, S/8, S/8], upright and mirrored; mask [1, 1, S/8, S/8]."""
+    """image [1, 3, S, S] in [-1, 1]; latents [2, 4, S/8, S/8], upright and mirrored; mask [1, 1, S/8, S/8].
+
+    `prompt` is "a sks face", `class_prompt` the same without the trigger.
+    """
 
     image: torch.Tensor
     latents: torch.Tensor
     mask: torch.Tensor | None
     prompt: str
+    class_prompt: str = ""
 
     def noisy_batch(
-        self, host: Host, size: int, generator: torch.Generator
+        self, host: Host, size: int, generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents, noise and timesteps for `size` samples, the timesteps spread evenly over the whole range."""
+        """Latents, noise and timesteps for `size` samples, the timesteps spread evenly over `within`, shares of all."""
         mirrored = torch.randint(0, len(self.latents), (size,), generator=generator)
         latents = self.latents[mirrored.to(self.latents.device)]
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        timesteps = spread_timesteps(size, len(host.alphas_cumprod), generator)
+        timesteps = spread_timesteps(size, len(host.alphas_cumprod), generator, within)
         return latents, noise, timesteps.to(host.device)
 
 
-def prepare_subject(photo: np.ndarray, face: Face, host: Host, prompt: str, size: int, masked: bool = True) -> Subject:
+def prepare_subject(
+    photo: np.ndarray, face: Face, host: Host, prompt: str, size: int, masked: bool = True, trigger: str = "sks"
+) -> Subject:
     """Crop the face to `size` pixels and encode it, upright and mirrored."""
     crop = crop_face(photo, face, size)
     image = torch.from_numpy(crop).permute(2, 0, 1)[None].contiguous().float() / 127.5 - 1
@@ -43,4 +49,4 @@ def prepare_subject(photo: np.ndarray, face: Face, host: Host, prompt: str, size
     if masked:
         weights = F.interpolate(torch.from_numpy(face_mask(size))[None, None], latents.shape[-2:], mode="area")
         mask = (BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * weights).to(host.device)
-    return Subject(image, latents, mask, prompt)
+    return Subject(image, latents, mask, prompt, " ".join(word for word in prompt.split() if word != trigger))

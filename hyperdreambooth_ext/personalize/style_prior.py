@@ -1,0 +1,59 @@
+"""Styles are kept: what a prompt asks for beside the person must still come out after the finetune.
+
+One photo also teaches that every picture is a photo. DreamBooth's answer to the like is prior preservation, with
+pictures that are drawn before. Here no picture is needed: for "a sks face, STYLE" the model with the LiDB shall predict
+what the frozen model itself predicts for "a face, STYLE".
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..hosts.protocol import Host
+from ..hosts.schedule import add_noise
+from .subject import Subject
+
+STYLES = ("pencil sketch", "oil painting", "cartoon", "pixel art", "blueprint", "watercolor")
+# In nearly clean latents of a photo no style can be asked for any more.
+WITHIN = (0.3, 1.0)
+
+
+@dataclass(frozen=True)
+class StylePrior:
+    """`prompts` are "a sks face, STYLE", one a style; general [S, 77, width] the conditions of "a face, STYLE"."""
+
+    prompts: list[str]
+    general: torch.Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, host: Host, subject: Subject) -> "StylePrior":
+        """To be called while no LiDB is in the model."""
+        general = host.encode_prompts([f"{subject.class_prompt}, {style}" for style in STYLES])
+        return cls([f"{subject.prompt}, {style}" for style in STYLES], general)
+
+    @torch.no_grad()
+    def lesson(self, host: Host, subject: Subject, size: int, generator: torch.Generator) -> "StyleLesson":
+        """`size` samples, each with a style; to be called while no LiDB is in the model."""
+        styles = torch.randint(0, len(STYLES), (size,), generator=generator).to(host.device)
+        latents, noise, timesteps = subject.noisy_batch(host, size, generator, WITHIN)
+        noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
+        wanted = host.predict(noisy, timesteps, self.general[styles]).float()
+        return StyleLesson(noisy, timesteps, styles, wanted)
+
+
+@dataclass(frozen=True)
+class StyleLesson:
+    """noisy, wanted [B, 4, h, w]; timesteps, styles int64 [B]."""
+
+    noisy: torch.Tensor
+    timesteps: torch.Tensor
+    styles: torch.Tensor
+    wanted: torch.Tensor
+
+    def loss(self, host: Host, personal: torch.Tensor) -> torch.Tensor:
+        """How far the model, with the LiDB in it, is from what it did without; `personal` [S, 77, width] are the
+        conditions of the prior's `prompts`."""
+        predicted = host.predict(self.noisy, self.timesteps, personal[self.styles])
+        return F.mse_loss(predicted.float(), self.wanted)
