@@ -28,7 +28,7 @@ class FinetuneOptions:
     """Train the text encoder's layers too. Off, the text condition is computed once."""
     styled: int = 2
     """So many further samples an iteration keep the model obeying style words (`style_prior.py`); 0 leaves it out."""
-    style_weight: float = 0.3
+    style_weight: float = 0.1
 
 
 def default_batch(latents: torch.Tensor) -> int:
