@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.conftest import browser  # noqa: F401  (a fixture: one browser for all tests here)
+
 from .server import REPOSITORY, Server, add_checkpoint, prepare, python_of
 
 ROOT = os.environ.get("WEBUI_ROOT")

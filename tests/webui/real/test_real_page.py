@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import browser  # noqa: F401  (a fixture)
 from tests.conftest import OUTPUT
 
 from .server import REPOSITORY
@@ -19,7 +18,7 @@ def theme(request) -> str:
 
 
 @pytest.fixture
-def page(browser, webui, theme):  # noqa: F811
+def page(browser, webui, theme):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(120_000)
     page.goto(f"{webui.url}/?__theme={theme}")
