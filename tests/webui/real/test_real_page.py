@@ -42,7 +42,8 @@ def open_tab(page, tabs: str, name: str) -> None:
 def test_a_card_shows_the_face_and_inserts_the_tag(page, theme, webui, anna):
     open_tab(page, "#txt2img_extra_tabs", "LiDB")
     page.click("#txt2img_lidb_extra_refresh")
-    card = page.wait_for_selector(ANNA)
+    card = page.locator(ANNA)  # not an element: the page is made anew
+    card.wait_for()
     page.wait_for_function(f"document.querySelector('{ANNA} img').naturalWidth > 0")
     card.scroll_into_view_if_needed()
     shot(page, f"cards-{theme}")
