@@ -59,13 +59,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=defaults.steps)
+    parser.add_argument("--styled", type=int, default=defaults.styled, help="samples that keep style words working")
     add_machine_options(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     host = RandomHost(args.device, getattr(torch, args.dtype), args.size)
     loaded = memory(host.device)
     parts = Parts(host.device, args.clock)
-    step_times = personalised(host, FinetuneOptions(steps=args.steps, batch=args.batch), parts)
+    step_times = personalised(host, FinetuneOptions(steps=args.steps, batch=args.batch, styled=args.styled), parts)
     print(f"SD 1.5's shapes, random weights, {args.size} px, batch {args.batch}, {args.dtype} on {args.device}, "
           f"{args.threads} threads, {args.clock} clock\n\n| part | seconds |\n|---|---|")  # fmt: skip
     whole = sum(parts.seconds.values())

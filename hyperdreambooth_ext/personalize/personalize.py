@@ -29,9 +29,8 @@ from ..lidb.weights import LiDB
 from .face import Face, choose_face, crop_face, find_faces
 from .finetune import Finetuned, FinetuneOptions, Progress, finetune
 from .starts import Start, gradient_start, hypernetwork_start, zero_start
-from .subject import Subject, prepare_subject
+from .subject import DEFAULT_TRIGGER, Subject, prepare_subject
 
-DEFAULT_TRIGGER = "sks"
 THUMBNAIL_SIZE = 128
 
 

@@ -12,20 +12,23 @@ from .face import Face, crop_face, face_mask
 
 # Outside the face the loss counts this much: enough to keep the picture whole, not enough to learn the wallpaper.
 BACKGROUND_WEIGHT = 0.1
+DEFAULT_TRIGGER = "sks"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """image [1, 3, S, S] in [-1, 1]; latents [2, 4, S/8, S/8], upright and mirrored; mask [1, 1, S/8, S/8].
-
-    `prompt` is "a sks face", `class_prompt` the same without the trigger.
-    """
+    """image [1, 3, S, S] in [-1, 1]; latents [2, 4, S/8, S/8], upright and mirrored; mask [1, 1, S/8, S/8]."""
 
     image: torch.Tensor
     latents: torch.Tensor
     mask: torch.Tensor | None
     prompt: str
-    class_prompt: str = ""
+    trigger: str = DEFAULT_TRIGGER
+
+    @property
+    def class_prompt(self) -> str:
+        """The prompt of anybody: "a face" for "a sks face"."""
+        return " ".join(word for word in self.prompt.split() if word != self.trigger)
 
     def noisy_batch(
         self, host: Host, size: int, generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
@@ -39,8 +42,9 @@ class Subject:
 
 
 def prepare_subject(
-    photo: np.ndarray, face: Face, host: Host, prompt: str, size: int, masked: bool = True, trigger: str = "sks"
-) -> Subject:
+    photo: np.ndarray, face: Face, host: Host, prompt: str, size: int, masked: bool = True,
+    trigger: str = DEFAULT_TRIGGER,
+) -> Subject:  # fmt: skip
     """Crop the face to `size` pixels and encode it, upright and mirrored."""
     crop = crop_face(photo, face, size)
     image = torch.from_numpy(crop).permute(2, 0, 1)[None].contiguous().float() / 127.5 - 1
@@ -49,4 +53,4 @@ def prepare_subject(
     if masked:
         weights = F.interpolate(torch.from_numpy(face_mask(size))[None, None], latents.shape[-2:], mode="area")
         mask = (BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * weights).to(host.device)
-    return Subject(image, latents, mask, prompt, " ".join(word for word in prompt.split() if word != trigger))
+    return Subject(image, latents, mask, prompt, trigger)

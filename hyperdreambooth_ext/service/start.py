@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from ..errors import UserError
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
-from ..personalize.personalize import DEFAULT_TRIGGER
 from ..personalize.starts import Start
+from ..personalize.subject import DEFAULT_TRIGGER
 from .backend import Backend
 from .task import Task
 

@@ -73,7 +73,7 @@ def test_a_thousand_lidbs_are_listed_within_a_second_and_scroll_without_a_stall(
         f"{ours.seconds:.2f} s; from Refresh to cards in the page {shown.seconds:.2f} s; scrolled in {len(frames)} "
         f"frames, half of them within {frames[len(frames) // 2]:.0f} ms, the longest {frames[-1]:.0f} ms"
     )
-    assert again.seconds < LISTED_SECONDS and ours.seconds < LISTED_SECONDS
+    assert max(first.seconds, again.seconds, ours.seconds) < LISTED_SECONDS
     assert frames[-1] < STALL_MS
 
 
