@@ -9,12 +9,14 @@ smaller is more alike. Style is the share of styled pictures, at multiplier 0.8,
 the style that was asked for. Seconds are those of learning, with the model loaded.
 
 What is done is kept in OUT_DIR, person by person: a run that is stopped goes on where it was. Writes evaluate.json,
-evaluate.md and evaluate.png there.
+evaluate.md and evaluate.png there. `--processes 2` shares the people out, one thread each.
 """
 
 import argparse
 import json
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,25 +55,43 @@ class Tools:
 
 def main() -> None:
     args = parse_arguments()
-    host, recogniser, classifier = DiffusersHost(args.checkpoint), Recogniser(), load_classifier(args.style_classifier)
-    size = host.default_size
-    everybody = openpeople(size) if args.people == "openpeople" else synthetic(args.folder, args.identities, size)
-    people = everybody[: args.first]
+    everybody = everybody_of(args, DiffusersHost(args.checkpoint).default_size)
+    people, names = everybody[: args.first], args.rows.split(",")
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.processes == 1:
+        measure(args, 0)
+    else:
+        # Fresh processes: forked ones would inherit torch's threads in an unusable state.
+        with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
+            for done in [pool.submit(measure, args, part) for part in range(args.processes)]:
+                done.result()
+    host, recogniser = DiffusersHost(args.checkpoint), Recogniser()
     rows = [
         fixed_row("the photo itself", [person.crop for person in people], recogniser),
         fixed_row("the photo through the autoencoder", [through_autoencoder(host, p.crop) for p in people], recogniser),
     ]
-    hypernetwork, _ = fitting_hypernetwork(host, args.hypernetworks)
-    tools = Tools(host, hypernetwork, recogniser, classifier)
-    names = args.rows.split(",")
-    # Person by person through all rows: a run that is cut short has measured its people in every row.
-    for number, person in enumerate(people):
-        for name in names:
-            evaluate_person(name, number, person, tools, args)
-        print(f"{number + 1} of {len(people)} people", flush=True)
     rows += [read_row(name, people, args.out) for name in names]
     write_report(args.out, everybody, rows, recogniser, vars(args))
+
+
+def everybody_of(args: argparse.Namespace, size: int) -> list[Person]:
+    """The people to be told apart; the first of them are learned."""
+    return openpeople(size) if args.people == "openpeople" else synthetic(args.folder, args.identities, size)
+
+
+def measure(args: argparse.Namespace, part: int) -> None:
+    """Learn and draw every `args.processes`-th person, from number `part` on."""
+    if args.processes > 1:
+        torch.set_num_threads(1)
+    host = DiffusersHost(args.checkpoint)
+    hypernetwork, _ = fitting_hypernetwork(host, args.hypernetworks)
+    tools = Tools(host, hypernetwork, Recogniser(), load_classifier(args.style_classifier))
+    people = everybody_of(args, host.default_size)[: args.first]
+    # Person by person through all rows: a run that is cut short has measured its people in every row.
+    for number in range(part, len(people), args.processes):
+        for name in args.rows.split(","):
+            evaluate_person(name, number, people[number], tools, args)
+        print(f"{number + 1} of {len(people)} people", flush=True)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -85,6 +105,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--hypernetworks", type=Path, default=MODELS, help="folder of the hypernetwork")
     parser.add_argument("--style-classifier", type=Path, default=CLASSIFIER, help="what benchmarks.styles wrote")
+    parser.add_argument("--processes", type=int, default=1, help="so many people at once")
     parser.add_argument("--seeds", type=int, default=1, help="pictures per person and row")
     parser.add_argument("--lr", type=float, default=FinetuneOptions().lr)
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)

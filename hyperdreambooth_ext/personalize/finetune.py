@@ -5,13 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from ..errors import TrainingError
 from ..hosts.protocol import Host
+from ..hosts.schedule import add_noise, training_target
 from ..hypernet.loss import denoising_errors, masked_mean
 from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB, StackedLiDB
-from .style_prior import StylePrior
+from .style_prior import StyleLesson, StylePrior
 from .subject import Subject
 
 
@@ -74,6 +76,7 @@ def finetune(
     linears, batch = host.linears(), options.batch or default_batch(subject.latents)
     lidb = lidb.map(lambda tensor: tensor.detach().to(host.device))
     prior = StylePrior.of(host, subject) if options.styled else None
+    lessons = prior.lessons(host, subject, options.styled, generator, at_once=batch) if prior else None
     prompts = [subject.prompt, *(prior.prompts if prior else ())]
     embeds = None if options.text else _prompt_embeds(host, linears, lidb, prompts)
     trained = _trained(lidb, options.text)
@@ -82,14 +85,11 @@ def finetune(
     while step < options.steps and not should_stop():
         for group in optimizer.param_groups:
             group["lr"] = options.lr * _decay(step, options.steps)
-        latents, noise, timesteps = subject.noisy_batch(host, batch, generator)
-        styles = prior.lesson(host, subject, options.styled, generator) if prior else None
+        photo = subject.noisy_batch(host, batch, generator)
+        styles = next(lessons) if lessons else None
         with torch.enable_grad(), injected(linears, Applied(trained)):
             conditions = host.encode_prompts(prompts) if embeds is None else embeds
-            condition = conditions[:1].expand(len(latents), -1, -1)
-            loss = masked_mean(denoising_errors(host, latents, noise, timesteps, condition), subject.mask)
-            if styles:
-                loss = loss + options.style_weight * styles.loss(host, conditions[1:])
+            loss = _loss(host, subject, photo, styles, conditions, options.style_weight)
         gradients = torch.autograd.grad(loss, trained.parameters)
         step += 1
         value = loss.item()
@@ -101,6 +101,31 @@ def finetune(
     if step == 0:
         raise TrainingError("It was interrupted before the first step, so nothing was saved: start it again.")
     return Finetuned(trained.within(lidb).detached(), step)
+
+
+def _loss(
+    host: Host,
+    subject: Subject,
+    photo: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    styles: StyleLesson | None,
+    conditions: torch.Tensor,
+    style_weight: float,
+) -> torch.Tensor:
+    """The diffusion loss of the photo, and, in the same pass, how far styled samples are from what they shall be.
+
+    `conditions` [1 + S, 77, width]: the photo's prompt, then one a style.
+    """
+    latents, noise, timesteps = photo
+    if styles is None:
+        condition = conditions[:1].expand(len(latents), -1, -1)
+        return masked_mean(denoising_errors(host, latents, noise, timesteps, condition), subject.mask)
+    alphas_cumprod = host.alphas_cumprod[timesteps]
+    noisy = torch.cat([add_noise(latents, noise, alphas_cumprod), styles.noisy])
+    target = training_target(latents, noise, alphas_cumprod, host.prediction_type).float()
+    prompts = torch.cat([styles.styles.new_zeros(len(latents)), 1 + styles.styles])
+    predicted = host.predict(noisy, torch.cat([timesteps, styles.timesteps]), conditions[prompts]).float()
+    errors = F.mse_loss(predicted, torch.cat([target, styles.wanted]), reduction="none")
+    return masked_mean(errors[: len(latents)], subject.mask) + style_weight * errors[len(latents) :].mean()
 
 
 def _prompt_embeds(host: Host, linears, lidb: LiDB, prompts: list[str]) -> torch.Tensor:

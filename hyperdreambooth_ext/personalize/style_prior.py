@@ -5,10 +5,10 @@ pictures that are drawn before. Here no picture is needed: for "a sks face, STYL
 what the frozen model itself predicts for "a face, STYLE".
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from ..hosts.protocol import Host
 from ..hosts.schedule import add_noise
@@ -33,6 +33,18 @@ class StylePrior:
         general = host.encode_prompts([f"{subject.class_prompt}, {style}" for style in STYLES])
         return cls([f"{subject.prompt}, {style}" for style in STYLES], general)
 
+    def lessons(
+        self, host: Host, subject: Subject, size: int, generator: torch.Generator, at_once: int
+    ) -> Iterator["StyleLesson"]:
+        """Without end, lessons of `size` samples; to be asked for while no LiDB is in the model.
+
+        The frozen model looks at up to `at_once` samples in one pass, for several iterations to come: two alone take a
+        processor nearly as long as eight.
+        """
+        ahead = max(1, at_once // size)
+        while True:
+            yield from self.lesson(host, subject, ahead * size, generator).parts(ahead)
+
     @torch.no_grad()
     def lesson(self, host: Host, subject: Subject, size: int, generator: torch.Generator) -> "StyleLesson":
         """`size` samples, each with a style; to be called while no LiDB is in the model."""
@@ -45,15 +57,14 @@ class StylePrior:
 
 @dataclass(frozen=True)
 class StyleLesson:
-    """noisy, wanted [B, 4, h, w]; timesteps, styles int64 [B]."""
+    """What the model shall predict with the LiDB in it: noisy, wanted [B, 4, h, w]; timesteps, styles int64 [B], the
+    latter numbers of the prior's `prompts`."""
 
     noisy: torch.Tensor
     timesteps: torch.Tensor
     styles: torch.Tensor
     wanted: torch.Tensor
 
-    def loss(self, host: Host, personal: torch.Tensor) -> torch.Tensor:
-        """How far the model, with the LiDB in it, is from what it did without; `personal` [S, 77, width] are the
-        conditions of the prior's `prompts`."""
-        predicted = host.predict(self.noisy, self.timesteps, personal[self.styles])
-        return F.mse_loss(predicted.float(), self.wanted)
+    def parts(self, count: int) -> Iterator["StyleLesson"]:
+        """`count` lessons of equal size. The timesteps of a lesson lie in order: each part gets some of all ranges."""
+        return (StyleLesson(*(tensor[i::count] for tensor in vars(self).values())) for i in range(count))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.lidb.basis import Basis
@@ -39,12 +40,27 @@ def disobedience(host, subject, lidb: LiDB) -> float:
         prior = StylePrior.of(host, subject)
         lesson = prior.lesson(host, subject, 12, torch.Generator().manual_seed(99))
         with injected(host.linears(), Applied(lidb)):
-            return float(lesson.loss(host, host.encode_prompts(prior.prompts)))
+            conditions = host.encode_prompts(prior.prompts)[lesson.styles]
+            return float(F.mse_loss(host.predict(lesson.noisy, lesson.timesteps, conditions), lesson.wanted))
 
 
 def test_with_the_prior_styled_prompts_do_more_of_what_they_did_before(host, subject):
     with_prior, without = learned(host, subject, styled=4, style_weight=1.0), learned(host, subject, styled=0)
     assert disobedience(host, subject, with_prior) < 0.8 * disobedience(host, subject, without)
+
+
+def test_lessons_looked_at_together_are_the_frozen_models_own_predictions(host, subject):
+    with host.frozen(), torch.no_grad():
+        prior = StylePrior.of(host, subject)
+        lessons = prior.lessons(host, subject, 2, torch.Generator().manual_seed(0), at_once=7)
+        first = [next(lessons) for _ in range(4)]  # three from the first pass, one from the second
+        for lesson in first:
+            assert len(lesson.noisy) == 2
+            # One of the noisier half and one of the other: every iteration sees both.
+            assert (lesson.timesteps.diff().abs() > 100).all()
+            alone = host.predict(lesson.noisy, lesson.timesteps, prior.general[lesson.styles])
+            torch.testing.assert_close(lesson.wanted, alone, rtol=1e-4, atol=1e-4)
+    assert len({tuple(lesson.timesteps.tolist()) for lesson in first}) == 4
 
 
 def test_the_class_prompt_is_the_prompt_without_the_trigger(host, subject, sample_photo):
