@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as safetensors_bytes
 
+from hyperdreambooth_ext.build.weights import with_learned_basis
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.checkpoint import file_sha256
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
@@ -90,6 +91,8 @@ def _start(checkpoint_run: Path, sampler: Sampler, args: argparse.Namespace) -> 
     if not args.no_identity_vector:
         decoder.identity_weight.copy_(sampler.head["weight"])
         decoder.identity_bias.copy_(sampler.head["bias"])
+    if args.learn_basis:
+        decoder.learn_basis()
     return host, decoder
 
 
@@ -177,13 +180,13 @@ def export(args: argparse.Namespace) -> None:
         config, checkpoint=args.checkpoint.stem, checkpoint_hash=file_sha256(args.checkpoint)[:10],
         trained_on=TRAINED_ON,
     )  # fmt: skip
-    network = Hypernetwork(config)
-    network.encoder.load_state_dict(_split(args.encoder)[0])
     if args.from_state:
         average = torch.load(args.out / "state.pt", weights_only=True)["average"]
         decoder = {key.removeprefix("module."): v for key, v in average.items() if key.startswith("module.")}
     else:
         decoder = load_file(args.out / "decoder.safetensors")
+    network = Hypernetwork(with_learned_basis(config, decoder))
+    network.encoder.load_state_dict(_split(args.encoder)[0])
     network.decoder.load_state_dict(decoder)
     save_hypernetwork(args.file, network)
     print(f"{args.file}: {args.file.stat().st_size / 1e6:.1f} MB")
@@ -215,6 +218,7 @@ def main() -> None:
 def _add_making_options(action: argparse.ArgumentParser) -> None:
     action.add_argument("--iterations", type=int, default=ITERATIONS, help="k: how often θ is refined")
     action.add_argument("--full-basis", action="store_true", help="no reduction: what no basis can beat at rank 1")
+    action.add_argument("--learn-basis", action="store_true", help="train the bases together with the decoder")
     action.add_argument("--no-identity-vector", action="store_true", help="leave out what a recogniser taught")
 
 

@@ -73,9 +73,7 @@ def with_encoder(config: HypernetworkConfig, eyes: Eyes, decoder_file: Path) -> 
     """The trained decoder and the encoder together. Raises FileError when the file is damaged."""
     try:
         weights = load_file(decoder_file)
-        if any(key.startswith(A_PREFIX) for key in weights):
-            config = replace(config, basis=_learned(config.architecture, weights))
-        network = Hypernetwork(config)
+        network = Hypernetwork(with_learned_basis(config, weights))
         network.decoder.load_state_dict(weights)
     except (RuntimeError, OSError, ValueError) as error:
         raise FileError(f"{decoder_file} cannot be used ({error}): delete it and start again.") from error
@@ -83,9 +81,13 @@ def with_encoder(config: HypernetworkConfig, eyes: Eyes, decoder_file: Path) -> 
     return network.eval()
 
 
-def _learned(architecture: Architecture, weights: dict[str, torch.Tensor]) -> StoredBasis:
-    """The basis that was trained with the decoder, taken out of its weights."""
+def with_learned_basis(config: HypernetworkConfig, weights: dict[str, torch.Tensor]) -> HypernetworkConfig:
+    """`config` with the basis that was trained with the decoder, which is taken out of its `weights`; unchanged where
+    there is none."""
+    if not any(key.startswith(A_PREFIX) for key in weights):
+        return config
     a_aux, b_aux = (
-        {layer.key: weights.pop(prefix + layer.key) for layer in architecture.layers} for prefix in (A_PREFIX, B_PREFIX)
+        {layer.key: weights.pop(prefix + layer.key) for layer in config.architecture.layers}
+        for prefix in (A_PREFIX, B_PREFIX)
     )
-    return StoredBasis.of("learned", a_aux, b_aux)
+    return replace(config, basis=StoredBasis.of("learned", a_aux, b_aux))
