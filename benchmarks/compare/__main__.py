@@ -8,7 +8,7 @@ best is taken. What is done is kept in OUT_DIR, so a run that is stopped goes on
 compare.json and the pictures frontier.png, time.png, size.png and sheet.png there.
 
 On one core a person takes about half an hour through all rows, and three quarters of an hour through the sweep: about
-six hours with the defaults, less than two with --first 2 --sweep-people 1.
+six hours with the defaults, less than two with --first 2 --sweep-people 1. `--processes 2` measures two at once.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,16 +37,14 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     make_shared(args.out / "shared.safetensors", args.checkpoint, args.hypernetworks, args.prior, args.picture_steps)
     identity = Identity.read(args.out / "gallery.npz", args.checkpoint, args.gallery)
-    rates = {}
-    for row in args.rows:
-        for lr in ROWS[row].sweep if args.sweep_people else ():
-            for person in range(PEOPLE - args.sweep_people, PEOPLE):
-                run(cell(args, row, person, lr, sweep=True))
-        rates[row] = best_rate(identity, args.out / "sweep" / folder_name(row), ROWS[row].sweep)
+    if args.sweep_people:
+        swept = range(PEOPLE - args.sweep_people, PEOPLE)
+        trials = [(row, lr, person) for row in args.rows for lr in ROWS[row].sweep for person in swept]
+        run_all([cell(args, row, person, lr, sweep=True) for row, lr, person in trials], args.processes)
+    rates = {row: best_rate(identity, args.out / "sweep" / folder_name(row), ROWS[row].sweep) for row in args.rows}
     # Person by person through all rows: a run that is cut short has measured its people in every row.
     for person in range(args.first):
-        for row in args.rows:
-            run(cell(args, row, person, rates[row], sweep=False))
+        run_all([cell(args, row, person, rates[row], sweep=False) for row in args.rows], args.processes)
         print(f"{person + 1} of {args.first} people", flush=True)
         results = write_table(identity, args.out, args.rows, rates, person + 1)
     write_figures(args.out, results)
@@ -66,6 +65,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--prior", type=int, default=64, help="pictures of anybody for DreamBooth's prior")
     parser.add_argument("--scale", type=float, default=1.0, help="share of each method's steps, to try the command out")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process")
+    parser.add_argument("--processes", type=int, default=1, help="so many at once; best with --clock cpu --threads 1")
     other_work = "cpu: the processor's own time, for a machine with other work on it; needs --threads 1"
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help=other_work)
     args = parser.parse_args(arguments)
@@ -84,6 +84,17 @@ def cell(args: argparse.Namespace, row: str, person: int, lr: float | None, swee
         str(args.checkpoint.resolve()), str(args.hypernetworks.resolve()), args.scale, args.picture_steps,
         (0.8, 1.0) if sweep else tuple(args.multipliers), curve=not sweep, clock=args.clock,
     ), args.threads  # fmt: skip
+
+
+def run_all(jobs: list[tuple[Cell, int]], processes: int) -> None:
+    """Measure all of them, so many at a time. Raises CalledProcessError when one fails; those begun are finished."""
+    with ThreadPoolExecutor(processes) as pool:
+        running = [pool.submit(run, job) for job in jobs]
+        try:
+            for one in running:
+                one.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def run(job: tuple[Cell, int]) -> None:
