@@ -21,7 +21,7 @@ from .store import FACES_PER_SHARD, Face, FaceStore
 MIN_SCORE = 0.8
 # The crop is drawn from a picture at least this share as large, and leaves it by no more than that share.
 MIN_SHARE, MAX_OUTSIDE = 0.3, 0.18
-# Two photos of one person are above 0.77 in 95 % of cases (hypernet/likeness.py): this is one face drawn twice.
+# Two photos of one person are above 0.77 in 95 % of cases (tests/fast/test_likeness.py): this is one face drawn twice.
 SAME_FACE = 0.9
 # A checkpoint that drew this many pictures and in them less than one face in fifty draws no faces.
 GIVE_UP_AFTER, WORST_SHARE = 96, 0.02

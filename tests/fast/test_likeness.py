@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.likeness_scale import scale
 from benchmarks.people import SYNTHETIC, synthetic
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
-from hyperdreambooth_ext.hypernet.likeness import in_words, likeness
+from hyperdreambooth_ext.hypernet.likeness import identities, in_words, likeness
 from hyperdreambooth_ext.shipped import HYPERNETWORK
 
 from .test_hypernetwork import CONFIG
@@ -28,12 +29,9 @@ def test_a_picture_is_exactly_like_itself(bundled):
 def test_what_the_words_say_of_photos_holds_for_people_that_nothing_was_trained_on(bundled):
     people = synthetic(SYNTHETIC, 100, 128)
 
-    def identities(crops):
-        images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
-        with torch.no_grad():
-            return torch.nn.functional.normalize(bundled.decoder.identity(bundled.encoder(images)), dim=-1)
-
-    table = (identities([p.crop for p in people]) @ identities([p.others[0] for p in people]).T).numpy()
+    seen, known = (identities(bundled, crops) for crops in (
+        [p.crop for p in people], [p.others[0] for p in people]))  # fmt: skip
+    table = (seen @ known.T).numpy()
     own, strangers = table.diagonal(), table[~np.eye(len(people), dtype=bool)]
     found = (table.argmax(1) == np.arange(len(people))).mean()
     print(f"found {found:.2f}, own photos' 5th percentile {np.percentile(own, 5):.2f}, "
@@ -68,3 +66,10 @@ def test_the_identity_vector_alone_tells_the_decoder_who_it_is():
         decoder.features_in.weight.zero_()
     one, other = decoder(features), decoder(features + torch.randn_like(features))
     assert not torch.allclose(one, other)
+
+
+def test_the_scale_of_drawn_pictures_keeps_the_persons_own_photo_apart():
+    people = synthetic(SYNTHETIC, 4, 128)
+    own, strangers = scale([p.crop for p in people], [(2, people[2].crop), (0, people[0].others[0])])
+    assert own[0] == pytest.approx(1, abs=1e-5) and own[1] > 0.7
+    assert len(strangers) == 6 and strangers.max() < 0.62

@@ -1,0 +1,52 @@
+"""What the tab's likeness amounts to on drawn pictures: the scale behind its words (`hypernet/likeness.py`).
+
+    python -m benchmarks.likeness_scale OUT_DIR [--row hypernetwork+40]
+
+OUT_DIR is what `evaluate` filled. The first picture drawn of each person is compared, by the bundled encoder as in the
+tab, with the photo that it was learned from and with everybody else's.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hyperdreambooth_ext.hypernet.file import load_hypernetwork
+from hyperdreambooth_ext.hypernet.likeness import identities
+from hyperdreambooth_ext.service.identity import aligned
+from hyperdreambooth_ext.shipped import HYPERNETWORK
+
+from .people import SYNTHETIC, synthetic
+
+SIZE = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--row", default="hypernetwork+40")
+    args = parser.parse_args()
+    people = synthetic(SYNTHETIC, 100, SIZE)
+    drawn = {person.name: args.out / args.row / f"{person.name}.png" for person in people}
+    numbers = [number for number, person in enumerate(people) if drawn[person.name].exists()]
+    faces = [aligned(np.asarray(Image.open(drawn[people[i].name]).convert("RGB")), SIZE) for i in numbers]
+    found = [(number, face) for number, face in zip(numbers, faces, strict=True) if face is not None]
+    own, strangers = scale([person.crop for person in people], found)
+    print(f"{len(found)} pictures with a face, {len(numbers) - len(found)} without")
+    for name, cosines in (("the person's own photo", own), ("everybody else's", strangers)):
+        shares = np.percentile(cosines, [5, 25, 50, 75, 90, 95, 99])
+        print(f"{name}: 5, 25, 50, 75, 90, 95, 99 % are below " + ", ".join(f"{share:.2f}" for share in shares))
+
+
+def scale(photos: list[np.ndarray], drawn: list[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of drawn faces, each with the number of its person, to that person's photo and to all the others."""
+    network = load_hypernetwork(HYPERNETWORK)
+    table = (identities(network, [face for _, face in drawn]) @ identities(network, photos).T).numpy()
+    own = np.zeros(table.shape, dtype=bool)
+    own[np.arange(len(drawn)), [number for number, _ in drawn]] = True
+    return table[own], table[~own]
+
+
+if __name__ == "__main__":
+    main()
