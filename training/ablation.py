@@ -10,6 +10,7 @@ import argparse
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hyperdreambooth_ext.standalone.models import CHECKPOINT
@@ -40,14 +41,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--first", type=int, default=50, help="people to measure on")
+    parser.add_argument("--processes", type=int, default=1, help="so many rows at once; best with OMP_NUM_THREADS=1")
     parser.add_argument("--rows", help="comma-separated numbers of rows, from 0 (default: all)")
     args = parser.parse_args()
     names = list(ROWS)
     chosen = [names[int(number)] for number in args.rows.split(",")] if args.rows else names
-    for name in chosen:
-        folder = args.out / str(names.index(name))
-        if not (folder / "evaluate" / "evaluate.json").exists():
-            run_row(ROWS[name], folder, args)
+    folders = {name: args.out / str(names.index(name)) for name in chosen}
+    missing = [name for name in chosen if not (folders[name] / "evaluate" / "evaluate.json").exists()]
+    with ThreadPoolExecutor(args.processes) as pool:
+        for done in [pool.submit(run_row, ROWS[name], folders[name], args) for name in missing]:
+            done.result()
     lines = ["| trained with | rank-1 | distance | to other people | style at 0.8 |", "|---|---|---|---|---|"]
     for name in names:
         report = args.out / str(names.index(name)) / "evaluate" / "evaluate.json"
