@@ -128,7 +128,8 @@ def test_a_loader_without_module_types_is_another_programs(webui, monkeypatch):
 
 
 def test_loading_takes_at_most_50_milliseconds_on_sd15s_shapes(webui, sd15):
-    """Of the processor's own time: other programs may be at work."""
+    """Of the processor's own time: other programs may be at work. On a slow machine as much more as its small operations
+    on tensors, of which loading consists, take."""
     file.save(webui.lora_dir / "big.safetensors", random_lidb(sd15, rank=2), Info(name="big"))
     with torch.device("meta"):
         webui.networks.linears.update(modules_of(sd15))
@@ -140,4 +141,12 @@ def test_loading_takes_at_most_50_milliseconds_on_sd15s_shapes(webui, sd15):
         assert len(loaded(webui.networks, "big").modules) == 192
         times.append(time.process_time() - started)
     print(f"loaded in {min(times) * 1e3:.0f} ms, the first time in {times[0] * 1e3:.0f} ms")
-    assert min(times) <= 0.05
+    assert min(times) <= max(0.05, 6 * min(seconds_of_small_operations() for _ in range(9)))
+
+
+def seconds_of_small_operations() -> float:
+    """Of 4,000; 6 times that is 50 ms on a machine where it takes 8.3 ms."""
+    small, started = torch.zeros(8), time.process_time()
+    for _ in range(4000):
+        small = small + 1
+    return time.process_time() - started
