@@ -128,8 +128,8 @@ def test_a_loader_without_module_types_is_another_programs(webui, monkeypatch):
 
 
 def test_loading_takes_at_most_50_milliseconds_on_sd15s_shapes(webui, sd15):
-    """Of the processor's own time: other programs may be at work. On a slow machine as much more as its small operations
-    on tensors, of which loading consists, take."""
+    """Of the processor's own time: other programs may be at work. On a slow machine as much more as its small
+    operations on tensors, of which loading consists, take."""
     file.save(webui.lora_dir / "big.safetensors", random_lidb(sd15, rank=2), Info(name="big"))
     with torch.device("meta"):
         webui.networks.linears.update(modules_of(sd15))
