@@ -55,38 +55,43 @@ class Tools:
 
 def main() -> None:
     args = parse_arguments()
-    everybody = everybody_of(args, DiffusersHost(args.checkpoint).default_size)
-    people, names = everybody[: args.first], args.rows.split(",")
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.processes == 1:
-        measure(args, 0)
-    else:
+    if args.processes > 1:
         # Fresh processes: forked ones would inherit torch's threads in an unusable state.
         with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
-            for done in [pool.submit(measure, args, part) for part in range(args.processes)]:
+            for done in [pool.submit(measure_part, args, part) for part in range(args.processes)]:
                 done.result()
-    host, recogniser = DiffusersHost(args.checkpoint), Recogniser()
+    tools, everybody = tools_and_people(args)
+    if args.processes == 1:
+        measure(tools, everybody, args, 0)
+    people, recogniser = everybody[: args.first], tools.recogniser
+    coded = [through_autoencoder(tools.host, person.crop) for person in people]
     rows = [
         fixed_row("the photo itself", [person.crop for person in people], recogniser),
-        fixed_row("the photo through the autoencoder", [through_autoencoder(host, p.crop) for p in people], recogniser),
+        fixed_row("the photo through the autoencoder", coded, recogniser),
+        *[read_row(name, people, args.out) for name in args.rows.split(",")],
     ]
-    rows += [read_row(name, people, args.out) for name in names]
     write_report(args.out, everybody, rows, recogniser, vars(args))
 
 
-def everybody_of(args: argparse.Namespace, size: int) -> list[Person]:
-    """The people to be told apart; the first of them are learned."""
-    return openpeople(size) if args.people == "openpeople" else synthetic(args.folder, args.identities, size)
-
-
-def measure(args: argparse.Namespace, part: int) -> None:
-    """Learn and draw every `args.processes`-th person, from number `part` on."""
-    if args.processes > 1:
-        torch.set_num_threads(1)
+def tools_and_people(args: argparse.Namespace) -> tuple[Tools, list[Person]]:
+    """What measures, and the people to be told apart, of whom the first are learned."""
     host = DiffusersHost(args.checkpoint)
     hypernetwork, _ = fitting_hypernetwork(host, args.hypernetworks)
-    tools = Tools(host, hypernetwork, Recogniser(), load_classifier(args.style_classifier))
-    people = everybody_of(args, host.default_size)[: args.first]
+    size = host.default_size
+    everybody = openpeople(size) if args.people == "openpeople" else synthetic(args.folder, args.identities, size)
+    return Tools(host, hypernetwork, Recogniser(), load_classifier(args.style_classifier)), everybody
+
+
+def measure_part(args: argparse.Namespace, part: int) -> None:
+    """`measure` in a process of its own, on one thread."""
+    torch.set_num_threads(1)
+    measure(*tools_and_people(args), args, part)
+
+
+def measure(tools: Tools, everybody: list[Person], args: argparse.Namespace, part: int) -> None:
+    """Learn and draw every `args.processes`-th person, from number `part` on."""
+    people = everybody[: args.first]
     # Person by person through all rows: a run that is cut short has measured its people in every row.
     for number in range(part, len(people), args.processes):
         for name in args.rows.split(","):

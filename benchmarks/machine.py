@@ -2,10 +2,13 @@
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
+Job = TypeVar("Job")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 """`cpu` adds up the time of all threads of this process: it is for one thread on a machine with other work."""
 
@@ -16,3 +19,17 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="cpu: with --threads 1")
+
+
+def run_all(run: Callable[[Job], object], jobs: Iterable[Job], processes: int) -> None:
+    """`run` each job, which starts a process of its own, so many at a time.
+
+    Raises what the first failing one raises; those begun by then are finished, the others are left.
+    """
+    with ThreadPoolExecutor(processes) as pool:
+        running = [pool.submit(run, job) for job in jobs]
+        try:
+            for one in running:
+                one.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -10,9 +10,9 @@ import argparse
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks.machine import run_all
 from hyperdreambooth_ext.standalone.models import CHECKPOINT
 
 WARM_UP = ["--target-steps", "100"]
@@ -48,9 +48,7 @@ def main() -> None:
     chosen = [names[int(number)] for number in args.rows.split(",")] if args.rows else names
     folders = {name: args.out / str(names.index(name)) for name in chosen}
     missing = [name for name in chosen if not (folders[name] / "evaluate" / "evaluate.json").exists()]
-    with ThreadPoolExecutor(args.processes) as pool:
-        for done in [pool.submit(run_row, ROWS[name], folders[name], args) for name in missing]:
-            done.result()
+    run_all(lambda name: run_row(ROWS[name], folders[name], args), missing, args.processes)
     lines = ["| trained with | rank-1 | distance | to other people | style at 0.8 |", "|---|---|---|---|---|"]
     for name in names:
         report = args.out / str(names.index(name)) / "evaluate" / "evaluate.json"

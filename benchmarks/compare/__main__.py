@@ -16,13 +16,12 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 from hyperdreambooth_ext.standalone.models import CHECKPOINT, MODELS
 
-from ..machine import CLOCKS
+from ..machine import CLOCKS, run_all
 from .cell import MULTIPLIERS, Cell
 from .figures import write_figures
 from .rows import ROWS, folder_name
@@ -40,11 +39,11 @@ def main() -> None:
     if args.sweep_people:
         swept = range(PEOPLE - args.sweep_people, PEOPLE)
         trials = [(row, lr, person) for row in args.rows for lr in ROWS[row].sweep for person in swept]
-        run_all([cell(args, row, person, lr, sweep=True) for row, lr, person in trials], args.processes)
+        run_all(run, [cell(args, row, person, lr, sweep=True) for row, lr, person in trials], args.processes)
     rates = {row: best_rate(identity, args.out / "sweep" / folder_name(row), ROWS[row].sweep) for row in args.rows}
     # Person by person through all rows: a run that is cut short has measured its people in every row.
     for person in range(args.first):
-        run_all([cell(args, row, person, rates[row], sweep=False) for row in args.rows], args.processes)
+        run_all(run, [cell(args, row, person, rates[row], sweep=False) for row in args.rows], args.processes)
         print(f"{person + 1} of {args.first} people", flush=True)
         results = write_table(identity, args.out, args.rows, rates, person + 1)
     write_figures(args.out, results)
@@ -84,17 +83,6 @@ def cell(args: argparse.Namespace, row: str, person: int, lr: float | None, swee
         str(args.checkpoint.resolve()), str(args.hypernetworks.resolve()), args.scale, args.picture_steps,
         (0.8, 1.0) if sweep else tuple(args.multipliers), curve=not sweep, clock=args.clock,
     ), args.threads  # fmt: skip
-
-
-def run_all(jobs: list[tuple[Cell, int]], processes: int) -> None:
-    """Measure all of them, so many at a time. Raises CalledProcessError when one fails; those begun are finished."""
-    with ThreadPoolExecutor(processes) as pool:
-        running = [pool.submit(run, job) for job in jobs]
-        try:
-            for one in running:
-                one.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def run(job: tuple[Cell, int]) -> None:

@@ -38,8 +38,8 @@ class StylePrior:
     ) -> Iterator["StyleLesson"]:
         """Without end, lessons of `size` samples; to be asked for while no LiDB is in the model.
 
-        The frozen model looks at up to `at_once` samples in one pass, for several iterations to come: two alone take a
-        processor nearly as long as eight.
+        The frozen model looks at up to `at_once` samples in one pass, for several iterations to come: few samples alone
+        use a processor badly.
         """
         ahead = max(1, at_once // size)
         while True:
