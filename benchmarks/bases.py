@@ -3,8 +3,8 @@
     python -m benchmarks.bases OUT_DIR [--faces 400] [--steps 600] [--first 16] [--kinds random,gradient]
 
 Each basis gets a hypernetwork for the embedded checkpoint out of the same faces, which the checkpoint draws itself, in
-the same steps; `benchmarks.evaluate` then learns the first so many people of `benchmarks/people` with it. What is done
-is kept: a run that is stopped goes on.
+the same steps; `benchmarks.evaluate` then learns the first so many people of `benchmarks/people` with it. "Further
+away" compares the same people with the first of the bases. What is done is kept: a run that is stopped goes on.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from hyperdreambooth_ext.build.options import BASES
 
-ROWS = ("hypernetwork", "hypernetwork+40")
+from .machine import run_all
+from .report import against
 
 
 def main() -> None:
@@ -26,30 +27,39 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--first", type=int, default=16, help="people to learn")
+    parser.add_argument("--rows", default="hypernetwork,hypernetwork+40", help="of benchmarks.evaluate")
     parser.add_argument("--kinds", default=",".join(BASES))
     parser.add_argument("--basis-people", type=int, default=192)
     parser.add_argument("--target-steps", type=int, default=40, help="of the targets that the PCA looks at")
+    parser.add_argument("--processes", type=int, default=1, help="so many kinds at once; best with OMP_NUM_THREADS=1")
     args = parser.parse_args()
-    shared = args.out / "shared"
-    build(shared, args, "random", "--until", "faces")
-    lines = ["| basis | | rank-1 | distance | to other people | style at 0.8 | KB |", "|---|---|---|---|---|---|---|"]
-    for kind in args.kinds.split(","):
-        folder = args.out / kind
-        for part in ("faces", "prepared"):
-            if not (folder / part).exists():
-                shutil.copytree(shared / part, folder / part)
-        report = folder / "evaluate" / "evaluate.json"
-        if not report.exists():
-            build(folder, args, kind)
-            _python(
-                "benchmarks.evaluate", folder / "evaluate", "--first", args.first, "--rows", ",".join(ROWS),
-                "--hypernetworks", folder / "made",
-            )  # fmt: skip
-        for row in ROWS:
-            lines.append(f"| {kind} | {row} | {figures(json.loads(report.read_text())['rows'][row])} |")
+    build(args.out / "shared", args, "random", "--until", "faces")
+    kinds = args.kinds.split(",")
+    reports = {kind: args.out / kind / "evaluate" / "evaluate.json" for kind in kinds}
+    missing = [kind for kind in kinds if not reports[kind].exists()]
+    run_all(lambda kind: build_and_judge(kind, args), missing, args.processes)
+    titles = ["basis", "", "rank-1", "distance", "further away", "to other people", "style at 0.8", "KB"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    measured = {kind: json.loads(report.read_text())["rows"] for kind, report in reports.items()}
+    for kind, rows in measured.items():
+        for row in args.rows.split(","):
+            further = "" if kind == kinds[0] else against(rows[row], measured[kinds[0]][row])
+            lines.append(f"| {kind} | {row} | {figures(rows[row], further)} |")
     table = "\n".join(lines) + "\n"
     (args.out / "bases.md").write_text(table, encoding="utf-8")
     print(table)
+
+
+def build_and_judge(kind: str, args: argparse.Namespace) -> None:
+    """One kind's hypernetwork out of the shared faces, and the report on what it does for the held-out people."""
+    folder = args.out / kind
+    for part in ("faces", "prepared"):
+        shutil.copytree(args.out / "shared" / part, folder / part, dirs_exist_ok=True)
+    build(folder, args, kind)
+    _python(
+        "benchmarks.evaluate", folder / "evaluate", "--first", args.first, "--rows", args.rows,
+        "--hypernetworks", folder / "made",
+    )  # fmt: skip
 
 
 def build(folder: Path, args: argparse.Namespace, kind: str, *more: object) -> None:
@@ -61,12 +71,11 @@ def build(folder: Path, args: argparse.Namespace, kind: str, *more: object) -> N
     )  # fmt: skip
 
 
-def figures(row: dict) -> str:
+def figures(row: dict, further: str) -> str:
     """One row of the table."""
-    style = f"{row['style']:.2f}" if "style" in row else ""
     return (
-        f"{row['rank1']:.2f} | {row['distance']:.3f} | {row['distance_to_others']:.3f} | {style} | "
-        f"{row['bytes'] / 1000:.0f}"
+        f"{row['rank1']:.2f} | {row['distance']:.3f} | {further} | {row['distance_to_others']:.3f} | "
+        f"{row['style']:.2f} | {row['bytes'] / 1000:.0f}"
     )
 
 

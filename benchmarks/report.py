@@ -40,21 +40,29 @@ def write_report(out: Path, people: list[Person], rows: list[Row], recogniser: R
     print(markdown)
 
 
-def summary(row: Row, gallery: list[np.ndarray]) -> dict[str, float]:
-    """The figures of one row, from the features of everybody's other photos."""
+def summary(row: Row, gallery: list[np.ndarray]) -> dict[str, float | list[float]]:
+    """The figures of one row, from the features of everybody's other photos; `distances` are person by person."""
     right, own, strangers = [], [], []
     for person, features in enumerate(row.features):
+        own.append([])
         for picture in features:
             to_each = distances(picture, gallery)
             nearest = [to.min() for to in to_each]
             right.append(int(np.argmin(nearest)) == person)
-            own.append(to_each[person].mean())
+            own[-1].append(to_each[person].mean())
             strangers.append(np.mean([to.mean() for i, to in enumerate(to_each) if i != person]))
     figures = {"rank1": np.mean(right), "distance": np.mean(own), "distance_to_others": np.mean(strangers)}
     if row.styles:
         figures["style"] = np.mean(row.styles)
     figures |= {name: np.mean(values) for name, values in row.figures.items()}
-    return {name: round(float(value), 3) for name, value in figures.items()}
+    rounded = {name: round(float(value), 3) for name, value in figures.items()}
+    return rounded | {"distances": [round(float(np.mean(of)), 4) for of in own]}
+
+
+def against(row: dict, first: dict) -> str:
+    """How much further away than in the row `first` the same people are: the mean over them ± its standard error."""
+    further = np.subtract(row["distances"], first["distances"])
+    return f"{further.mean():+.3f} ± {further.std(ddof=1) / np.sqrt(len(further)):.3f}"
 
 
 def _markdown(table: dict[str, dict], learned: int, people: int, photos: int) -> list[str]:

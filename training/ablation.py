@@ -3,7 +3,8 @@
     python -m training.ablation DATA_DIR FACES_DIR CHECKPOINT_RUN ENCODER HYPER RECOGNISER OUT_DIR
 
 HYPER holds features and targets (`training.hypernetwork`). Every row changes one thing of the first. The figures are
-those of `benchmarks.evaluate` for the hypernetwork alone. Rows that are done are kept: a stopped run goes on.
+those of `benchmarks.evaluate` for the hypernetwork alone; "further away" compares the same people in a row and in the
+first. Rows that are done are kept: a stopped run goes on.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.machine import run_all
+from benchmarks.report import against
 from hyperdreambooth_ext.standalone.models import CHECKPOINT
 
 WARM_UP = ["--target-steps", "100"]
@@ -31,6 +33,7 @@ ROWS: dict[str, list[str]] = {
     "encoder without the recogniser's lesson": [*IDENTITY, "--no-identity-vector"],
     "learned instead of random basis": [*IDENTITY, "--learn-basis"],
     "full instead of random basis": [*IDENTITY, "--full-basis"],
+    "nothing else, from another seed": [*IDENTITY, "--seed", "1"],
 }
 
 
@@ -49,15 +52,22 @@ def main() -> None:
     folders = {name: args.out / str(names.index(name)) for name in chosen}
     missing = [name for name in chosen if not (folders[name] / "evaluate" / "evaluate.json").exists()]
     run_all(lambda name: run_row(ROWS[name], folders[name], args), missing, args.processes)
-    lines = ["| trained with | rank-1 | distance | to other people | style at 0.8 |", "|---|---|---|---|---|"]
-    for name in names:
-        report = args.out / str(names.index(name)) / "evaluate" / "evaluate.json"
-        if report.exists():
-            row = json.loads(report.read_text())["rows"]["hypernetwork"]
-            figures = f"{row['rank1']:.2f} | {row['distance']:.3f} | {row['distance_to_others']:.3f}"
-            lines.append(f"| {name} | {figures} | {row['style']:.2f} |")
-    (args.out / "ablation.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    reports = {name: args.out / str(number) / "evaluate" / "evaluate.json" for number, name in enumerate(names)}
+    table = "\n".join(_table({name: json.loads(f.read_text()) for name, f in reports.items() if f.exists()})) + "\n"
+    (args.out / "ablation.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+def _table(reports: dict[str, dict]) -> list[str]:
+    rows = {name: report["rows"]["hypernetwork"] for name, report in reports.items()}
+    first = rows.get(next(iter(ROWS)))
+    titles = ["trained with", "rank-1", "distance", "further away", "to other people", "style at 0.8"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for name, row in rows.items():
+        further = against(row, first) if first and row is not first else ""
+        figures = f"{row['rank1']:.2f} | {row['distance']:.3f} | {further} | {row['distance_to_others']:.3f}"
+        lines.append(f"| {name} | {figures} | {row['style']:.2f} |")
+    return lines
 
 
 def run_row(options: list[str], folder: Path, args: argparse.Namespace) -> None:

@@ -85,7 +85,7 @@ def _start(checkpoint_run: Path, sampler: Sampler, args: argparse.Namespace) -> 
     model = TextToImage()
     model.load_state_dict(load_file(checkpoint_run / "text_to_image.safetensors"), strict=False)
     host = TrainingHost(model)
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     decoder = WeightDecoder(_config(host, args), sampler.features.shape[-1])
     decoder.whiten(torch.from_numpy(sampler.features[::10].copy()).float())
     if not args.no_identity_vector:
@@ -142,7 +142,7 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
         return batch if known is None else replace(batch, identities=torch.stack([known[int(p)] for p in people]))
 
     def losses(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        generator = torch.Generator().manual_seed(step)
+        generator = torch.Generator().manual_seed(args.seed * args.steps + step)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             if step >= args.target_steps:
                 people = rng.choice(sampler.identities, args.batch, replace=False)
@@ -152,7 +152,7 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
             return training_losses(host, decoder, batch, generator, Lesson(alpha=0.0, beta=1.0))
 
     with host.frozen():
-        average = train(args.out, decoder, losses, steps=args.steps, lr=args.lr)
+        average = train(args.out, decoder, losses, steps=args.steps, lr=args.lr, seed=args.seed)
     tensors = {key: value.contiguous() for key, value in average.state_dict().items()}
     write_atomically(args.out / "decoder.safetensors", safetensors_bytes(tensors))
 
@@ -216,6 +216,7 @@ def main() -> None:
 
 
 def _add_making_options(action: argparse.ArgumentParser) -> None:
+    action.add_argument("--seed", type=int, default=0, help="of the first weights, and of what is seen in which step")
     action.add_argument("--iterations", type=int, default=ITERATIONS, help="k: how often θ is refined")
     action.add_argument("--full-basis", action="store_true", help="no reduction: what no basis can beat at rank 1")
     action.add_argument("--learn-basis", action="store_true", help="train the bases together with the decoder")
