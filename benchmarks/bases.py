@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     build(args.out / "shared", args, "random", "--until", "faces")
     kinds = args.kinds.split(",")
-    reports = {kind: args.out / kind / "evaluate" / "evaluate.json" for kind in kinds}
+    reports = {kind: args.out / kind / judged(args) / "evaluate.json" for kind in kinds}
     missing = [kind for kind in kinds if not reports[kind].exists()]
     run_all(lambda kind: build_and_judge(kind, args), missing, args.processes)
     titles = ["basis", "", "rank-1", "distance", "further away", "to other people", "style at 0.8", "KB"]
@@ -50,6 +50,11 @@ def main() -> None:
     print(table)
 
 
+def judged(args: argparse.Namespace) -> str:
+    """The folder of a kind's report: other people or rows are another report on the same hypernetwork."""
+    return f"evaluate-{args.first}-{args.rows}"
+
+
 def build_and_judge(kind: str, args: argparse.Namespace) -> None:
     """One kind's hypernetwork out of the shared faces, and the report on what it does for the held-out people."""
     folder = args.out / kind
@@ -57,7 +62,7 @@ def build_and_judge(kind: str, args: argparse.Namespace) -> None:
         shutil.copytree(args.out / "shared" / part, folder / part, dirs_exist_ok=True)
     build(folder, args, kind)
     _python(
-        "benchmarks.evaluate", folder / "evaluate", "--first", args.first, "--rows", args.rows,
+        "benchmarks.evaluate", folder / judged(args), "--first", args.first, "--rows", args.rows,
         "--hypernetworks", folder / "made",
     )  # fmt: skip
 

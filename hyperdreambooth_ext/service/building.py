@@ -113,15 +113,20 @@ class Builder:
 
     def _slice(self) -> bool:
         """Work until it is done or paused (True), or until somebody else wants the model (False)."""
+        gives_way = False
         try:
             with self.backend.model() as host:
                 self._change(state="pausing" if self._pause else "running", message="", file=None)
-                file = self._built(host)
+                try:
+                    file = self._built(host)
+                except Paused:
+                    # Asked while the model is still ours: who gets it afterwards no longer waits.
+                    gives_way = self.backend.wanted() and not self._pause
+                    raise
         except Paused:
-            if self._pause or not self.backend.wanted():
+            if not gives_way:
                 self._change(state="paused", message="Paused: Resume goes on from here.", eta_seconds=None)
-                return True
-            return False
+            return not gives_way
         finally:
             _free_memory()
         self._change(

@@ -16,7 +16,9 @@ from hyperdreambooth_ext.lidb.file import Info
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize
+from hyperdreambooth_ext.service.building import Builder
 from hyperdreambooth_ext.standalone.models import CHECKPOINT
+from tests.build.conftest import SMALL
 from tests.conftest import random_lidb
 from tests.hosts.ldm_model import ldm_model
 
@@ -140,6 +142,24 @@ def test_a_picture_that_waits_for_the_model_is_noticed(webui, sd_model, busy):
     assert drawn.wait(10)
     thread.join()
     assert not backend.wanted()
+
+
+def test_a_build_goes_on_by_itself_after_a_picture(webui, sd_model, busy, tmp_path, monkeypatch):
+    backend = webui.ours("backend").WebuiBackend()
+    for folder in ("builds", "made"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(backend, "builds_dir", lambda: tmp_path / "builds")
+    monkeypatch.setattr(backend, "hypernetwork_dirs", lambda: [tmp_path / "made"])
+    builder, seen = Builder(backend), []
+    builder.start(SMALL | {"steps": 6})
+    while (status := builder.status()).working:
+        if not seen and status.stage == "train":
+            with webui.call_queue.queue_lock:
+                while (state := builder.status().state) == "running":
+                    time.sleep(0.01)
+            seen.append(state)
+        time.sleep(0.01)
+    assert seen == ["waiting"] and (status.state, status.done) == ("done", 1), status
 
 
 def test_a_built_hypernetwork_and_a_downloaded_one_are_both_looked_for(webui):

@@ -1,0 +1,84 @@
+"""A hypernetwork built in the sub-tab of a real WebUI, from the first face to its use."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from hyperdreambooth_ext.hypernet.file import file_hash, read_config
+from hyperdreambooth_ext.lidb.file import read_info
+
+from .test_real_page import open_tab, shot
+
+FACES, HOURS, BATCH = 24, 0.05, 4
+
+
+@pytest.fixture
+def page(browser, webui):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(600_000)
+    page.goto(f"{webui.url}/?__theme=light")
+    page.wait_for_selector("#txt2img_prompt textarea")
+    page.wait_for_timeout(2000)
+    yield page
+    page.close()
+
+
+def test_a_build_gives_way_to_pictures_can_be_paused_and_its_file_is_used_next(page, webui, photo):
+    shipped = set(hypernetworks(webui.data))
+    open_tab(page, "#tabs", "HyperDreamBooth")
+    page.click("#tab_hyperdreambooth .tab-nav button:has-text('Build hypernetwork')")
+    for field, value in {"faces": FACES, "hours": HOURS}.items():
+        page.fill(f"#hdb_build_{field} input", str(value))
+    page.click("#hdb_build_advanced .label-wrap")
+    page.fill("#hdb_build_batch input", str(BATCH))
+    page.press("#hdb_build_batch input", "Tab")
+    page.click("#hdb_build_start")
+    state(page, "running")
+
+    page.wait_for_selector("#hdb_build_status b >> text=Training")
+    began = time.monotonic()
+    assert webui.picture("a face").std() > 10
+    assert time.monotonic() - began < 60, "a picture does not wait for the build's end"
+    state(page, "waiting")
+    shot(page, "build-waiting")
+    state(page, "running")
+    further(page, step_now(page))
+
+    page.click("#hdb_build_pause")
+    state(page, "paused")
+    paused_at = step_now(page)
+    page.wait_for_timeout(5000)
+    assert step_now(page) == paused_at
+    page.click("#hdb_build_resume")
+    state(page, "running")
+    further(page, paused_at)
+    shot(page, "build-training")
+
+    state(page, "done", timeout=40 * 60_000)
+    (made,) = set(hypernetworks(webui.data)) - shipped
+    page.wait_for_selector(f"#hdb_build_shelf >> text={made.name}")
+    shot(page, "build-done")
+    config = read_config(made)
+    assert config.checkpoint == "faces128" and f"{FACES} faces" in config.trained_on and config.held_out
+    learned = webui.personalise(photo, "built", quality="fast")
+    assert read_info(Path(learned["file"])).hypernetwork == file_hash(made)
+
+
+def state(page, name: str, **options) -> None:
+    page.wait_for_selector(f'#hdb_build_status [data-build="{name}"]', **options)
+
+
+def step_now(page) -> int:
+    """The step that the page tells."""
+    return int(page.inner_text("#hdb_build_status .hdb_count").split("/")[0])
+
+
+def further(page, step: int) -> None:
+    """Until the page tells of a later step."""
+    told = "document.querySelector('#hdb_build_status .hdb_count').innerText"
+    page.wait_for_function(f"parseInt({told}) > {step}")
+
+
+def hypernetworks(data: Path) -> list[Path]:
+    return sorted((data / "extensions" / "hyperdreambooth" / "models").glob("*-hypernetwork.safetensors"))
