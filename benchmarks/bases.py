@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hyperdreambooth_ext.build.options import BASES
+from hyperdreambooth_ext.build.options import BASES, BuildOptions
 
 from .machine import run_all
 from .report import against
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=400)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--styled", type=float, default=BuildOptions.styled, help="as `run.py build --styled`")
     parser.add_argument("--first", type=int, default=16, help="people to learn")
     parser.add_argument("--rows", default="hypernetwork,hypernetwork+40", help="of benchmarks.evaluate")
     parser.add_argument("--kinds", default=",".join(BASES))
@@ -72,7 +73,8 @@ def build(folder: Path, args: argparse.Namespace, kind: str, *more: object) -> N
     targets = ["--target-steps", args.target_steps] if kind == "pca" else []
     _python(
         "hyperdreambooth_ext", "build", folder, "--faces", args.faces, "--steps", args.steps, "--batch", args.batch,
-        "--basis", kind, "--basis-people", args.basis_people, "--out", folder / "made", "--json", *targets, *more,
+        "--basis", kind, "--basis-people", args.basis_people, "--out", folder / "made", "--styled", args.styled, "--json",
+        *targets, *more,
     )  # fmt: skip
 
 

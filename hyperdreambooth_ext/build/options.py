@@ -21,7 +21,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "cfg": (1, 30), "target_steps": (0, 2000), "target_batch": (1, 1024), "width": (16, 4096), "depth": (1, 32),
     "iterations": (1, 16), "steps": (1, 10_000_000),
     "basis_people": (2, 100_000), "batch": (1, 4096), "warm_up": (0, 10_000_000), "lr": (1e-7, 1.0),
-    "identity_weight": (0, 10), "drawn_weight": (0, 10), "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
+    "identity_weight": (0, 10), "drawn_weight": (0, 10), "styled": (0, 1), "style_weight": (0, 100),
+    "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
     "evaluate_every": (1, 10_000_000),
     "score_steps": (1, 100), "seed": (0, 2**31), "hours": (0, 10_000), "beta": (0, 100),
 }  # fmt: skip
@@ -36,7 +37,8 @@ class BuildOptions:
     steps learn from them alone, and `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number
     of steps follows from what the first ones take. `encoder` "" is the bundled image encoder. `basis_people` faces
     are what the PCA and the gradient-informed basis are made of. `identity_weight` is that of the identity loss of
-    noisy photos, `drawn_weight` that of drawings from pure noise.
+    noisy photos, `drawn_weight` that of drawings from pure noise. `styled` is the share of the people of a step who are
+    also asked for in a style, so that style words keep their meaning; `style_weight` is what that counts.
     """
 
     faces: int = 1000
@@ -64,6 +66,8 @@ class BuildOptions:
     lr: float = 1e-3
     identity_weight: float = 0.1
     drawn_weight: float = 1.0
+    styled: float = 0.25
+    style_weight: float = 1.0
     recogniser_steps: int = 400
     precision: Precision = "fp32"
     ema: float = 0.99

@@ -13,8 +13,10 @@ from ..files import write_atomically
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import WeightDecoder
 from ..hypernet.latent_recogniser import LatentRecogniser
-from ..hypernet.training import Batch, IdentityLoss, Lesson, drawn_noise, training_losses
+from ..hypernet.training import Batch, IdentityLoss, Lesson, Preserved, drawn_noise, training_losses
 from ..personalize.preview import Sampling, Stopped
+from ..personalize.style_prior import WITHIN, StylePrior, some_styles
+from ..personalize.subject import class_prompt
 from .eyes import Eyes
 from .folder import Folder
 from .loop import Loop, LoopOptions, append_line, drop_lines_after, lines_of
@@ -46,6 +48,10 @@ class Trainer:
                 f"A batch of {options.batch} is more than the {len(self.people)} faces there are to learn from: say "
                 "--batch with fewer, or --faces with more."
             )
+        prompt = decoder.config.prompt
+        self.styled = int(options.styled * options.batch)
+        with host.frozen():
+            self.styles = StylePrior.of(host, prompt, class_prompt(prompt)) if self.styled else None
         self.scores = folder.training / "scores.jsonl"
         self._newest: dict[str, float] | None = None
 
@@ -96,11 +102,36 @@ class Trainer:
         if lesson.identity is not None:
             drawing = torch.randn(noise.shape, generator=generator)[part]
             batch = replace(batch, identities=self.prepared.rows("identities", chosen).to(device), drawing=drawing)
+        batch = replace(batch, preserved=self._preserved(latents, generator))
         if step < self.options.warm_up:
             lesson = Lesson(alpha=0.0, beta=1.0)
         if lesson.beta:
             batch = replace(batch, targets=self.prepared.targets(chosen).to(device))
         return training_losses(self.host, self.decoder, batch, generator, lesson)
+
+    def _preserved(self, latents: torch.Tensor, generator: torch.Generator) -> Preserved | None:
+        """Of the styled people of the whole batch those who are in this process's part, whose `latents` these are."""
+        if self.styles is None:
+            return None
+        lesson, device = Lesson(timesteps=WITHIN), self.host.device
+        noise, timesteps = drawn_noise(self.host, (self.styled, *latents.shape[1:]), generator, lesson)
+        styles, people = (
+            some_styles(self.styled, generator),
+            torch.arange(self.styled) * self.options.batch // self.styled,
+        )
+        mine = (people >= self.part.start) & (people < self.part.stop)
+        if not mine.any():
+            return None
+        people = people[mine] - self.part.start
+        asked = self.styles.asked(
+            self.host, latents[people], noise[mine].to(latents), timesteps[mine].to(device), styles[mine].to(device)
+        )  # fmt: skip
+        # So that the mean over all processes is that over all styled people.
+        share = len(people) * self.processes.count / self.styled
+        return Preserved(
+            people, asked.noisy, asked.timesteps, [self.styles.prompts[style] for style in styles[mine].tolist()],
+            asked.wanted, self.options.style_weight * share,
+        )  # fmt: skip
 
     def seconds_per_step(self, timed: int = 4) -> float:
         """What a step takes here; the weights stay as they are. The first one is not counted."""

@@ -22,9 +22,17 @@ def errors_and_guess(
     host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`denoising_errors`, and the clean latents [B, 4, h, w] that the model's output amounts to."""
-    alphas_cumprod = host.alphas_cumprod[timesteps]
-    noisy = add_noise(latents, noise, alphas_cumprod)
+    noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
     predicted = host.predict(noisy, timesteps, prompt_embeds).float()
+    return compared(host, latents, noise, timesteps, noisy, predicted)
+
+
+def compared(
+    host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, noisy: torch.Tensor,
+    predicted: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """`errors_and_guess` of what was `predicted` for `noisy`."""
+    alphas_cumprod = host.alphas_cumprod[timesteps]
     target = training_target(latents, noise, alphas_cumprod, host.prediction_type).float()
     guess = clean_latents(noisy, predicted, alphas_cumprod, host.prediction_type)
     return F.mse_loss(predicted, target, reduction="none"), guess

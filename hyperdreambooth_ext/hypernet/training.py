@@ -9,13 +9,29 @@ import torch
 import torch.nn.functional as F
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import clean_latents, ddim_step, spread_timesteps
+from ..hosts.schedule import add_noise, clean_latents, ddim_step, spread_timesteps
 from ..lidb.injection import Applied, injected
 from .hypernetwork import WeightDecoder
-from .loss import errors_and_guess, hypernetwork_loss
+from .loss import compared, hypernetwork_loss
 
 # Drawings walk down the timesteps in steps of at most this share of all.
 DRAWN_STEP = 0.2
+
+
+@dataclass(frozen=True)
+class Preserved:
+    """What the model with a person's weights shall predict as the frozen one does, beside the diffusion loss.
+
+    people int64 [S], their places in the batch; noisy, wanted [S, 4, h, w]; timesteps [S]; one prompt each. `weight` is
+    that of the mean squared difference.
+    """
+
+    people: torch.Tensor
+    noisy: torch.Tensor
+    timesteps: torch.Tensor
+    prompts: list[str]
+    wanted: torch.Tensor
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,7 @@ class Batch:
     prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimised LiDBs are at hand; the
     recogniser's identities [B, channels] of the people, unit vectors, where it is asked. noise [B, 4, h, w],
     timesteps [B], and `drawing` [D, 4, h, w], the noise that the first D people are drawn from, are made where they are
-    not given; several processes that share a batch are given their parts."""
+    not given; several processes that share a batch are given their parts. `preserved` is left out where it is None."""
 
     features: torch.Tensor
     latents: torch.Tensor
@@ -34,6 +50,7 @@ class Batch:
     noise: torch.Tensor | None = None
     timesteps: torch.Tensor | None = None
     drawing: torch.Tensor | None = None
+    preserved: Preserved | None = None
 
 
 @dataclass(frozen=True)
@@ -90,8 +107,11 @@ def training_losses(
     losses = {"size": theta.detach().square().mean()}
     diffusion = None
     if lesson.alpha:
-        diffusion, unlike = _diffusion(host, decoder, theta, batch, generator, lesson)
+        diffusion, unlike, changed = _diffusion(host, decoder, theta, batch, generator, lesson)
         losses |= {"diffusion": diffusion.detach(), "unlike": unlike.detach()}
+        if batch.preserved is not None:
+            losses["changed"] = changed.detach()
+            diffusion = diffusion + batch.preserved.weight * changed
         if lesson.identity is not None:
             diffusion = diffusion + lesson.identity.weight * unlike
             if lesson.identity.drawn and batch.identities is not None:
@@ -109,22 +129,39 @@ def _diffusion(
     batch: Batch,
     generator: torch.Generator,
     lesson: Lesson,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The diffusion loss, who is not seen in it, and how far what is to be preserved was changed: in one pass."""
     latents = batch.latents
     noise, timesteps = batch.noise, batch.timesteps
     if noise is None or timesteps is None:
         noise, timesteps = drawn_noise(host, latents.shape, generator, lesson)
     noise, timesteps = noise.to(latents), timesteps.to(host.device)
-    with injected(host.linears(), Applied(decoder.as_lidb(theta))):
-        errors, guess = errors_and_guess(host, latents, noise, timesteps, host.encode_prompts(batch.prompts))
+    noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
+    predicted, kept = _predicted(host, decoder, theta, noisy, timesteps, batch)
+    errors, guess = compared(host, latents, noise, timesteps, noisy, predicted)
+    changed = errors.new_zeros(()) if batch.preserved is None else F.mse_loss(kept, batch.preserved.wanted)
     if lesson.mask is not None:
         errors = errors * (lesson.mask / lesson.mask.mean())
     errors, alphas_cumprod = errors.mean((1, 2, 3)), host.alphas_cumprod[timesteps]
     if lesson.min_snr_gamma is not None:
         errors = errors * min_snr_weights(alphas_cumprod, lesson.min_snr_gamma)
     if lesson.identity is None or batch.identities is None:
-        return errors.mean(), errors.new_zeros(())
-    return errors.mean(), lesson.identity.unlike(guess, batch.identities, alphas_cumprod).mean()
+        return errors.mean(), errors.new_zeros(()), changed
+    return errors.mean(), lesson.identity.unlike(guess, batch.identities, alphas_cumprod).mean(), changed
+
+
+def _predicted(
+    host: Host, decoder: WeightDecoder, theta: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The model's output for the batch, each with their own weights, and for what is to be preserved."""
+    prompts, more = batch.prompts, batch.preserved
+    if more is not None:
+        theta = torch.cat([theta, theta[more.people]])
+        noisy, timesteps = torch.cat([noisy, more.noisy]), torch.cat([timesteps, more.timesteps])
+        prompts = [*prompts, *more.prompts]
+    with injected(host.linears(), Applied(decoder.as_lidb(theta))):
+        predicted = host.predict(noisy, timesteps, host.encode_prompts(prompts)).float()
+    return predicted[: len(batch.latents)], predicted[len(batch.latents) :]
 
 
 def _drawn_unlike(

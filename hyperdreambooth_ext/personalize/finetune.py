@@ -75,7 +75,7 @@ def finetune(
         raise TrainingError(f"{options.steps} steps train nothing: use at least 1, 40 is the default.")
     linears, batch = host.linears(), options.batch or default_batch(subject.latents)
     lidb = lidb.map(lambda tensor: tensor.detach().to(host.device))
-    prior = StylePrior.of(host, subject) if options.styled else None
+    prior = StylePrior.of(host, subject.prompt, subject.class_prompt) if options.styled else None
     lessons = prior.lessons(host, subject, options.styled, generator, at_once=batch) if prior else None
     prompts = [subject.prompt, *(prior.prompts if prior else ())]
     embeds = None if options.text else _prompt_embeds(host, linears, lidb, prompts)

@@ -28,10 +28,10 @@ class StylePrior:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, host: Host, subject: Subject) -> "StylePrior":
-        """To be called while no LiDB is in the model."""
-        general = host.encode_prompts([f"{subject.class_prompt}, {style}" for style in STYLES])
-        return cls([f"{subject.prompt}, {style}" for style in STYLES], general)
+    def of(cls, host: Host, prompt: str, class_prompt: str) -> "StylePrior":
+        """For "a sks face" and "a face"; to be called while no LiDB is in the model."""
+        general = host.encode_prompts([f"{class_prompt}, {style}" for style in STYLES])
+        return cls([f"{prompt}, {style}" for style in STYLES], general)
 
     def lessons(
         self, host: Host, subject: Subject, size: int, generator: torch.Generator, at_once: int
@@ -48,11 +48,21 @@ class StylePrior:
     @torch.no_grad()
     def lesson(self, host: Host, subject: Subject, size: int, generator: torch.Generator) -> "StyleLesson":
         """`size` samples, each with a style; to be called while no LiDB is in the model."""
-        styles = torch.randint(0, len(STYLES), (size,), generator=generator).to(host.device)
-        latents, noise, timesteps = subject.noisy_batch(host, size, generator, WITHIN)
+        styles = some_styles(size, generator)
+        return self.asked(host, *subject.noisy_batch(host, size, generator, WITHIN), styles.to(host.device))
+
+    @torch.no_grad()
+    def asked(
+        self, host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, styles: torch.Tensor
+    ) -> "StyleLesson":
+        """What the model as it is now predicts for anybody in these styles."""
         noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
-        wanted = host.predict(noisy, timesteps, self.general[styles]).float()
-        return StyleLesson(noisy, timesteps, styles, wanted)
+        return StyleLesson(noisy, timesteps, styles, host.predict(noisy, timesteps, self.general[styles]).float())
+
+
+def some_styles(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Numbers of styles, int64 [count]."""
+    return torch.randint(0, len(STYLES), (count,), generator=generator)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Subject:
     @property
     def class_prompt(self) -> str:
         """The prompt of anybody: "a face" for "a sks face"."""
-        return " ".join(word for word in self.prompt.split() if word != self.trigger)
+        return class_prompt(self.prompt, self.trigger)
 
     def noisy_batch(
         self, host: Host, size: int, generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
@@ -39,6 +39,11 @@ class Subject:
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         timesteps = spread_timesteps(size, len(host.alphas_cumprod), generator, within)
         return latents, noise, timesteps.to(host.device)
+
+
+def class_prompt(prompt: str, trigger: str = DEFAULT_TRIGGER) -> str:
+    """`prompt` without the trigger."""
+    return " ".join(word for word in prompt.split() if word != trigger)
 
 
 def prepare_subject(

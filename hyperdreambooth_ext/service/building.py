@@ -66,6 +66,15 @@ class Builder:
         `wanted`: the build's options by name. Raises UserError while one is under way, or when the model cannot be
         used.
         """
+        self._begin(wanted, BuildStatus())
+
+    def resume(self) -> None:
+        """Go on with what was paused or failed, with the options that it was begun with. Raises UserError."""
+        # What a build was begun with stands in its folder.
+        self._begin({}, self.status())
+
+    def _begin(self, wanted: dict[str, Any], shown: BuildStatus) -> None:
+        """Start the thread; until it has something new to tell, the page goes on showing `shown`."""
         unfit = self.backend.unfit()
         if unfit:
             raise UserError(unfit)
@@ -73,13 +82,11 @@ class Builder:
             if self._status.working:
                 raise UserError("A hypernetwork is being built already: pause it first.")
             self._wanted, self._pause = dict(wanted), False
-            self._status = BuildStatus("running", message="Waiting for the model.")
+            self._sheet_time = self._sheet_time if shown.sheet else 0
+            self._status = replace(
+                shown, state="running", message="Waiting for the model.", eta_seconds=None, file=None
+            )  # fmt: skip
         threading.Thread(target=self._work, name="hyperdreambooth-build", daemon=True).start()
-
-    def resume(self) -> None:
-        """Go on with what was paused or failed, with the options that it was begun with. Raises UserError."""
-        # What a build was begun with stands in its folder.
-        self.start({})
 
     def pause(self) -> None:
         """Stop within one step; everything that was made is kept on the disk."""

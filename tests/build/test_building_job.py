@@ -51,6 +51,11 @@ def test_a_build_lets_others_go_first_pauses_and_goes_on(builder):
     builder.pause()
     status = wait_until(builder, lambda status: not status.working)
     assert status.state == "paused" and "Resume" in status.message
+    builder.resume()
+    # The page goes on showing what it showed.
+    assert builder.status().stage == "train" and builder.status().sheet == status.sheet != b""
+    builder.pause()
+    wait_until(builder, lambda status: not status.working)
     with pytest.raises(UserError, match=r"was begun with --batch"):
         builder.start({"batch": 2})
         wait_until(builder, lambda status: not status.working)

@@ -1,11 +1,15 @@
 """Training steps on the embedded model: many people at once, on the diffusion loss, on targets, or on both."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.targets import preoptimise
-from hyperdreambooth_ext.hypernet.training import Batch, Lesson, training_losses
+from hyperdreambooth_ext.hypernet.training import Batch, Lesson, Preserved, training_losses
+from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.standalone.models import CHECKPOINT, fitting_hypernetwork
 
 
@@ -48,3 +52,22 @@ def test_gradients_reach_the_decoder_and_not_the_model(host, decoder, alpha, bet
     assert decoder.head_weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in host.unet.parameters())
     assert ("diffusion" in losses) == bool(alpha)
+
+
+def test_what_is_to_be_preserved_is_compared_under_the_weights_of_its_own_person(host, decoder):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(3, 16, decoder.features_in.in_features, generator=generator)
+    noise, timesteps = torch.randn(3, 4, 16, 16, generator=generator), torch.tensor([100, 500, 900])
+    batch = Batch(features, people(3), ["a sks face"] * 3, noise=noise, timesteps=timesteps)
+    noisy, at, prompts = people(1), torch.tensor([700]), ["a sks face, pencil sketch"]
+    with host.frozen():
+        wanted = host.predict(noisy, at, host.encode_prompts(["a face, pencil sketch"]))
+        kept = Preserved(torch.tensor([2]), noisy, at, prompts, wanted, weight=10.0)
+        alone = training_losses(host, decoder, batch, generator)
+        both = training_losses(host, decoder, replace(batch, preserved=kept), generator)
+        with torch.no_grad(), injected(host.linears(), Applied(decoder.as_lidb(decoder(features[2:])))):
+            changed = F.mse_loss(host.predict(noisy, at, host.encode_prompts(prompts)), wanted)
+    assert changed > 1e-4
+    torch.testing.assert_close(both["changed"], changed, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(both["diffusion"], alone["diffusion"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(both["loss"], alone["loss"] + 10 * changed, rtol=1e-3, atol=1e-5)

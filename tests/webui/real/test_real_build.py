@@ -76,8 +76,8 @@ def step_now(page) -> int:
 
 def further(page, step: int) -> None:
     """Until the page tells of a later step."""
-    told = "document.querySelector('#hdb_build_status .hdb_count').innerText"
-    page.wait_for_function(f"parseInt({told}) > {step}")
+    told = "document.querySelector('#hdb_build_status .hdb_count')"
+    page.wait_for_function(f"parseInt({told}?.innerText) > {step}")
 
 
 def hypernetworks(data: Path) -> list[Path]:
