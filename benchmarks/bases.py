@@ -73,8 +73,8 @@ def build(folder: Path, args: argparse.Namespace, kind: str, *more: object) -> N
     targets = ["--target-steps", args.target_steps] if kind == "pca" else []
     _python(
         "hyperdreambooth_ext", "build", folder, "--faces", args.faces, "--steps", args.steps, "--batch", args.batch,
-        "--basis", kind, "--basis-people", args.basis_people, "--out", folder / "made", "--styled", args.styled, "--json",
-        *targets, *more,
+        "--basis", kind, "--basis-people", args.basis_people, "--styled", args.styled, "--out", folder / "made",
+        "--json", *targets, *more,
     )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ class BuildOptions:
     identity_weight: float = 0.1
     drawn_weight: float = 1.0
     styled: float = 0.25
-    style_weight: float = 1.0
+    style_weight: float = 5.0
     recogniser_steps: int = 400
     precision: Precision = "fp32"
     ema: float = 0.99

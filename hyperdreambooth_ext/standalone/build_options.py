@@ -23,7 +23,7 @@ OPTIONS: dict[str, tuple[type, str]] = {
     "identity-weight": (float, "weight of the identity loss of noisy photos (0.1)"),
     "drawn-weight": (float, "weight of the identity loss of drawings from pure noise; both 0: none (1)"),
     "styled": (float, "share of the people of a step who are also asked for in a style; 0: none (0.25)"),
-    "style-weight": (float, "what it counts that a style comes out as without anybody's weights (1)"),
+    "style-weight": (float, "what it counts that a style comes out as without anybody's weights (5)"),
     "recogniser-steps": (int, "steps of the recogniser that the identity loss asks (400)"),
     "lr": (float, "learning rate (0.001)"),
     "ema": (float, "decay of the weights' moving average (0.99)"),
