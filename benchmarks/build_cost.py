@@ -15,6 +15,7 @@ import resource
 import time
 from argparse import Namespace
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,10 +23,18 @@ import torch
 from hyperdreambooth_ext.build.eyes import Eyes
 from hyperdreambooth_ext.build.options import BuildOptions
 from hyperdreambooth_ext.hosts.modules import recomputed
+from hyperdreambooth_ext.hosts.protocol import Host
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
 from hyperdreambooth_ext.hypernet.latent_recogniser import WIDTH, LatentRecogniser
-from hyperdreambooth_ext.hypernet.training import Batch, IdentityLoss, Lesson, drawing_timesteps, training_losses
+from hyperdreambooth_ext.hypernet.training import (
+    Batch,
+    IdentityLoss,
+    Lesson,
+    Preserved,
+    drawing_timesteps,
+    training_losses,
+)
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.preview import Sampling, sample_many
 from hyperdreambooth_ext.standalone.commands import load_host
@@ -83,7 +92,8 @@ def measure(args: argparse.Namespace) -> None:
         training_losses(host, decoder, batch, torch.Generator().manual_seed(0))["loss"].backward()
 
     def step() -> None:
-        training_losses(host, decoder, batch, torch.Generator().manual_seed(0), taught)["loss"].backward()
+        styled = with_styles(host, batch)
+        training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)["loss"].backward()
 
     with host.frozen():
         drawn = median_seconds(draw, args.rounds, host.device) / 2 * options.draw_steps / args.batch
@@ -104,6 +114,18 @@ def a_batch(features: torch.Tensor, side: int, count: int) -> Batch:
     latents = torch.randn(count, 4, side, side, device=features.device)
     identities = torch.randn(count, WIDTH, device=features.device)
     return Batch(features, latents, ["a sks face"] * count, identities=identities)
+
+
+def with_styles(host: Host, batch: Batch) -> Batch:
+    """The same people, and a build's share of them in a style too: the frozen model is asked each time."""
+    count = int(BuildOptions.styled * len(batch.latents))
+    if not count:
+        return batch
+    people, timesteps = torch.arange(count), torch.full((count,), 700, device=batch.latents.device)
+    with torch.no_grad():
+        wanted = host.predict(batch.latents[:count], timesteps, host.encode_prompts(["a face"] * count)).float()
+    kept = Preserved(people, batch.latents[:count], timesteps, batch.prompts[:count], wanted, BuildOptions.style_weight)
+    return replace(batch, preserved=kept)
 
 
 def lesson(count: int, device: torch.device) -> Lesson:
@@ -136,7 +158,8 @@ def count(args: argparse.Namespace) -> None:
         "prepared": (2 * looked + 2 * 1.1e12) / rate,
         # Backward through frozen weights: once more the forward's operations.
         "target": 2 * forward / rate,
-        "step": (4 + drawing_forwards()) * forward / rate,
+        # Of those in a style: the frozen model's forward, and one forward and backward.
+        "step": (4 + drawing_forwards() + 3 * options.styled) * forward / rate,
     }
     print(f"SD 1.5 at 512 px: {forward / 1e12:.2f} TFLOP a forward; at {args.sustained:g} TFLOP/s sustained:")
     table(seconds, 2 * (TOKENS * CHANNELS + 4 * 64 * 64) * 2 + 4 * 128, 512)
@@ -182,7 +205,8 @@ def memory(args: argparse.Namespace) -> None:
     began = time.perf_counter()
     before = peak(device)
     with host.frozen(), recomputed(kinds) if kinds else nullcontext():
-        training_losses(host, decoder, batch, torch.Generator().manual_seed(0), taught)["loss"].backward()
+        styled = with_styles(host, batch)
+        training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)["loss"].backward()
         optimizer.step()
     print(
         f"batch {args.batch}, {args.size} px, {args.precision}, recompute {'on' if args.recompute else 'off'}, "
