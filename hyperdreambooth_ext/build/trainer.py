@@ -71,7 +71,6 @@ class Trainer:
         loop_options = LoopOptions(steps, options.lr, options.seed, ema=options.ema, precision=options.precision)
         loop = Loop(self.folder.training, self.decoder, loop_options, self.processes)
         drop_lines_after(self.scores, loop.step)
-        clock = Clock(loop.step, steps)
 
         def after_step(step: int) -> None:
             if step % options.evaluate_every == 0 or step == steps:
@@ -83,6 +82,7 @@ class Trainer:
             if loop.step == 0 or loop.step % options.evaluate_every == 0 or loop.step == steps:
                 self._evaluate(loop, loop.step)
             self._tell(loop.step, steps, None)
+            clock = Clock(loop.step, steps)  # from here: a first look at the held-out faces is no step
             loop.run(self.losses_of, self.reporter, after_step)
 
     def losses_of(self, step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -115,10 +115,8 @@ class Trainer:
             return None
         lesson, device = Lesson(timesteps=WITHIN), self.host.device
         noise, timesteps = drawn_noise(self.host, (self.styled, *latents.shape[1:]), generator, lesson)
-        styles, people = (
-            some_styles(self.styled, generator),
-            torch.arange(self.styled) * self.options.batch // self.styled,
-        )
+        styles = some_styles(self.styled, generator)
+        people = torch.arange(self.styled) * self.options.batch // self.styled
         mine = (people >= self.part.start) & (people < self.part.stop)
         if not mine.any():
             return None
