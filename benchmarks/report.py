@@ -62,14 +62,20 @@ def summary(row: Row, gallery: list[np.ndarray]) -> dict[str, float | list[float
 def against(row: dict, first: dict) -> str:
     """How much further away than in the row `first` the same people are: the mean over them ± its standard error."""
     further = np.subtract(row["distances"], first["distances"])
-    return f"{further.mean():+.3f} ± {further.std(ddof=1) / np.sqrt(len(further)):.3f}"
+    return f"{further.mean():+.3f} ± {standard_error(further):.3f}"
+
+
+def standard_error(of: np.ndarray) -> float:
+    """That of the mean of `of` [N]; no number for a single one."""
+    return float(np.std(of, ddof=1) / np.sqrt(len(of))) if len(of) > 1 else float("nan")
 
 
 def _markdown(table: dict[str, dict], learned: int, people: int, photos: int) -> list[str]:
     floor = table["the photo itself"]["distance_to_others"]
+    spread = max(standard_error(np.array(row["distances"])) for row in table.values())
     lines = [
         f"{learned} people, to be found among {people} ({photos} other photos). Two photos of different people: "
-        f"distance {floor:.3f}.",
+        f"distance {floor:.3f}. Standard error of a distance: at most {spread:.3f}.",
         "",
         "| | rank-1 | distance | to other people | style at 0.8 | seconds | KB |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip

@@ -15,23 +15,17 @@ def denoising_errors(
     Call it within `injected(...)`: with a LiDB that has a leading dimension, each sample is denoised with its own
     person's weights.
     """
-    return errors_and_guess(host, latents, noise, timesteps, prompt_embeds)[0]
-
-
-def errors_and_guess(
-    host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`denoising_errors`, and the clean latents [B, 4, h, w] that the model's output amounts to."""
     noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
     predicted = host.predict(noisy, timesteps, prompt_embeds).float()
-    return compared(host, latents, noise, timesteps, noisy, predicted)
+    return compared(host, latents, noise, timesteps, noisy, predicted)[0]
 
 
 def compared(
     host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, noisy: torch.Tensor,
     predicted: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """`errors_and_guess` of what was `predicted` for `noisy`."""
+    """Squared errors [B, 4, h, w] of what was `predicted` for `noisy`, and the clean latents [B, 4, h, w] that it
+    amounts to."""
     alphas_cumprod = host.alphas_cumprod[timesteps]
     target = training_target(latents, noise, alphas_cumprod, host.prediction_type).float()
     guess = clean_latents(noisy, predicted, alphas_cumprod, host.prediction_type)

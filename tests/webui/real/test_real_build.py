@@ -8,20 +8,15 @@ import pytest
 from hyperdreambooth_ext.hypernet.file import file_hash, read_config
 from hyperdreambooth_ext.lidb.file import read_info
 
-from .test_real_page import open_tab, shot
+from .test_real_page import open_tab, opened, shot
 
 FACES, HOURS, BATCH = 24, 0.05, 4
 
 
 @pytest.fixture
 def page(browser, webui):
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(600_000)
-    page.goto(f"{webui.url}/?__theme=light")
-    page.wait_for_selector("#txt2img_prompt textarea")
-    page.wait_for_timeout(2000)
-    yield page
-    page.close()
+    with opened(browser, webui, "light", timeout=600_000) as page:
+        yield page
 
 
 def test_a_build_gives_way_to_pictures_can_be_paused_and_its_file_is_used_next(page, webui, photo):

@@ -1,6 +1,7 @@
 """The page of a real WebUI in a browser: the tab, the cards, and what is said under the image."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,15 @@ def theme(request) -> str:
 
 @pytest.fixture
 def page(browser, webui, theme):
+    with opened(browser, webui, theme, timeout=120_000) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser, webui, theme: str, timeout: float):
+    """The WebUI's page, ready to be used; `timeout` in milliseconds for all that is waited for in it."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(timeout)
     page.goto(f"{webui.url}/?__theme={theme}")
     page.wait_for_selector("#txt2img_prompt textarea")
     page.wait_for_timeout(2000)
