@@ -22,7 +22,6 @@ import torch
 
 from hyperdreambooth_ext.build.eyes import Eyes
 from hyperdreambooth_ext.build.options import BuildOptions
-from hyperdreambooth_ext.hosts.modules import recomputed
 from hyperdreambooth_ext.hosts.protocol import Host
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
@@ -123,8 +122,9 @@ def with_styles(host: Host, batch: Batch) -> Batch:
         return batch
     people, timesteps = torch.arange(count), torch.full((count,), 700, device=batch.latents.device)
     with torch.no_grad():
-        wanted = host.predict(batch.latents[:count], timesteps, host.encode_prompts(["a face"] * count)).float()
-    kept = Preserved(people, batch.latents[:count], timesteps, batch.prompts[:count], wanted, BuildOptions.style_weight)
+        general = host.encode_prompts(["a face"] * count)
+    kept = Preserved(people, batch.latents[:count], timesteps, batch.prompts[:count], general,
+                     BuildOptions.style_weight)  # fmt: skip
     return replace(batch, preserved=kept)
 
 
@@ -196,15 +196,9 @@ def memory(args: argparse.Namespace) -> None:
     side = args.size // 8
     batch = a_batch(torch.randn(args.batch, TOKENS, CHANNELS, device=device), side, args.batch)
     taught = lesson(args.batch, device)
-    kinds = []
-    if args.recompute:
-        from diffusers.models.attention import BasicTransformerBlock
-        from diffusers.models.resnet import ResnetBlock2D
-
-        kinds = [BasicTransformerBlock, ResnetBlock2D]
     began = time.perf_counter()
     before = peak(device)
-    with host.frozen(), recomputed(kinds) if kinds else nullcontext():
+    with host.frozen(), host.recomputing() if args.recompute else nullcontext():
         styled = with_styles(host, batch)
         training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)["loss"].backward()
         optimizer.step()

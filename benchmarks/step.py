@@ -3,9 +3,10 @@
     python run.py step [--shapes sd15 --size 256 --batch 1] [--runs 15] [--only smallest,peft]
 
 Smallest: a forward pass of the same frozen model at the same shape and a backward pass through its activations alone;
-no finetune of these weights can do less. Others: the same layers and rank with peft, and with the layers of
-cloneofsimo's `lora`, each a whole step with its optimizer. Everyone takes one step in turn, over and over, so that
-whatever else the machine does meets all alike. Prints the median, its spread (quartiles) and the ratio to the smallest.
+no finetune of these weights can do less. On a graphics card it is a CUDA graph, as ours is there. Others: the same
+layers and rank with peft, and with the layers of cloneofsimo's `lora`, each a whole step with its optimizer. Everyone
+takes one step in turn, over and over, so that whatever else the machine does meets all alike. Prints the median, its
+spread (quartiles) and the ratio to the smallest.
 """
 
 import argparse
@@ -17,11 +18,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
-from hyperdreambooth_ext.hosts.schedule import add_noise, training_target
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.weights import zeros
+from hyperdreambooth_ext.personalize.captured import Captured
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, finetune
+from hyperdreambooth_ext.personalize.iteration import Look, look_at
 from hyperdreambooth_ext.personalize.subject import Subject
 from hyperdreambooth_ext.standalone.models import CHECKPOINT
 
@@ -31,7 +33,8 @@ from .random_host import RandomHost
 PROMPT = "a sks face"
 OTHERS = ("smallest", "peft", "cloneofsimo")
 UNET_GROUPS = ("unet_attention", "unet_geglu")
-WARM_UP = 2
+# The third step of ours is captured on a graphics card.
+WARM_UP = 3
 
 
 class InjectedLinear(nn.Module):
@@ -64,6 +67,8 @@ class Rival:
         {"smallest": lambda: None, "peft": self._peft, "cloneofsimo": self._cloneofsimo}[kind]()
         self._trained = [p for p in host.unet.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(self._trained, lr=1e-4) if self._trained else None
+        smallest = Captured(self._step) if kind == "smallest" and host.capturable else self._step
+        self._take: Callable[[Look], torch.Tensor] = smallest
 
     def _targets(self) -> list[str]:
         layers = {layer.key for layer in Architecture.of(self._host.linears(), UNET_GROUPS).layers}
@@ -83,19 +88,19 @@ class Rival:
                                                                     self._options.rank))  # fmt: skip
 
     def __call__(self) -> None:
-        latents, noise, timesteps = self._subject.noisy_batch(self._host, self._options.batch, self._generator)
-        alphas = self._host.alphas_cumprod[timesteps]
-        noisy = add_noise(latents, noise, alphas)
-        if self._optimizer is None:
-            noisy.requires_grad_()
-        condition = self._condition.expand(len(latents), -1, -1)
-        predicted = self._host.predict(noisy, timesteps, condition)
-        loss = F.mse_loss(predicted, training_target(latents, noise, alphas, self._host.prediction_type))
+        self._take(look_at(self._host, self._subject, self._subject.noisy_batch(self._host, self._options.batch,
+                                                                               self._generator)))  # fmt: skip
+
+    def _step(self, look: Look) -> torch.Tensor:
+        noisy = look.noisy if self._optimizer else look.noisy.detach().requires_grad_()
+        condition = self._condition.expand(len(noisy), -1, -1)
+        loss = F.mse_loss(self._host.predict(noisy, look.timesteps, condition), look.wanted)
         gradients = torch.autograd.grad(loss, self._trained or [noisy])
         if self._optimizer is not None:
             for parameter, gradient in zip(self._trained, gradients, strict=True):
                 parameter.grad = gradient
             self._optimizer.step()
+        return loss.detach()
 
 
 def step_times(
@@ -152,7 +157,13 @@ def main() -> None:
             return RandomHost(args.device, dtype, args.size)
         return DiffusersHost(CHECKPOINT, args.device, dtype)
 
-    options = FinetuneOptions(steps=args.runs + WARM_UP, rank=args.rank, batch=args.batch, styled=args.styled)
+    options = FinetuneOptions(
+        steps=args.runs + WARM_UP,
+        rank=args.rank,
+        batch=args.batch,
+        styled=args.styled,
+        at_once=args.batch + args.styled,
+    )
     times = step_times(new_host, options, tuple(filter(None, args.only.split(","))), CLOCKS[args.clock])
     smallest = statistics.median(times.get("smallest", times["ours"]))
     print(f"{args.shapes}, batch {args.batch}, rank {args.rank}, {args.dtype} on {args.device}, {args.threads} threads,"

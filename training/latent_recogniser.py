@@ -12,23 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from hyperdreambooth_ext.hypernet.latent_recogniser import LatentRecogniser, recognition_losses, softened
+from hyperdreambooth_ext.hypernet.latent_recogniser import LatentRecogniser, moved, recognition_losses, softened
 
 from .captions import PHOTO
 from .faces import FIRST_TRAINING_IDENTITY
 from .loop import train
-
-
-def shifted(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Mirrored or not, and moved by at most one latent: a drawing is not always just where a photo is."""
-    if rng.random() < 0.5:
-        latents = latents.flip(-1)
-    up, left = (int(x) for x in rng.integers(0, 3, 2))
-    height, width = latents.shape[-2:]
-    return F.pad(latents, (1, 1, 1, 1), mode="replicate")[..., up : up + height, left : left + width]
 
 
 def main() -> None:
@@ -57,7 +47,7 @@ def main() -> None:
         wanted = torch.from_numpy(np.stack([teacher[rows[i]["photo"]] for i in chosen]))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             shown = softened(torch.from_numpy(latents[chosen]).float(), rng)
-            features = network(shifted(shown, rng) if args.shifts else shown)
+            features = network(moved(shown, rng) if args.shifts else shown)
         return recognition_losses(features, wanted, people)
 
     average = train(args.out, network, losses, steps=args.steps, lr=1e-3, weight_decay=args.weight_decay).eval()

@@ -27,7 +27,7 @@ from .options import BuildOptions, BuiltFor, settle
 from .prepare import Prepared, prepare
 from .processes import Processes
 from .progress import BuildProgress, Reporter
-from .recogniser import teach_recogniser
+from .recogniser import teach_recognisers
 from .store import FaceStore
 from .targets import optimise_targets
 from .trainer import Trainer, best_score
@@ -104,11 +104,11 @@ class _Build:
     def _train(self, config: HypernetworkConfig, store: FaceStore, prepared: Prepared, eyes: Eyes) -> None:
         options, folder, host, processes = self.options, self.folder, self.host, self.processes
         decoder = new_decoder(config, prepared, eyes, options.seed, learn_basis=options.basis == "learned")
-        recogniser = None
+        readers = None
         if options.identity_weight or options.drawn_weight:
-            recogniser = teach_recogniser(folder, options, prepared, host.device, self.reporter, processes)
+            readers = teach_recognisers(folder, options, prepared, host.device, self.reporter, processes)
         trainer = Trainer(
-            folder, options, store, prepared, host, eyes, decoder, recogniser, self.reporter, processes
+            folder, options, store, prepared, host, eyes, decoder, readers, self.reporter, processes
         )  # fmt: skip
         steps = self.budget.steps(trainer.seconds_per_step) if processes.first else 0
         trainer.run(processes.share(steps))

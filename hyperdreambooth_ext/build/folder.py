@@ -43,6 +43,10 @@ class Folder:
         return self.path / "recogniser"
 
     @property
+    def second_recogniser(self) -> Path:
+        return self.path / "recogniser-2"
+
+    @property
     def training(self) -> Path:
         return self.path / "training"
 

@@ -64,8 +64,8 @@ class Loop:
         self.device = device
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay,
-            # One kernel for all parameters where this torch has it on the processor.
-            fused=device.type == "cpu" and torch_version() >= (2, 4),
+            # One kernel for all parameters; on the processor newer torches have it.
+            fused=device.type == "cuda" or (device.type == "cpu" and torch_version() >= (2, 4)),
         )  # fmt: skip
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))  # type: ignore[call-arg]
         self.scaler = torch.cuda.amp.GradScaler(enabled=options.precision == "fp16")

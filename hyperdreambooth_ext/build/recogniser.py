@@ -1,13 +1,16 @@
-"""The identity loss's recogniser: taught, on the build's own faces, to see in latents what the bundled one sees."""
+"""The identity loss's recognisers: taught, on the build's own faces, to see in latents what the bundled one sees."""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save
 
 from ..files import write_atomically
-from ..hypernet.latent_recogniser import LatentRecogniser, recognition_losses, softened
+from ..hypernet.latent_recogniser import LatentRecogniser, Readers, moved, recognition_losses, softened
 from .folder import Folder
-from .loop import Loop, LoopOptions
+from .loop import Loop, LoopOptions, append_line
 from .options import BuildOptions
 from .prepare import Prepared
 from .processes import Processes
@@ -16,38 +19,82 @@ from .progress import BuildProgress, Clock, Reporter
 _BATCH = 64
 
 
-def teach_recogniser(
+@dataclass(frozen=True)
+class _School:
+    """How one recogniser is taught. One alone is soon satisfied by what is no likeness; two that were taught otherwise
+    are seldom fooled by the same: the second sees its faces moved, with half of what it knows left out, for longer."""
+
+    folder: Path
+    steps: int
+    moved: bool = False
+    dropout: float = 0.0
+    weight_decay: float = 0.01
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "recogniser.safetensors"
+
+
+def teach_recognisers(
     folder: Folder, options: BuildOptions, prepared: Prepared, device: torch.device, reporter: Reporter,
     processes: Processes,
-) -> LatentRecogniser:  # fmt: skip
-    """The recogniser, taught by the first process and read by all, frozen, on `device`. Raises FileError, Paused."""
-    file = folder.recogniser / "recogniser.safetensors"
-    if processes.first and not file.exists():
-        _teach(folder, options, prepared, device, reporter)
+) -> Readers:  # fmt: skip
+    """Two recognisers that answer as one, taught by the first process and read by all, frozen, on `device`.
+
+    Raises FileError, Paused.
+    """
+    steps = options.recogniser_steps
+    schools = (
+        _School(folder.recogniser, steps),
+        _School(folder.second_recogniser, 2 * steps, moved=True, dropout=0.4, weight_decay=0.05),
+    )
+    for school in schools:
+        if processes.first and not school.file.exists():
+            _teach(school, options, prepared, device, reporter)
     processes.wait()
-    return LatentRecogniser.load(file).to(device)
+    return Readers([school.file for school in schools]).to(device)
 
 
-def _teach(folder: Folder, options: BuildOptions, prepared: Prepared, device: torch.device, reporter: Reporter) -> None:
+def _teach(
+    school: _School, options: BuildOptions, prepared: Prepared, device: torch.device, reporter: Reporter
+) -> None:  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        network = LatentRecogniser().to(device)
-    loop_options = LoopOptions(options.recogniser_steps, lr=1e-3, seed=options.seed, ema=0.98)
-    loop = Loop(folder.recogniser, network, loop_options)
-    clock = Clock(loop.step, options.recogniser_steps)
+        network = LatentRecogniser(school.dropout).to(device)
+    loop_options = LoopOptions(
+        school.steps, lr=1e-3, seed=options.seed, ema=0.98, weight_decay=school.weight_decay
+    )  # fmt: skip
+    loop = Loop(school.folder, network, loop_options)
+    clock = Clock(loop.step, school.steps)
     faces = np.arange(options.held_out, prepared.count)
 
     def losses_of(_step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         chosen = rng.choice(faces, min(_BATCH, len(faces)), replace=False)
-        side = rng.integers(0, 2, len(chosen))
-        latents = prepared.rows("latents", chosen)[np.arange(len(chosen)), side].float().to(device)
-        wanted = prepared.rows("identities", chosen).to(device)
+        latents, wanted = _seen(prepared, chosen, rng.integers(0, 2, len(chosen)), device)
+        latents = softened(latents, rng)
+        latents = moved(latents, rng) if school.moved else latents
         people = torch.from_numpy(chosen).to(device)
-        return recognition_losses(network(softened(latents, rng)), wanted, people)
+        # What is left out depends on the step alone, as everything here does.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(rng.integers(1 << 62)))
+            return recognition_losses(network(latents), wanted, people)
 
     def after_step(step: int) -> None:
-        reporter.tell(BuildProgress("recogniser", step, options.recogniser_steps, clock.left(step)))
+        reporter.tell(BuildProgress("recogniser", step, school.steps, clock.left(step)))
 
     loop.run(losses_of, reporter, after_step)
     weights = {key: value.cpu().contiguous() for key, value in loop.average.module.state_dict().items()}
-    write_atomically(folder.recogniser / "recogniser.safetensors", save(weights))
+    write_atomically(school.file, save(weights))
+    recogniser = LatentRecogniser.load(school.file).to(device)
+    unseen = np.arange(options.held_out)
+    latents, wanted = _seen(prepared, unseen, np.zeros_like(unseen), device)
+    cosine = float((recogniser(latents) * wanted).sum(-1).mean())
+    append_line(school.folder / "log.jsonl", {"step": school.steps, "cosine_of_held_out_faces": round(cosine, 4)})
+
+
+def _seen(
+    prepared: Prepared, faces: np.ndarray, side: np.ndarray, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The faces' latents, upright (0) or mirrored (1), and who they are."""
+    latents = prepared.rows("latents", faces)[np.arange(len(faces)), side].float().to(device)
+    return latents, prepared.rows("identities", faces).to(device)

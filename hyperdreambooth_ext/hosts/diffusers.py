@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -18,6 +20,9 @@ from .naming import kohya_linears
 _MISFIT = (
     ValueError, LookupError, RuntimeError, OSError, TypeError, AttributeError, ArithmeticError, AssertionError,
 )  # fmt: skip
+
+
+_KEPT_TOKENS = 64
 
 
 class DiffusersHost:
@@ -40,7 +45,15 @@ class DiffusersHost:
         self.unet = _from_single_file(UNet2DConditionModel, checkpoint, UNET_PREFIX).to(self.device, dtype).eval()
         self.vae = _from_single_file(AutoencoderKL, checkpoint, VAE_PREFIX).to(self.device, torch.float32).eval()
         self.text_encoder = _text_encoder(checkpoint).to(self.device, dtype).eval()
+        self._prepare_tokens()
+
+    def _prepare_tokens(self) -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+        self._kept_tokens: dict[tuple[str, ...], torch.Tensor] = {}
+
+    @property
+    def capturable(self) -> bool:
+        return self.device.type == "cuda"
 
     def linears(self) -> Mapping[str, nn.Linear]:
         return kohya_linears(self.unet, self.text_encoder)
@@ -55,14 +68,29 @@ class DiffusersHost:
         return self.vae.decode(latents.to(self.device, self.vae.dtype) / self.scale_factor).sample.float()
 
     def encode_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
-        tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
-        )
-        return self.text_encoder(tokens.input_ids.to(self.device))[0]
+        return self.text_encoder(self._tokens(tuple(prompts)))[0]
+
+    def _tokens(self, prompts: tuple[str, ...]) -> torch.Tensor:
+        """int64 [B, 77] on the device; kept for the next time, since a training asks for the same ones at every step
+        and a CUDA graph may not copy from the processor."""
+        if prompts not in self._kept_tokens:
+            if len(self._kept_tokens) >= _KEPT_TOKENS:
+                self._kept_tokens.clear()
+            tokens = self.tokenizer(
+                list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+            )
+            # Made while somebody draws in inference mode, nothing could be trained with them afterwards.
+            with torch.inference_mode(False):
+                self._kept_tokens[prompts] = tokens.input_ids.clone().to(self.device)
+        return self._kept_tokens[prompts]
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
         embeds = prompt_embeds.to(self.dtype)
         return self.unet(latents.to(self.dtype), timesteps, encoder_hidden_states=embeds).sample.float()
+
+    def recomputing(self) -> AbstractContextManager[None]:
+        """Within this context a backward pass takes less memory and more time (see `modules.recomputed`)."""
+        return modules.recomputed([BasicTransformerBlock, ResnetBlock2D])
 
     def frozen(self) -> AbstractContextManager[None]:
         return modules.frozen((self.unet, self.vae, self.text_encoder))

@@ -23,6 +23,9 @@ class LdmHost:
     families the UNet alone.
     """
 
+    # `ldm` makes tensors on the processor in every pass, and a WebUI's modules are anybody's.
+    capturable = False
+
     def __init__(
         self,
         sd_model: nn.Module,

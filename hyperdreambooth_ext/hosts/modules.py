@@ -61,7 +61,10 @@ def _recomputing(forward):
             return forward(self, *args, **kwargs)
         now = {module: vars(module)["forward"] for module in self.modules() if "forward" in vars(module)}
         contexts = lambda: (nullcontext(), _forwards(now))  # noqa: E731  # as checkpoint wants it
-        return checkpoint(forward, self, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+        # Within `frozen` nothing is random; to keep the generator's state would be to wait for a graphics card.
+        return checkpoint(
+            forward, self, *args, use_reentrant=False, context_fn=contexts, preserve_rng_state=False, **kwargs
+        )
 
     return recomputing_forward
 

@@ -25,6 +25,11 @@ class Host(Protocol):
     default_size: int
     """The side in pixels that the checkpoint was trained at."""
 
+    @property
+    def capturable(self) -> bool:
+        """Whether passes through the UNet may be recorded in a CUDA graph: on a graphics card, never waiting for it."""
+        ...
+
     def linears(self) -> Mapping[str, nn.Linear]:
         """kohya key -> module, for all linear layers of UNet and text encoder."""
         ...

@@ -73,6 +73,15 @@ def softened(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return torch.lerp(latents, smooth, share) + strength * noise
 
 
+def moved(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Mirrored or not, and moved by at most one latent: a drawing is not always just where a photo is."""
+    if rng.random() < 0.5:
+        latents = latents.flip(-1)
+    up, left = (int(x) for x in rng.integers(0, 3, 2))
+    height, width = latents.shape[-2:]
+    return F.pad(latents, (1, 1, 1, 1), mode="replicate")[..., up : up + height, left : left + width]
+
+
 def recognition_losses(
     features: torch.Tensor, wanted: torch.Tensor, people: torch.Tensor
 ) -> dict[str, torch.Tensor]:  # fmt: skip

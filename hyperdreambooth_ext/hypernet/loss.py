@@ -32,11 +32,6 @@ def compared(
     return F.mse_loss(predicted, target, reduction="none"), guess
 
 
-def masked_mean(errors: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """The mean of `errors` [B, 4, h, w], weighed by place with `mask` [1, 1, h, w], which is normalised to mean 1."""
-    return errors.mean() if mask is None else (errors * (mask / mask.mean())).mean()
-
-
 def hypernetwork_loss(
     diffusion: torch.Tensor | None, theta: torch.Tensor, targets: torch.Tensor | None, alpha: float, beta: float
 ) -> torch.Tensor:

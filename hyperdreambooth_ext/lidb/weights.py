@@ -4,13 +4,14 @@ Names follow LoRA's where the matrices meet it: `up` = A_aux · A_train, `down` 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from .basis import AnyBasis, Basis, on_device
 from .layers import Architecture, Layer
+from .stored_basis import StoredBasis
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class LiDB:
             {key: change(value) for key, value in self.a_train.items()},
             {key: change(value) for key, value in self.b_train.items()},
         )
+
+    def to(self, device: torch.device) -> "LiDB":
+        """The same on `device`, without gradients; a stored basis too, so that it is not copied at every use."""
+        moved = self.map(lambda tensor: tensor.detach().to(device))
+        return replace(moved, basis=self.basis.to(device)) if isinstance(self.basis, StoredBasis) else moved
 
     def trainable(self) -> "LiDB":
         """A copy whose tensors are leaves that require gradients."""

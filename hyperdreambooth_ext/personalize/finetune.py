@@ -2,18 +2,17 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 
 from ..errors import TrainingError
 from ..hosts.protocol import Host
-from ..hosts.schedule import add_noise, training_target
-from ..hypernet.loss import denoising_errors, masked_mean
 from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB, StackedLiDB
-from .style_prior import StyleLesson, StylePrior
+from .captured import Captured, Losses
+from .iteration import Iteration, default_at_once, look_at
+from .style_prior import StylePrior
 from .subject import Subject
 
 
@@ -31,6 +30,9 @@ class FinetuneOptions:
     styled: int = 2
     """So many further samples an iteration keep the model obeying style words (`style_prior.py`); 0 leaves it out."""
     style_weight: float = 0.1
+    at_once: int | None = None
+    """How many samples go through the model in one pass; an iteration's gradients are added up. Fewer take less memory.
+    None takes `default_at_once`'s."""
 
 
 def default_batch(latents: torch.Tensor) -> int:
@@ -41,7 +43,8 @@ def default_batch(latents: torch.Tensor) -> int:
 
 @dataclass(frozen=True)
 class Progress:
-    """Handed to `on_step` after each iteration. `lidb` is the live one: call `.detached()` to keep it."""
+    """Handed to `on_step` after each iteration. `lidb` is the live one: call `.detached()` to keep it. On a graphics
+    card, which runs ahead, `loss` is that of the iteration before."""
 
     step: int
     steps: int
@@ -73,59 +76,30 @@ def finetune(
     """
     if options.steps < 1:
         raise TrainingError(f"{options.steps} steps train nothing: use at least 1, 40 is the default.")
-    linears, batch = host.linears(), options.batch or default_batch(subject.latents)
-    lidb = lidb.map(lambda tensor: tensor.detach().to(host.device))
+    linears, batch, whole = host.linears(), options.batch or default_batch(subject.latents), lidb
+    lidb = lidb.to(host.device)
     prior = StylePrior.of(host, subject.prompt, subject.class_prompt) if options.styled else None
-    lessons = prior.lessons(host, subject, options.styled, generator, at_once=batch) if prior else None
+    at_once = options.at_once or default_at_once(subject.latents)
+    lessons = prior.lessons(host, subject, options.styled, generator, min(at_once, batch)) if prior else None
     prompts = [subject.prompt, *(prior.prompts if prior else ())]
     embeds = None if options.text else _prompt_embeds(host, linears, lidb, prompts)
     trained = _trained(lidb, options.text)
-    optimizer = torch.optim.AdamW(trained.parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=0.0)
+    conditions = (lambda: host.encode_prompts(prompts)) if embeds is None else (lambda: embeds)
+    iteration = Iteration(host, linears, trained, conditions, at_once, options.lr)
+    take = Captured(iteration) if host.capturable and embeds is not None else iteration
+    losses = Losses(host.device)
     step = 0
     while step < options.steps and not should_stop():
-        for group in optimizer.param_groups:
-            group["lr"] = options.lr * _decay(step, options.steps)
+        iteration.set_lr(options.lr * _decay(step, options.steps))
         photo = subject.noisy_batch(host, batch, generator)
-        styles = next(lessons) if lessons else None
-        with torch.enable_grad(), injected(linears, Applied(trained)):
-            conditions = host.encode_prompts(prompts) if embeds is None else embeds
-            loss = _loss(host, subject, photo, styles, conditions, options.style_weight)
-        gradients = torch.autograd.grad(loss, trained.parameters)
+        loss = take(look_at(host, subject, photo, next(lessons) if lessons else None, options.style_weight))
         step += 1
-        value = loss.item()
-        _check_loss(value, step)
-        for tensor, gradient in zip(trained.parameters, gradients, strict=True):
-            tensor.grad = gradient
-        optimizer.step()
+        value = _checked(losses.read(loss), step)
         on_step(Progress(step, options.steps, value, trained.within(lidb)))
     if step == 0:
         raise TrainingError("It was interrupted before the first step, so nothing was saved: start it again.")
-    return Finetuned(trained.within(lidb).detached(), step)
-
-
-def _loss(
-    host: Host,
-    subject: Subject,
-    photo: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    styles: StyleLesson | None,
-    conditions: torch.Tensor,
-    style_weight: float,
-) -> torch.Tensor:
-    """The diffusion loss of the photo, and, in the same pass, how far styled samples are from what they shall be.
-
-    `conditions` [1 + S, 77, width]: the photo's prompt, then one a style.
-    """
-    latents, noise, timesteps = photo
-    if styles is None:
-        condition = conditions[:1].expand(len(latents), -1, -1)
-        return masked_mean(denoising_errors(host, latents, noise, timesteps, condition), subject.mask)
-    alphas_cumprod = host.alphas_cumprod[timesteps]
-    noisy = torch.cat([add_noise(latents, noise, alphas_cumprod), styles.noisy])
-    target = training_target(latents, noise, alphas_cumprod, host.prediction_type).float()
-    prompts = torch.cat([styles.styles.new_zeros(len(latents)), 1 + styles.styles])
-    predicted = host.predict(noisy, torch.cat([timesteps, styles.timesteps]), conditions[prompts]).float()
-    errors = F.mse_loss(predicted, torch.cat([target, styles.wanted]), reduction="none")
-    return masked_mean(errors[: len(latents)], subject.mask) + style_weight * errors[len(latents) :].mean()
+    _checked(losses.last(), step)
+    return Finetuned(replace(trained.within(lidb).detached(), basis=whole.basis), step)
 
 
 def _prompt_embeds(host: Host, linears, lidb: LiDB, prompts: list[str]) -> torch.Tensor:
@@ -147,9 +121,10 @@ def _decay(step: int, steps: int) -> float:
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _check_loss(loss: float, step: int) -> None:
+def _checked(loss: float, step: int) -> float:
     if not math.isfinite(loss):
         raise TrainingError(
             f"The loss stopped being a number at step {step}, so nothing was saved: load the model in full precision "
             "or lower the learning rate."
         )
+    return loss

@@ -6,11 +6,10 @@ import torch
 
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
-from ..hypernet.loss import denoising_errors, masked_mean
 from ..lidb.basis import AnyBasis
-from ..lidb.injection import Applied, injected
 from ..lidb.layers import Architecture
 from ..lidb.weights import LiDB, zeros
+from .iteration import default_at_once, gradients_of, look_at
 from .subject import Subject
 
 Start = Literal["hypernetwork", "gradient", "zero"]
@@ -38,14 +37,12 @@ def gradient_start(
     The idea of LoRA-GA (arXiv 2407.05000) in the coordinates of the bases: works on any checkpoint, with nothing
     trained before.
     """
-    probe = _full_rank_zero(architecture, basis).map(lambda tensor: tensor.to(host.device)).trainable()
-    linears = host.linears()
-    with injected(linears, Applied(probe)):
-        embeds = host.encode_prompts([subject.prompt])
-        latents, noise, timesteps = subject.noisy_batch(host, GRADIENT_SAMPLES, generator)
-        errors = denoising_errors(host, latents, noise, timesteps, embeds.expand(len(latents), -1, -1))
-        loss = masked_mean(errors, subject.mask)
-        gradients = torch.autograd.grad(loss, [probe.a_train[layer.key] for layer in architecture.layers])
+    probe = _full_rank_zero(architecture, basis).to(host.device).trainable()
+    _, gradients = gradients_of(
+        host, host.linears(), probe, [probe.a_train[layer.key] for layer in architecture.layers],
+        look_at(host, subject, subject.noisy_batch(host, GRADIENT_SAMPLES, generator)),
+        lambda: host.encode_prompts([subject.prompt]), default_at_once(subject.latents),
+    )  # fmt: skip
     length = torch.stack([gradient.norm() for gradient in gradients]).norm()
     a_train, b_train = {}, {}
     for layer, gradient in zip(architecture.layers, gradients, strict=True):

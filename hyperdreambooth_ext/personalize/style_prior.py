@@ -12,6 +12,7 @@ import torch
 
 from ..hosts.protocol import Host
 from ..hosts.schedule import add_noise
+from ..hosts.transfer import sent
 from .subject import Subject
 
 STYLES = ("pencil sketch", "oil painting", "cartoon", "pixel art", "blueprint", "watercolor")
@@ -49,7 +50,7 @@ class StylePrior:
     def lesson(self, host: Host, subject: Subject, size: int, generator: torch.Generator) -> "StyleLesson":
         """`size` samples, each with a style; to be called while no LiDB is in the model."""
         styles = some_styles(size, generator)
-        return self.asked(host, *subject.noisy_batch(host, size, generator, WITHIN), styles.to(host.device))
+        return self.asked(host, *subject.noisy_batch(host, size, generator, WITHIN), sent(styles, host.device))
 
     @torch.no_grad()
     def asked(

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from ..hosts.protocol import Host
 from ..hosts.schedule import spread_timesteps
+from ..hosts.transfer import sent
 from .face import Face, crop_face, face_mask
 
 # Outside the face the loss counts this much: enough to keep the picture whole, not enough to learn the wallpaper.
@@ -35,10 +36,10 @@ class Subject:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents, noise and timesteps for `size` samples, the timesteps spread evenly over `within`, shares of all."""
         mirrored = torch.randint(0, len(self.latents), (size,), generator=generator)
-        latents = self.latents[mirrored.to(self.latents.device)]
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        latents = self.latents[sent(mirrored, self.latents.device)]
+        noise = sent(torch.randn(latents.shape, generator=generator), latents.device).to(latents.dtype)
         timesteps = spread_timesteps(size, len(host.alphas_cumprod), generator, within)
-        return latents, noise, timesteps.to(host.device)
+        return latents, noise, sent(timesteps, host.device)
 
 
 def class_prompt(prompt: str, trigger: str = DEFAULT_TRIGGER) -> str:
@@ -53,7 +54,8 @@ def prepare_subject(
     """Crop the face to `size` pixels and encode it, upright and mirrored."""
     crop = crop_face(photo, face, size)
     image = torch.from_numpy(crop).permute(2, 0, 1)[None].contiguous().float() / 127.5 - 1
-    latents = host.encode_images(torch.cat([image, image.flip(-1)]))
+    # One after the other: of a large picture this is where a graphics card needs the most memory.
+    latents = torch.cat([host.encode_images(one) for one in (image, image.flip(-1))])
     mask = None
     if masked:
         weights = F.interpolate(torch.from_numpy(face_mask(size))[None, None], latents.shape[-2:], mode="area")

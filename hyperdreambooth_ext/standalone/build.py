@@ -4,11 +4,14 @@ import argparse
 import os
 import sys
 import time
+from contextlib import nullcontext
 
 import torch
 from tqdm import tqdm
 
 from ..build.build import STAGES, build
+from ..build.folder import Folder
+from ..build.options import BuildOptions, remembered
 from ..build.processes import Processes, processes
 from ..build.progress import BuildProgress, Paused, Reporter
 from .build_options import asked_for
@@ -29,13 +32,13 @@ def run_build(args: argparse.Namespace) -> dict:
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     if args.device == "auto" and torch.cuda.device_count() > 1:
         args.device = f"cuda:{rank}"
-    host = load_host(args)
+    host = load_host(args, _dtype(args))
     together = processes(cpu=host.device.type == "cpu")
     stages = STAGES if args.until is None else STAGES[: STAGES.index(args.until) + 1]
     started = time.monotonic()
     bars = _Bars(quiet=args.json or not together.first)
     file, paused = None, False
-    with stop_on_interrupt(_STOPPING) as stopped:
+    with stop_on_interrupt(_STOPPING) as stopped, host.recomputing() if args.low_memory else nullcontext():
         try:
             file = build(
                 args.folder, asked_for(args), host, args.out or MODELS, Reporter(bars.show, stopped), together, stages
@@ -45,6 +48,13 @@ def run_build(args: argparse.Namespace) -> dict:
         finally:
             bars.close()
     return _summary(args, file, paused, bars.last, together, time.monotonic() - started)
+
+
+def _dtype(args: argparse.Namespace) -> torch.dtype:
+    """The model's weights are in what the training computes in, fp16's alone are cast at every use."""
+    begun = remembered(Folder(args.folder).options)
+    precision = args.precision or (begun[0] if begun else BuildOptions()).precision
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def _summary(args, file, paused: bool, last: BuildProgress | None, together: Processes, seconds: float) -> dict:

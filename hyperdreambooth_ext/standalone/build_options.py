@@ -24,7 +24,10 @@ OPTIONS: dict[str, tuple[type, str]] = {
     "drawn-weight": (float, "weight of the identity loss of drawings from pure noise; both 0: none (1)"),
     "styled": (float, "share of the people of a step who are also asked for in a style; 0: none (0.25)"),
     "style-weight": (float, "what it counts that a style comes out as without anybody's weights (5)"),
-    "recogniser-steps": (int, "steps of the recogniser that the identity loss asks (400)"),
+    "recogniser-steps": (
+        int,
+        "steps of the first recogniser that the identity loss asks; the second takes twice as many (1000)",
+    ),
     "lr": (float, "learning rate (0.001)"),
     "ema": (float, "decay of the weights' moving average (0.99)"),
     "evaluate-every": (int, "steps between two looks at the held-out faces (250)"),
@@ -52,6 +55,8 @@ def add_build(commands, command: Callable[..., argparse.ArgumentParser]) -> None
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--out", type=Path, help="folder of the finished file (default: models/ of this extension)")
     parser.add_argument("--until", choices=("faces", "targets", "train"), help="stop after this part")
+    low = "take less memory and more time: keep no activations within the blocks of the UNet"
+    parser.add_argument("--low-memory", action="store_true", help=low)
     for name, (kind, text) in OPTIONS.items():
         parser.add_argument(f"--{name}", type=kind, help=text)
 

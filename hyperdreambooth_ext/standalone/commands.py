@@ -3,6 +3,7 @@
 import argparse
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,13 @@ def personalize(args: argparse.Namespace) -> dict:
     if not 1 <= rank <= file.MAX_RANK:
         raise UserError(f"The rank must be between 1 and {file.MAX_RANK}, not {rank}.")
     request = Request(
-        name=args.name, start=args.start, options=FinetuneOptions(steps=args.steps, rank=rank), seed=args.seed,
+        name=args.name, start=args.start, seed=args.seed,
+        options=FinetuneOptions(steps=args.steps, rank=rank, at_once=1 if args.low_memory else None),
         size=checked_size(args.size), face=args.face, thumbnail=not args.no_thumbnail,
         predict_only=args.predict_only,
     )  # fmt: skip
-    result = _learn_with_bar(photo, request, host, hypernetwork, hypernetwork_name, quiet=args.json)
+    with host.recomputing() if args.low_memory else nullcontext():
+        result = _learn_with_bar(photo, request, host, hypernetwork, hypernetwork_name, quiet=args.json)
     path = save(result, args.out, args.overwrite)
     summary: dict[str, Any] = {
         "file": str(path), "bytes": path.stat().st_size, "start": result.start, "steps": result.steps,
@@ -144,8 +147,9 @@ def _basis_words(basis: AnyBasis) -> str:
     return f"{kind}, a {facts['a']}, b {facts['b']}"
 
 
-def load_host(args: argparse.Namespace) -> DiffusersHost:
-    """The checkpoint that the arguments name, on the device that they name."""
+def load_host(args: argparse.Namespace, dtype: torch.dtype | None = None) -> DiffusersHost:
+    """The checkpoint that the arguments name, on the device that they name; without a dtype in bfloat16 on a graphics
+    card that has it."""
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -157,8 +161,7 @@ def load_host(args: argparse.Namespace) -> DiffusersHost:
     set_verbosity_error()
     # float16 would need its gradients scaled; bfloat16 has the range of float32.
     halved = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-    dtype = torch.bfloat16 if halved else torch.float32
-    return DiffusersHost(args.checkpoint or CHECKPOINT, device, dtype)
+    return DiffusersHost(args.checkpoint or CHECKPOINT, device, dtype or (torch.bfloat16 if halved else torch.float32))
 
 
 def _check_free(path: Path, overwrite: bool) -> None:

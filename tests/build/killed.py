@@ -1,4 +1,4 @@
-"""A build that kills itself, as `kill -9` does, at its N-th report: FOLDER N."""
+"""A build that kills itself, as `kill -9` does, at its N-th report of a stage: FOLDER STAGE N."""
 
 import os
 import signal
@@ -16,11 +16,10 @@ from tests.build.conftest import SMALL
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    folder, reports = Path(sys.argv[1]), count(1)
+    folder, stage, reports = Path(sys.argv[1]), sys.argv[2], count(1)
 
     def tell(progress) -> None:
-        if next(reports) == int(sys.argv[2]):
-            print(progress.stage, flush=True)
+        if progress.stage == stage and next(reports) == int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGKILL)
 
     build(folder, SMALL | {"target_steps": 2, "beta": 0.1}, DiffusersHost(CHECKPOINT), folder / "out", Reporter(tell))

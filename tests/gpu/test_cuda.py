@@ -1,0 +1,98 @@
+"""What is different on a graphics card. Skipped where there is none; `run.py test tests/gpu -rP` there."""
+
+import pytest
+import torch
+
+from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.lidb.basis import Basis
+from hyperdreambooth_ext.lidb.layers import Architecture
+from hyperdreambooth_ext.lidb.stored_basis import StoredBasis
+from hyperdreambooth_ext.lidb.weights import LiDB, zeros
+from hyperdreambooth_ext.personalize.face import find_face
+from hyperdreambooth_ext.personalize.finetune import Finetuned, FinetuneOptions, finetune
+from hyperdreambooth_ext.personalize.photo import load_photo
+from hyperdreambooth_ext.personalize.subject import prepare_subject
+from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card with CUDA")
+
+
+class Uncaptured(DiffusersHost):
+    """A host whose iterations are launched operation by operation."""
+
+    capturable = False
+
+
+def learn(host: DiffusersHost, on_step=lambda progress: None, **options) -> Finetuned:
+    photo = load_photo(SAMPLE_PHOTO)
+    lidb = options.pop("lidb", None) or zeros(
+        Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0)
+    )
+    with host.frozen():
+        subject = prepare_subject(photo, find_face(photo), host, "a sks face", host.default_size)
+        wanted = FinetuneOptions(**{"steps": 8, "batch": 4, **options})
+        return finetune(host, subject, lidb, wanted, torch.Generator().manual_seed(0), on_step)
+
+
+def difference(one: LiDB, other: LiDB) -> float:
+    """Of all numbers, relative to those of `one`."""
+    both = [torch.cat([tensor.flatten() for tensor in lidb.parameters]) for lidb in (one, other)]
+    return float((both[0] - both[1]).norm() / both[0].norm())
+
+
+def test_a_captured_finetune_learns_what_one_without_a_graph_learns():
+    losses: dict[type, list[float]] = {}
+    learned = {}
+    for kind in (DiffusersHost, Uncaptured):
+        losses[kind] = []
+        learned[kind] = learn(kind(CHECKPOINT, "cuda"), lambda p, of=losses[kind]: of.append(p.loss)).lidb
+    # A graph may take other algorithms of the libraries, which round otherwise.
+    assert difference(*learned.values()) < 0.01
+    assert losses[DiffusersHost] == pytest.approx(losses[Uncaptured], rel=1e-3)
+    # The first is waited for, the others come one late.
+    assert losses[DiffusersHost][0] == losses[DiffusersHost][1]
+
+
+def test_a_graphics_card_learns_what_a_processor_learns():
+    there, here = (learn(DiffusersHost(CHECKPOINT, device), steps=3).lidb for device in ("cuda", "cpu"))
+    assert difference(here, there) < 0.01
+
+
+def test_the_card_is_not_waited_for_while_it_learns():
+    def from_here_on(progress) -> None:
+        # Torch raises when anything waits for the card from the first replay to the last.
+        if progress.step == 4:
+            torch.cuda.set_sync_debug_mode("error")
+        if progress.step == 8:
+            torch.cuda.set_sync_debug_mode("default")
+
+    try:
+        learn(DiffusersHost(CHECKPOINT, "cuda", torch.bfloat16), from_here_on)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_fewer_samples_at_once_learn_the_same_in_less_memory():
+    host = DiffusersHost(CHECKPOINT, "cuda")
+    learned, memory = [], []
+    for at_once in (18, 2):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        learned.append(learn(host, batch=16, at_once=at_once, steps=3).lidb)
+        memory.append(torch.cuda.max_memory_allocated())
+    assert difference(*learned) < 0.01
+    assert memory[1] < memory[0]
+
+
+def test_a_lidb_in_a_stored_basis_is_learned_and_its_basis_stays_where_it_was():
+    host = DiffusersHost(CHECKPOINT, "cuda")
+    architecture = Architecture.of(host.linears())
+    drawn = Basis()
+    stored = StoredBasis.of(
+        "pca", {layer.key: drawn.a_of(layer) for layer in architecture.layers},
+        {layer.key: drawn.b_of(layer) for layer in architecture.layers},
+    )  # fmt: skip
+    lidb = zeros(architecture, stored, 2, torch.Generator().manual_seed(0))
+    done = learn(host, lidb=lidb)
+    assert done.steps == 8 and done.lidb.basis is stored
+    assert float(sum(a.abs().sum() for a in done.lidb.a_train.values())) > 0
