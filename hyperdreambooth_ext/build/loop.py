@@ -68,7 +68,9 @@ class Loop:
             fused=device.type == "cuda" or (device.type == "cpu" and torch_version() >= (2, 4)),
         )  # fmt: skip
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))  # type: ignore[call-arg]
-        self.scaler = torch.cuda.amp.GradScaler(enabled=options.precision == "fp16")
+        # Newer torches have moved it and warn at the old place.
+        scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)
+        self.scaler = scaler(enabled=options.precision == "fp16")
         self.step = self._resume()
         self._saved = time.monotonic()
 

@@ -80,7 +80,7 @@ def finetune(
     lidb = lidb.to(host.device)
     prior = StylePrior.of(host, subject.prompt, subject.class_prompt) if options.styled else None
     at_once = options.at_once or default_at_once(subject.latents)
-    lessons = prior.lessons(host, subject, options.styled, generator, min(at_once, batch)) if prior else None
+    lessons = prior.lessons(host, subject, options.styled, generator, batch, at_once) if prior else None
     prompts = [subject.prompt, *(prior.prompts if prior else ())]
     embeds = None if options.text else _prompt_embeds(host, linears, lidb, prompts)
     trained = _trained(lidb, options.text)

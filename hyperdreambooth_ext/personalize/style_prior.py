@@ -35,30 +35,28 @@ class StylePrior:
         return cls([f"{prompt}, {style}" for style in STYLES], general)
 
     def lessons(
-        self, host: Host, subject: Subject, size: int, generator: torch.Generator, at_once: int
+        self, host: Host, subject: Subject, size: int, generator: torch.Generator, ahead: int, at_once: int
     ) -> Iterator["StyleLesson"]:
         """Without end, lessons of `size` samples; to be asked for while no LiDB is in the model.
 
-        The frozen model looks at up to `at_once` samples in one pass, for several iterations to come: few samples alone
-        use a processor badly.
+        The frozen model looks at up to `ahead` samples for several iterations to come, since few samples alone use a
+        processor badly, and at no more than `at_once` of them in one pass.
         """
-        ahead = max(1, at_once // size)
+        count = max(1, ahead // size)
         while True:
-            yield from self.lesson(host, subject, ahead * size, generator).parts(ahead)
+            yield from self.lesson(host, subject, count * size, generator, at_once).parts(count)
 
     @torch.no_grad()
-    def lesson(self, host: Host, subject: Subject, size: int, generator: torch.Generator) -> "StyleLesson":
-        """`size` samples, each with a style; to be called while no LiDB is in the model."""
-        styles = some_styles(size, generator)
-        return self.asked(host, *subject.noisy_batch(host, size, generator, WITHIN), sent(styles, host.device))
-
-    @torch.no_grad()
-    def asked(
-        self, host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, styles: torch.Tensor
+    def lesson(
+        self, host: Host, subject: Subject, size: int, generator: torch.Generator, at_once: int
     ) -> "StyleLesson":
-        """What the model as it is now predicts for anybody in these styles."""
+        """`size` samples, each with a style; to be called while no LiDB is in the model."""
+        styles = sent(some_styles(size, generator), host.device)
+        latents, noise, timesteps = subject.noisy_batch(host, size, generator, WITHIN)
         noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
-        return StyleLesson(noisy, timesteps, styles, host.predict(noisy, timesteps, self.general[styles]).float())
+        parts = zip(noisy.split(at_once), timesteps.split(at_once), styles.split(at_once), strict=True)
+        wanted = [host.predict(noisy, at, self.general[of]).float() for noisy, at, of in parts]
+        return StyleLesson(noisy, timesteps, styles, torch.cat(wanted))
 
 
 def some_styles(count: int, generator: torch.Generator) -> torch.Tensor:

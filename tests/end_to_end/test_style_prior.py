@@ -38,7 +38,7 @@ def disobedience(host, subject, lidb: LiDB) -> float:
     """How far styled predictions are from the frozen model's, on samples that nobody trained on."""
     with host.frozen(), torch.no_grad():
         prior = StylePrior.of(host, subject.prompt, subject.class_prompt)
-        lesson = prior.lesson(host, subject, 12, torch.Generator().manual_seed(99))
+        lesson = prior.lesson(host, subject, 12, torch.Generator().manual_seed(99), at_once=12)
         with injected(host.linears(), Applied(lidb)):
             conditions = host.encode_prompts(prior.prompts)[lesson.styles]
             return float(F.mse_loss(host.predict(lesson.noisy, lesson.timesteps, conditions), lesson.wanted))
@@ -52,7 +52,7 @@ def test_with_the_prior_styled_prompts_do_more_of_what_they_did_before(host, sub
 def test_lessons_looked_at_together_are_the_frozen_models_own_predictions(host, subject):
     with host.frozen(), torch.no_grad():
         prior = StylePrior.of(host, subject.prompt, subject.class_prompt)
-        lessons = prior.lessons(host, subject, 2, torch.Generator().manual_seed(0), at_once=7)
+        lessons = prior.lessons(host, subject, 2, torch.Generator().manual_seed(0), ahead=7, at_once=4)
         first = [next(lessons) for _ in range(4)]  # three from the first pass, one from the second
         for lesson in first:
             assert len(lesson.noisy) == 2

@@ -1,0 +1,58 @@
+"""One iteration of the finetune: in how many passes it looks at its samples changes nothing but the memory."""
+
+import pytest
+import torch
+
+from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.lidb.basis import Basis
+from hyperdreambooth_ext.lidb.layers import Architecture
+from hyperdreambooth_ext.personalize.face import find_face
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
+from hyperdreambooth_ext.personalize.iteration import default_at_once, look_at
+from hyperdreambooth_ext.personalize.starts import zero_start
+from hyperdreambooth_ext.personalize.subject import prepare_subject
+from hyperdreambooth_ext.standalone.models import CHECKPOINT
+
+
+@pytest.fixture(scope="module")
+def host():
+    return DiffusersHost(CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def subject(host, sample_photo):
+    return prepare_subject(sample_photo, find_face(sample_photo), host, "a sks face", 128)
+
+
+def learned(host, subject, at_once: int | None) -> tuple[torch.Tensor, list[float]]:
+    """All numbers after three iterations of four noises and two styles, and the losses."""
+    start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
+    losses: list[float] = []
+    options = FinetuneOptions(steps=3, batch=4, at_once=at_once)
+    with host.frozen():
+        done = finetune(host, subject, start, options, torch.Generator().manual_seed(0),
+                        lambda progress: losses.append(progress.loss))  # fmt: skip
+    return torch.cat([tensor.flatten() for tensor in done.lidb.parameters]), losses
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_samples_in_several_passes_teach_what_they_teach_in_one(host, subject, at_once):
+    (whole, losses), (parts, losses_of_parts) = learned(host, subject, None), learned(host, subject, at_once)
+    assert float((whole - parts).norm()) < 1e-3 * float(whole.norm())
+    assert losses == pytest.approx(losses_of_parts, rel=1e-5)
+
+
+def test_parts_are_equal_and_hold_every_sample_once(host, subject):
+    look = look_at(host, subject, subject.noisy_batch(host, 10, torch.Generator().manual_seed(0)))
+    parts = list(look.parts(4))
+    # The largest equal parts of ten that are no more than four.
+    assert [len(part.noisy) for part in parts] == [2] * 5
+    assert torch.equal(torch.cat([part.timesteps for part in parts]), look.timesteps)
+    # A place of the face counts more than one outside; all together the samples count as one.
+    assert float(look.weights.mean((1, 2, 3)).sum()) == pytest.approx(1.0, rel=1e-5)
+    assert look.weights.max() > 2 * look.weights.min()
+
+
+def test_small_pictures_go_at_once_and_large_ones_on_a_processor_two_by_two():
+    assert default_at_once(torch.zeros(2, 4, 32, 32)) > 1000
+    assert default_at_once(torch.zeros(2, 4, 64, 64)) == 2
