@@ -68,7 +68,7 @@ class BuildOptions:
     drawn_weight: float = 1.0
     styled: float = 0.25
     style_weight: float = 5.0
-    recogniser_steps: int = 1000
+    recogniser_steps: int = 400
     precision: Precision = "fp32"
     ema: float = 0.99
     evaluate_every: int = 250

@@ -26,7 +26,7 @@ OPTIONS: dict[str, tuple[type, str]] = {
     "style-weight": (float, "what it counts that a style comes out as without anybody's weights (5)"),
     "recogniser-steps": (
         int,
-        "steps of the first recogniser that the identity loss asks; the second takes twice as many (1000)",
+        "steps of the first recogniser that the identity loss asks; the second takes twice as many (400)",
     ),
     "lr": (float, "learning rate (0.001)"),
     "ema": (float, "decay of the weights' moving average (0.99)"),

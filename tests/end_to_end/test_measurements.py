@@ -15,7 +15,10 @@ from tests.conftest import sd15_layers
 def test_everybody_takes_a_step_in_turn():
     ticks = iter(range(1000))
     times = step.step_times(
-        lambda: DiffusersHost(CHECKPOINT), FinetuneOptions(steps=3, batch=1), step.OTHERS, lambda: next(ticks)
+        lambda: DiffusersHost(CHECKPOINT),
+        FinetuneOptions(steps=step.WARM_UP + 1, batch=1),
+        step.OTHERS,
+        lambda: next(ticks),
     )
     assert list(times) == ["ours", *step.OTHERS] and all(of == [1] for of in times.values())
 
