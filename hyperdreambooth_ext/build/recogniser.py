@@ -21,8 +21,8 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class _School:
-    """How one recogniser is taught. One alone is soon satisfied by what is no likeness; two that were taught otherwise
-    are seldom fooled by the same: the second sees its faces moved, with half of what it knows left out, for longer."""
+    """How one recogniser is taught. The second, as in the bundled training, sees its faces moved, with two fifths of
+    what it knows left out at random, for longer, so that the two are not satisfied by the same mistakes."""
 
     folder: Path
     steps: int

@@ -79,7 +79,7 @@ def finetune(
     linears, batch, whole = host.linears(), options.batch or default_batch(subject.latents), lidb
     lidb = lidb.to(host.device)
     prior = StylePrior.of(host, subject.prompt, subject.class_prompt) if options.styled else None
-    at_once = options.at_once or default_at_once(subject.latents)
+    at_once = options.at_once or default_at_once(host, subject.latents)
     lessons = prior.lessons(host, subject, options.styled, generator, batch, at_once) if prior else None
     prompts = [subject.prompt, *(prior.prompts if prior else ())]
     embeds = None if options.text else _prompt_embeds(host, linears, lidb, prompts)

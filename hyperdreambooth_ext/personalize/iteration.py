@@ -18,13 +18,13 @@ Conditions = Callable[[], torch.Tensor]
 Noised = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-# Of the free memory of a graphics card so much may be filled, by this much for each place of a sample's latents: SD 1.5
-# keeps 1.6 GB of a sample at 512 pixels for the backward pass (`benchmarks.full_size`).
-_MEMORY_SHARE, _BYTES_A_PLACE = 0.75, 0.4e6
+# Of the free memory of a graphics card so much may be filled, by so many numbers for each place of a sample's latents:
+# SD 1.5 keeps 1.6 GB of a sample at 512 pixels for the backward pass in 16 bits (`benchmarks.full_size`).
+_MEMORY_SHARE, _NUMBERS_A_PLACE = 0.75, 0.2e6
 _ALL = 1 << 16
 
 
-def default_at_once(latents: torch.Tensor) -> int:
+def default_at_once(host: Host, latents: torch.Tensor) -> int:
     """How many samples go through the model in one pass: all of latents up to 32 × 32; of larger ones what the free
     memory of a graphics card takes, and 2 on a processor."""
     places = latents.shape[-1] * latents.shape[-2]
@@ -34,7 +34,7 @@ def default_at_once(latents: torch.Tensor) -> int:
         return 2
     free, _ = torch.cuda.mem_get_info(latents.device)
     kept = torch.cuda.memory_reserved(latents.device) - torch.cuda.memory_allocated(latents.device)
-    return max(1, int(_MEMORY_SHARE * (free + kept) / (_BYTES_A_PLACE * places)))
+    return max(1, int(_MEMORY_SHARE * (free + kept) / (_NUMBERS_A_PLACE * host.dtype.itemsize * places)))
 
 
 @dataclass(frozen=True)

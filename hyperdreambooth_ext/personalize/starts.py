@@ -41,7 +41,7 @@ def gradient_start(
     _, gradients = gradients_of(
         host, host.linears(), probe, [probe.a_train[layer.key] for layer in architecture.layers],
         look_at(host, subject, subject.noisy_batch(host, GRADIENT_SAMPLES, generator)),
-        lambda: host.encode_prompts([subject.prompt]), default_at_once(subject.latents),
+        lambda: host.encode_prompts([subject.prompt]), default_at_once(host, subject.latents),
     )  # fmt: skip
     length = torch.stack([gradient.norm() for gradient in gradients]).norm()
     a_train, b_train = {}, {}

@@ -98,7 +98,7 @@ def _personalize(commands) -> None:
     parser.add_argument("--start", choices=STARTS, help="default: hypernetwork where one fits, else gradient")
     parser.add_argument("--face", type=int, default=1, help="which face, counted from the largest (default: 1)")
     parser.add_argument("--hypernetwork", type=Path, help="a hypernetwork file (default: the bundled one that fits)")
-    low = "take less memory and more time, for graphics cards of 6 GB"
+    low = "take less memory and more time, for small graphics cards"
     parser.add_argument("--low-memory", action="store_true", help=low)
     parser.add_argument("--predict-only", action="store_true", help="keep the hypernetwork's prediction, train nothing")
     parser.add_argument("--no-thumbnail", action="store_true", help="keep the face's picture out of the file")

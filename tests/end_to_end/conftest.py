@@ -1,4 +1,4 @@
-"""One personalisation of the sample photo on the embedded model, shared by the tests that look at its result."""
+"""The embedded model with the sample photo, and one personalisation of it, shared by the tests that look at them."""
 
 import json
 from dataclasses import dataclass
@@ -6,8 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.personalize.face import find_face
+from hyperdreambooth_ext.personalize.subject import prepare_subject
 from hyperdreambooth_ext.standalone.cli import main
-from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
+from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO
+
+
+@pytest.fixture(scope="module")
+def host():
+    return DiffusersHost(CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def subject(host, sample_photo):
+    return prepare_subject(sample_photo, find_face(sample_photo), host, "a sks face", 128)
 
 
 @pytest.fixture

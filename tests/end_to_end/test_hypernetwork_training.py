@@ -6,16 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.targets import preoptimise
 from hyperdreambooth_ext.hypernet.training import Batch, Lesson, Preserved, training_losses
 from hyperdreambooth_ext.lidb.injection import Applied, injected
-from hyperdreambooth_ext.standalone.models import CHECKPOINT, fitting_hypernetwork
-
-
-@pytest.fixture(scope="module")
-def host():
-    return DiffusersHost(CHECKPOINT)
+from hyperdreambooth_ext.standalone.models import fitting_hypernetwork
 
 
 @pytest.fixture

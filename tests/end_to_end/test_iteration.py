@@ -3,25 +3,11 @@
 import pytest
 import torch
 
-from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.personalize.face import find_face
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
 from hyperdreambooth_ext.personalize.iteration import default_at_once, look_at
 from hyperdreambooth_ext.personalize.starts import zero_start
-from hyperdreambooth_ext.personalize.subject import prepare_subject
-from hyperdreambooth_ext.standalone.models import CHECKPOINT
-
-
-@pytest.fixture(scope="module")
-def host():
-    return DiffusersHost(CHECKPOINT)
-
-
-@pytest.fixture(scope="module")
-def subject(host, sample_photo):
-    return prepare_subject(sample_photo, find_face(sample_photo), host, "a sks face", 128)
 
 
 def learned(host, subject, at_once: int | None) -> tuple[torch.Tensor, list[float]]:
@@ -53,6 +39,6 @@ def test_parts_are_equal_and_hold_every_sample_once(host, subject):
     assert look.weights.max() > 2 * look.weights.min()
 
 
-def test_small_pictures_go_at_once_and_large_ones_on_a_processor_two_by_two():
-    assert default_at_once(torch.zeros(2, 4, 32, 32)) > 1000
-    assert default_at_once(torch.zeros(2, 4, 64, 64)) == 2
+def test_small_pictures_go_at_once_and_large_ones_on_a_processor_two_by_two(host):
+    assert default_at_once(host, torch.zeros(2, 4, 32, 32)) > 1000
+    assert default_at_once(host, torch.zeros(2, 4, 64, 64)) == 2

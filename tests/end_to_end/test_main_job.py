@@ -28,11 +28,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def host():
-    return DiffusersHost(CHECKPOINT)
-
-
-@pytest.fixture(scope="module")
 def hypernetwork(host):
     return fitting_hypernetwork(host)[0]
 

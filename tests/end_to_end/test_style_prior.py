@@ -1,10 +1,8 @@
 """The finetune leaves style words their meaning."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 
-from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
@@ -14,17 +12,6 @@ from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
 from hyperdreambooth_ext.personalize.starts import zero_start
 from hyperdreambooth_ext.personalize.style_prior import StylePrior
 from hyperdreambooth_ext.personalize.subject import prepare_subject
-from hyperdreambooth_ext.standalone.models import CHECKPOINT
-
-
-@pytest.fixture(scope="module")
-def host():
-    return DiffusersHost(CHECKPOINT)
-
-
-@pytest.fixture(scope="module")
-def subject(host, sample_photo):
-    return prepare_subject(sample_photo, find_face(sample_photo), host, "a sks face", 128)
 
 
 def learned(host, subject, **options) -> LiDB:
