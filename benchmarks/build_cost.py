@@ -122,8 +122,9 @@ def with_styles(host: Host, batch: Batch) -> Batch:
         return batch
     people, timesteps = torch.arange(count), torch.full((count,), 700, device=batch.latents.device)
     with torch.no_grad():
-        wanted = host.predict(batch.latents[:count], timesteps, host.encode_prompts(["a face"] * count)).float()
-    kept = Preserved(people, batch.latents[:count], timesteps, batch.prompts[:count], wanted, BuildOptions.style_weight)
+        general = host.encode_prompts(["a face"] * count)
+    kept = Preserved(people, batch.latents[:count], timesteps, batch.prompts[:count], general,
+                     BuildOptions.style_weight)  # fmt: skip
     return replace(batch, preserved=kept)
 
 

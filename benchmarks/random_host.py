@@ -6,9 +6,9 @@ from functools import cache
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER
+from hyperdreambooth_ext.hosts.checkpoint import CONFIGS
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hosts.naming import kohya_linears
 from hyperdreambooth_ext.hosts.schedule import ddpm_alphas_cumprod
@@ -31,7 +31,7 @@ class RandomHost(DiffusersHost):
         self.unet = _filled(unet, self.device, dtype)
         self.text_encoder = _filled(text_encoder, self.device, dtype)
         self.vae = _filled(vae, self.device, torch.float32)
-        self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+        self._prepare_tokens()
 
 
 def sd15_modules() -> tuple[nn.Module, nn.Module, nn.Module]:

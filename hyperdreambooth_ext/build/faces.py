@@ -15,7 +15,7 @@ from .options import BuildOptions
 from .photos import Candidate, photo_candidates
 from .processes import Processes
 from .progress import BuildProgress, Clock, Paused, Reporter
-from .prompts import noise_seed, portrait_prompt, read_prompts
+from .prompts import Portraits, noise_seed, read_prompts
 from .store import FACES_PER_SHARD, Face, FaceStore
 
 MIN_SCORE = 0.8
@@ -88,10 +88,11 @@ class _Gathering:
         first = following // size * size
         sampling = Sampling(self.options.draw_steps, self.options.cfg, self.size, self.options.negative)
         own = read_prompts(self.options.prompts) if self.options.prompts else []
+        portraits = Portraits.of(self.host.checkpoint_hash)
         while True:
             # Each process has candidates of its own.
             numbers = [number * count + rank for number in range(first, first + size)]
-            prompts = [own[n % len(own)] if own else portrait_prompt(n, self.options.seed) for n in numbers]
+            prompts = [own[n % len(own)] if own else portraits.prompt(n, self.options.seed) for n in numbers]
             seeds = [noise_seed(number, self.options.seed) for number in numbers]
             try:
                 pictures = sample_many(

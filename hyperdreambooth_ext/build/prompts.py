@@ -1,22 +1,21 @@
-"""Portraits of many different people, said in words: what a checkpoint is asked to draw."""
+"""Portraits of many different people, said in words: what a checkpoint is asked to draw.
 
+Everybody has a name, since captions from the web name the people in them: different names look different, by more than
+words for age and origin can say. What a checkpoint understands lies in `portraits/`, one file for the
+bundled checkpoint, by its hash, and `any.json` for all others.
+"""
+
+import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import FileError
 
-_AGES = ("young", "middle-aged", "old", "25 year old", "40 year old", "60 year old")
-_ORIGINS = (
-    "Nigerian", "Ethiopian", "Moroccan", "Brazilian", "Mexican", "Peruvian", "Chinese", "Japanese", "Korean", "Thai",
-    "Indian", "Iranian", "Turkish", "Italian", "Irish", "Swedish", "Polish", "Russian", "Hawaiian", "Australian",
-)  # fmt: skip
-_HAIR = (
-    "black hair", "brown hair", "blond hair", "red hair", "gray hair", "short hair", "long hair", "curly hair",
-    "straight hair", "bald", "a bun", "a fringe",
-)  # fmt: skip
-_LIGHT = ("soft light", "bright light", "dark light", "window light", "golden hour", "studio light")
-_EXPRESSIONS = ("smiling", "serious", "laughing", "calm", "surprised", "tired")
-_DETAILS = ("wearing glasses", "freckles", "a beard", "a moustache", "high cheekbones", "a round face", "a long face")
+_PORTRAITS = Path(__file__).parent / "portraits"
+# So often is each detail told.
+_TOLD = 0.7
 
 
 def read_prompts(file: str) -> list[str]:
@@ -30,18 +29,35 @@ def read_prompts(file: str) -> list[str]:
     return prompts
 
 
-def portrait_prompt(number: int, seed: int) -> str:
-    """The prompt of candidate `number`: one grown-up person, from the front. The same for the same two numbers."""
-    words = random.Random(f"{seed}/{number}")
-    sex = words.choice(("woman", "man"))
-    details = [detail for detail in _DETAILS if sex == "man" or detail not in ("a beard", "a moustache")]
-    parts = [words.choice(_HAIR), words.choice(_EXPRESSIONS), words.choice(_LIGHT), words.choice(details)]
-    parts = [part for part in parts if words.random() < 0.7]
-    words.shuffle(parts)
-    origin = f"{words.choice(_ORIGINS)} " if words.random() < 0.8 else ""
-    age = words.choice(_AGES)
-    subject = f"{'an' if age[0] in 'aeiou' else 'a'} {age} {origin}{sex}"
-    return ", ".join([subject, *parts, "looking at the camera", "portrait photo"])
+@dataclass(frozen=True)
+class Portraits:
+    """The words of one file in `portraits/`. A name takes one word out of each group of its sex and origin."""
+
+    words: dict[str, Any]
+
+    @classmethod
+    def of(cls, checkpoint_hash: str) -> "Portraits":
+        """Those of the checkpoint, or of any."""
+        own = _PORTRAITS / f"{checkpoint_hash}.json"
+        return cls(json.loads((own if own.is_file() else _PORTRAITS / "any.json").read_text(encoding="utf-8")))
+
+    def prompt(self, number: int, seed: int) -> str:
+        """The prompt of candidate `number`: one grown-up person, from the front. The same for the same two numbers."""
+        words, who = self.words, random.Random(f"{seed}/{number}")
+        sex, people = who.choice(("woman", "man")), who.choice(words["people"])
+        name = " ".join(who.choice(group) for group in people[sex])
+        origin = people["origin"] if who.random() < 0.8 else ""
+        subject = words["prompt"].format(name=name, age=who.choice(words["ages"]), origin=origin, sex=sex)
+        details = [detail for detail in words["details"] if sex == "man" or detail not in ("a beard", "a moustache")]
+        kinds = (words["hair"], details, words["expressions"], words["light"])
+        parts = [who.choice(kind) for kind in kinds if who.random() < _TOLD]
+        return ", ".join([_with_article(subject), *(part for part in parts if part), *words["always"]])
+
+
+def _with_article(subject: str) -> str:
+    """ "a old man" -> "an old man", with single spaces."""
+    article, *rest = subject.split()
+    return " ".join(["an" if article == "a" and rest[0][0] in "aeiouAEIOU" else article, *rest])
 
 
 def noise_seed(number: int, seed: int) -> int:

@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +12,21 @@ from safetensors.torch import save
 from ..errors import UserError
 from ..files import write_atomically
 from ..hosts.protocol import Host
+from ..hosts.schedule import add_noise
+from ..hosts.transfer import sent
 from ..hypernet.hypernetwork import WeightDecoder
 from ..hypernet.latent_recogniser import Readers
-from ..hypernet.training import Batch, IdentityLoss, Lesson, Preserved, drawn_noise, training_losses
+from ..hypernet.training import (
+    Batch,
+    IdentityLoss,
+    Lesson,
+    Preserved,
+    drawn_noise,
+    drawn_timesteps,
+    training_losses,
+)
 from ..personalize.preview import Sampling, Stopped
-from ..personalize.style_prior import WITHIN, StylePrior, some_styles
+from ..personalize.style_prior import STYLES, WITHIN, StylePrior, some_styles
 from ..personalize.subject import class_prompt
 from .eyes import Eyes
 from .folder import Folder
@@ -24,6 +35,7 @@ from .options import BuildOptions
 from .prepare import Prepared
 from .processes import Processes
 from .progress import BuildProgress, Clock, Paused, Reporter
+from .recorded import Losses, Recorded
 from .score import Score, held_out_score, write_sheet
 from .store import FaceStore
 from .weights import placed
@@ -52,6 +64,7 @@ class Trainer:
         self.styled = int(options.styled * options.batch)
         with host.frozen():
             self.styles = StylePrior.of(host, prompt, class_prompt(prompt)) if self.styled else None
+        self._taught = self._teaching()
         self.scores = folder.training / "scores.jsonl"
         self._newest: dict[str, float] | None = None
 
@@ -85,64 +98,92 @@ class Trainer:
             clock = Clock(loop.step, steps)  # from here: a first look at the held-out faces is no step
             loop.run(self.losses_of, self.reporter, after_step)
 
-    def losses_of(self, step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def losses_of(self, step: int, rng: np.random.Generator) -> Losses:
         """The losses of one step: this process's part of the batch that all processes share."""
         chosen = rng.choice(self.people, self.options.batch, replace=False)
         seen, shown = rng.integers(0, 2, (2, len(chosen)))
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
         part, rows = self.part, np.arange(self.part.stop - self.part.start)
         chosen, seen, shown = chosen[part], seen[part], shown[part]
-        device, lesson = self.host.device, self.lesson
-        latents = self.prepared.rows("latents", chosen)[rows, shown].float().to(device)
+        lesson, warming_up = self.lesson, step < self.options.warm_up
+        latents = self.prepared.rows("latents", chosen)[rows, shown].float()
         noise, timesteps = drawn_noise(self.host, (self.options.batch, *latents.shape[1:]), generator, lesson)
         batch = Batch(
-            self.prepared.rows("features", chosen)[rows, seen].float().to(device), latents,
+            self.prepared.rows("features", chosen)[rows, seen].float(), latents,
             [self.decoder.config.prompt] * len(chosen), noise=noise[part], timesteps=timesteps[part],
         )  # fmt: skip
         if lesson.identity is not None:
             drawing = torch.randn(noise.shape, generator=generator)[part]
-            batch = replace(batch, identities=self.prepared.rows("identities", chosen).to(device), drawing=drawing)
+            batch = replace(batch, identities=self.prepared.rows("identities", chosen), drawing=drawing)
         batch = replace(batch, preserved=self._preserved(latents, generator))
-        if step < self.options.warm_up:
-            lesson = Lesson(alpha=0.0, beta=1.0)
-        if lesson.beta:
-            batch = replace(batch, targets=self.prepared.targets(chosen).to(device))
-        return training_losses(self.host, self.decoder, batch, generator, lesson)
+        if lesson.identity is not None:
+            drawn_at = drawn_timesteps(lesson.identity, len(self.host.alphas_cumprod), generator)
+            batch = replace(batch, drawn_at=drawn_at)
+        if warming_up or lesson.beta:
+            batch = replace(batch, targets=self.prepared.targets(chosen))
+        batch = batch.map(lambda tensor: tensor if tensor.is_cuda else sent(tensor, self.host.device))
+        return self._warming_up(batch) if warming_up else self._taught(batch)
+
+    def _warming_up(self, batch: Batch) -> Losses:
+        lesson = Lesson(alpha=0.0, beta=1.0)
+        return training_losses(self.host, self.decoder, batch, torch.Generator(), lesson)
+
+    def _teaching(self) -> Callable[[Batch], Losses]:
+        """The losses of a batch that holds all that is random; on a graphics card recorded, where a step always asks
+        for the same styles, and without fp16, whose gradients are scaled outside."""
+
+        def losses_of(batch: Batch) -> Losses:
+            return training_losses(self.host, self.decoder, batch, torch.Generator(), self.lesson)
+
+        alike = not self.styled or self.styled >= len(STYLES)
+        if not (self.host.capturable and alike and self.options.precision != "fp16"):
+            return losses_of
+        parameters = [parameter for parameter in self.decoder.parameters() if parameter.requires_grad]
+        return Recorded(losses_of, parameters, self._warn)
+
+    def _warn(self, message: str) -> None:
+        self.reporter.tell(BuildProgress("train", 0, 1, message=message))
 
     def _preserved(self, latents: torch.Tensor, generator: torch.Generator) -> Preserved | None:
         """Of the styled people of the whole batch those who are in this process's part, whose `latents` these are."""
         if self.styles is None:
             return None
-        lesson, device = Lesson(timesteps=WITHIN), self.host.device
-        noise, timesteps = drawn_noise(self.host, (self.styled, *latents.shape[1:]), generator, lesson)
-        styles = some_styles(self.styled, generator)
-        people = torch.arange(self.styled) * self.options.batch // self.styled
+        lesson, count = Lesson(timesteps=WITHIN), self.styled
+        noise, timesteps = drawn_noise(self.host, (count, *latents.shape[1:]), generator, lesson)
+        # Who comes where in a batch is random: from six on, each style has its places.
+        styles = some_styles(count, generator) if count < len(STYLES) else torch.arange(count) % len(STYLES)
+        people = torch.arange(count) * self.options.batch // count
         mine = (people >= self.part.start) & (people < self.part.stop)
         if not mine.any():
             return None
-        people = people[mine] - self.part.start
-        asked = self.styles.asked(
-            self.host, latents[people], noise[mine].to(latents), timesteps[mine].to(device), styles[mine].to(device)
-        )  # fmt: skip
+        people, timesteps, styles = people[mine] - self.part.start, timesteps[mine], styles[mine]
+        alphas_cumprod = self.host.alphas_cumprod.cpu()[timesteps]
         # So that the mean over all processes is that over all styled people.
-        share = len(people) * self.processes.count / self.styled
+        share = len(people) * self.processes.count / count
         return Preserved(
-            people, asked.noisy, asked.timesteps, [self.styles.prompts[style] for style in styles[mine].tolist()],
-            asked.wanted, self.options.style_weight * share,
+            people, add_noise(latents[people], noise[mine], alphas_cumprod), timesteps,
+            [self.styles.prompts[style] for style in styles.tolist()],
+            self.styles.general[sent(styles, self.host.device)], self.options.style_weight * share,
         )  # fmt: skip
 
     def seconds_per_step(self, timed: int = 4) -> float:
-        """What a step takes here; the weights stay as they are. The first one is not counted."""
+        """What a step takes here; the weights stay as they are. The first one is not counted; where steps are recorded,
+        so many that all kinds have been."""
+        first = 12 if isinstance(self._taught, Recorded) else 1
         with self.host.frozen():
-            for step in range(timed + 1):
-                if step == 1:
+            for step in range(first + timed):
+                if step == first:
                     began = time.monotonic()
-                losses = self.losses_of(step, np.random.default_rng(step))
-                losses["loss"].backward()
-                losses["loss"].item()  # waits for a graphics card
-                self.decoder.zero_grad(set_to_none=True)
+                self._unlearned(step)
                 self.reporter.check()
         return (time.monotonic() - began) / timed
+
+    def _unlearned(self, step: int) -> None:
+        """A step without its end. In a function of its own: no losses may be alive when the next step is recorded."""
+        losses = self.losses_of(step, np.random.default_rng(step))
+        losses["loss"].backward()
+        losses["loss"].item()  # waits for a graphics card
+        self.decoder.zero_grad(set_to_none=True)
 
     def _evaluate(self, loop: Loop, step: int) -> None:
         """Score the averaged weights, draw the sheet, keep them if they are the best so far."""

@@ -22,6 +22,9 @@ _MISFIT = (
 )  # fmt: skip
 
 
+_KEPT_TOKENS = 64
+
+
 class DiffusersHost:
     """An SD 1.x model out of diffusers' and transformers' classes. See `hosts.protocol.Host`."""
 
@@ -42,7 +45,11 @@ class DiffusersHost:
         self.unet = _from_single_file(UNet2DConditionModel, checkpoint, UNET_PREFIX).to(self.device, dtype).eval()
         self.vae = _from_single_file(AutoencoderKL, checkpoint, VAE_PREFIX).to(self.device, torch.float32).eval()
         self.text_encoder = _text_encoder(checkpoint).to(self.device, dtype).eval()
+        self._prepare_tokens()
+
+    def _prepare_tokens(self) -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+        self._kept_tokens: dict[tuple[str, ...], torch.Tensor] = {}
 
     @property
     def capturable(self) -> bool:
@@ -61,10 +68,21 @@ class DiffusersHost:
         return self.vae.decode(latents.to(self.device, self.vae.dtype) / self.scale_factor).sample.float()
 
     def encode_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
-        tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
-        )
-        return self.text_encoder(tokens.input_ids.to(self.device))[0]
+        return self.text_encoder(self._tokens(tuple(prompts)))[0]
+
+    def _tokens(self, prompts: tuple[str, ...]) -> torch.Tensor:
+        """int64 [B, 77] on the device; kept for the next time, since a training asks for the same ones at every step
+        and a CUDA graph may not copy from the processor."""
+        if prompts not in self._kept_tokens:
+            if len(self._kept_tokens) >= _KEPT_TOKENS:
+                self._kept_tokens.clear()
+            tokens = self.tokenizer(
+                list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+            )
+            # Made while somebody draws in inference mode, nothing could be trained with them afterwards.
+            with torch.inference_mode(False):
+                self._kept_tokens[prompts] = tokens.input_ids.clone().to(self.device)
+        return self._kept_tokens[prompts]
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
         embeds = prompt_embeds.to(self.dtype)

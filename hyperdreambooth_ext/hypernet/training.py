@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -20,17 +20,18 @@ DRAWN_STEP = 0.2
 
 @dataclass(frozen=True)
 class Preserved:
-    """What the model with a person's weights shall predict as the frozen one does, beside the diffusion loss.
+    """Beside the diffusion loss the model with a person's weights shall predict for `prompts` what the frozen one does
+    for the conditions `general` [S, 77, width].
 
-    people int64 [S], their places in the batch; noisy, wanted [S, 4, h, w]; timesteps [S]; one prompt each. `weight` is
-    that of the mean squared difference.
+    people int64 [S], their places in the batch; noisy [S, 4, h, w]; timesteps [S]; one prompt each. `weight` is that of
+    the mean squared difference.
     """
 
     people: torch.Tensor
     noisy: torch.Tensor
     timesteps: torch.Tensor
     prompts: list[str]
-    wanted: torch.Tensor
+    general: torch.Tensor
     weight: float
 
 
@@ -40,7 +41,8 @@ class Batch:
     prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimised LiDBs are at hand; the
     recogniser's identities [B, channels] of the people, unit vectors, where it is asked. noise [B, 4, h, w],
     timesteps [B], and `drawing` [D, 4, h, w], the noise that the first D people are drawn from, are made where they are
-    not given; several processes that share a batch are given their parts. `preserved` is left out where it is None."""
+    not given, and so are `drawn_at`, the timesteps that these drawings pass (see `drawn_timesteps`); several
+    processes that share a batch are given their parts. `preserved` is left out where it is None."""
 
     features: torch.Tensor
     latents: torch.Tensor
@@ -50,7 +52,22 @@ class Batch:
     noise: torch.Tensor | None = None
     timesteps: torch.Tensor | None = None
     drawing: torch.Tensor | None = None
+    drawn_at: torch.Tensor | None = None
     preserved: Preserved | None = None
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that there are, always in the same order."""
+        values = [*vars(self).values(), *(vars(self.preserved).values() if self.preserved else ())]
+        return [value for value in values if isinstance(value, torch.Tensor)]
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """The same with `change(tensor)` in place of every tensor."""
+        preserved = self.preserved and _mapped(self.preserved, change)
+        return replace(_mapped(self, change), preserved=preserved)
+
+
+def _mapped(values, change: Callable[[torch.Tensor], torch.Tensor]):
+    return replace(values, **{k: change(v) for k, v in vars(values).items() if isinstance(v, torch.Tensor)})
 
 
 @dataclass(frozen=True)
@@ -139,7 +156,7 @@ def _diffusion(
     noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
     predicted, kept = _predicted(host, decoder, theta, noisy, timesteps, batch)
     errors, guess = compared(host, latents, noise, timesteps, noisy, predicted)
-    changed = errors.new_zeros(()) if batch.preserved is None else F.mse_loss(kept, batch.preserved.wanted)
+    changed = errors.new_zeros(()) if batch.preserved is None else F.mse_loss(kept, _frozen(host, batch.preserved))
     if lesson.mask is not None:
         errors = errors * (lesson.mask / lesson.mask.mean())
     errors, alphas_cumprod = errors.mean((1, 2, 3)), host.alphas_cumprod[timesteps]
@@ -148,6 +165,12 @@ def _diffusion(
     if lesson.identity is None or batch.identities is None:
         return errors.mean(), errors.new_zeros(()), changed
     return errors.mean(), lesson.identity.unlike(guess, batch.identities, alphas_cumprod).mean(), changed
+
+
+@torch.no_grad()
+def _frozen(host: Host, preserved: Preserved) -> torch.Tensor:
+    """What the model without anybody's weights predicts."""
+    return host.predict(preserved.noisy, preserved.timesteps, preserved.general).float()
 
 
 def _predicted(
@@ -179,20 +202,27 @@ def _drawn_unlike(
         noise = torch.randn(identity.drawn, *batch.latents.shape[1:], generator=generator)
     latents, identities = noise.to(batch.latents), batch.identities[: len(noise)]
     count = len(latents)
-    last = float(torch.empty(()).uniform_(*identity.drawn_until, generator=generator))
-    timesteps = drawing_timesteps(last, len(host.alphas_cumprod))
+    timesteps = batch.drawn_at
+    if timesteps is None:
+        timesteps = drawn_timesteps(identity, len(host.alphas_cumprod), generator)
+    timesteps = timesteps.to(host.device)
+    alphas, passes = host.alphas_cumprod[timesteps], range(len(timesteps))
     with injected(host.linears(), Applied(decoder.as_lidb(theta[:count]))):
         with torch.no_grad():
             prompt_embeds = host.encode_prompts([identity.prompt] * count)
-            for now, following in pairwise(timesteps):
-                output = host.predict(latents, torch.full((count,), now, device=host.device), prompt_embeds)
-                alpha, alpha_next = host.alphas_cumprod[now], host.alphas_cumprod[following]
-                latents = ddim_step(latents, output, alpha, alpha_next, host.prediction_type)
-        at = torch.full((count,), timesteps[-1], device=host.device)
-        output = host.predict(latents, at, host.encode_prompts([identity.prompt] * count))
-    guess = clean_latents(latents, output, host.alphas_cumprod[at], host.prediction_type)
+            for now, following in pairwise(passes):
+                output = host.predict(latents, timesteps[now].expand(count), prompt_embeds)
+                latents = ddim_step(latents, output, alphas[now], alphas[following], host.prediction_type)
+        output = host.predict(latents, timesteps[-1].expand(count), host.encode_prompts([identity.prompt] * count))
+    guess = clean_latents(latents, output, alphas[-1:].expand(count), host.prediction_type)
     seen = (identity.judge or identity.recogniser)(guess)
     return (1 - F.cosine_similarity(seen, identities, dim=-1)).mean()
+
+
+def drawn_timesteps(identity: IdentityLoss, timesteps: int, generator: torch.Generator) -> torch.Tensor:
+    """The timesteps that drawings pass, int64 on the CPU, down to a place somewhere in `drawn_until`."""
+    last = float(torch.empty(()).uniform_(*identity.drawn_until, generator=generator))
+    return torch.tensor(drawing_timesteps(last, timesteps))
 
 
 def drawing_timesteps(last: float, timesteps: int) -> list[int]:

@@ -13,6 +13,9 @@ from ..hosts.protocol import Host
 from ..hosts.schedule import ddim_step, trailing_timesteps
 from ..lidb.injection import Applied, injected
 
+# So many places of latents are decoded at once: a large picture alone, many small ones together.
+_DECODED_PLACES = 64 * 64
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -79,7 +82,8 @@ def sample_many(
             alpha_next = torch.ones_like(alpha) if last else host.alphas_cumprod[timesteps[i + 1]]
             latents = ddim_step(latents, output, alpha, alpha_next, host.prediction_type)
             on_step()
-    return [to_picture(host.decode_latents(one[None])[0]) for one in latents]
+    at_once = max(1, _DECODED_PLACES // (side * side))
+    return [to_picture(image) for part in latents.split(at_once) for image in host.decode_latents(part)]
 
 
 def to_picture(image: torch.Tensor) -> np.ndarray:

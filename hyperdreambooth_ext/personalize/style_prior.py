@@ -52,17 +52,11 @@ class StylePrior:
     ) -> "StyleLesson":
         """`size` samples, each with a style; to be called while no LiDB is in the model."""
         styles = sent(some_styles(size, generator), host.device)
-        samples = (*subject.noisy_batch(host, size, generator, WITHIN), styles)
-        parts = [self.asked(host, *part) for part in zip(*(of.split(at_once) for of in samples), strict=True)]
-        return StyleLesson(*(torch.cat(of) for of in zip(*(vars(part).values() for part in parts), strict=True)))
-
-    @torch.no_grad()
-    def asked(
-        self, host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, styles: torch.Tensor
-    ) -> "StyleLesson":
-        """What the model as it is now predicts for anybody in these styles."""
+        latents, noise, timesteps = subject.noisy_batch(host, size, generator, WITHIN)
         noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
-        return StyleLesson(noisy, timesteps, styles, host.predict(noisy, timesteps, self.general[styles]).float())
+        parts = zip(noisy.split(at_once), timesteps.split(at_once), styles.split(at_once), strict=True)
+        wanted = [host.predict(noisy, at, self.general[of]).float() for noisy, at, of in parts]
+        return StyleLesson(noisy, timesteps, styles, torch.cat(wanted))
 
 
 def some_styles(count: int, generator: torch.Generator) -> torch.Tensor:

@@ -55,8 +55,9 @@ def test_what_is_to_be_preserved_is_compared_under_the_weights_of_its_own_person
     batch = Batch(features, people(3), ["a sks face"] * 3, noise=noise, timesteps=timesteps)
     noisy, at, prompts = people(1), torch.tensor([700]), ["a sks face, pencil sketch"]
     with host.frozen():
-        wanted = host.predict(noisy, at, host.encode_prompts(["a face, pencil sketch"]))
-        kept = Preserved(torch.tensor([2]), noisy, at, prompts, wanted, weight=10.0)
+        general = host.encode_prompts(["a face, pencil sketch"])
+        wanted = host.predict(noisy, at, general)
+        kept = Preserved(torch.tensor([2]), noisy, at, prompts, general, weight=10.0)
         alone = training_losses(host, decoder, batch, generator)
         both = training_losses(host, decoder, replace(batch, preserved=kept), generator)
         with torch.no_grad(), injected(host.linears(), Applied(decoder.as_lidb(decoder(features[2:])))):

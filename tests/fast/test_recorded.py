@@ -1,0 +1,52 @@
+"""A recorded step's loss takes its known gradients along, and a batch can be copied tensor by tensor."""
+
+import weakref
+from types import SimpleNamespace
+
+import torch
+
+from hyperdreambooth_ext.build.progress import Reporter
+from hyperdreambooth_ext.build.recorded import _WithGradients
+from hyperdreambooth_ext.build.trainer import Trainer
+from hyperdreambooth_ext.hypernet.training import Batch, Preserved
+
+
+def test_a_loss_with_known_gradients_gives_them_to_whoever_asks():
+    one, unused = torch.zeros(3, requires_grad=True), torch.zeros(2, requires_grad=True)
+    loss = _WithGradients.apply(torch.tensor(0.7), (torch.tensor([1.0, 2.0, 3.0]), None), one, unused)
+    assert loss.item() == torch.tensor(0.7).item()
+    (2 * loss).backward()
+    assert one.grad.tolist() == [2, 4, 6] and unused.grad is None
+
+
+def test_a_batch_is_mapped_with_what_it_preserves():
+    preserved = Preserved(
+        torch.arange(2), torch.ones(2, 4, 1, 1), torch.tensor([5, 6]), ["a", "b"], torch.ones(2, 3, 4), 0.5
+    )
+    batch = Batch(torch.ones(4, 2, 3), torch.ones(4, 4, 1, 1), ["a"] * 4, preserved=preserved)
+    copied = batch.map(torch.clone)
+    assert copied.prompts == batch.prompts and copied.preserved.prompts == ["a", "b"]
+    assert copied.targets is None and copied.preserved.weight == 0.5
+    pairs = list(zip(batch.tensors(), copied.tensors(), strict=True))
+    assert len(pairs) == 6
+    assert all(torch.equal(one, other) and one is not other for one, other in pairs)
+
+
+def test_the_time_of_a_step_is_taken_without_keeping_its_losses():
+    """CUDA does not record a step while the losses of one before are alive."""
+    alive: list[weakref.ref] = []
+
+    class Timed(Trainer):
+        def __init__(self) -> None:
+            self.decoder, self.reporter, self._taught = torch.nn.Linear(2, 1), Reporter(), None
+            self.host = SimpleNamespace(frozen=torch.enable_grad)
+
+        def losses_of(self, step, rng):
+            assert not any(loss() is not None for loss in alive)
+            loss = self.decoder(torch.ones(2)).sum()
+            alive.append(weakref.ref(loss))
+            return {"loss": loss}
+
+    trainer = Timed()
+    assert trainer.seconds_per_step(timed=3) > 0 and len(alive) == 4
+    assert trainer.decoder.weight.grad is None
