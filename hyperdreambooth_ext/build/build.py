@@ -4,7 +4,7 @@ faces = gather(checkpoint)                 portraits that it draws itself, or ph
 prepared = prepare(faces)                  features, latents, identities: each computed once
 targets = optimise_targets(prepared)       optional
 train(prepared, targets)                   the best weights so far are kept
-export(best)                               one file, used from the next personalisation on
+export(best or last)                       one file, used from the next personalisation on
 
 Every part keeps what it made in the folder and goes on from there.
 """
@@ -30,7 +30,7 @@ from .progress import BuildProgress, Reporter
 from .recogniser import teach_recognisers
 from .store import FaceStore
 from .targets import optimise_targets
-from .trainer import Trainer, best_score
+from .trainer import Trainer, kept_score
 from .weights import configuration, in_words, new_decoder, with_encoder
 
 STAGES = ("faces", "targets", "train", "export")
@@ -115,10 +115,11 @@ class _Build:
 
     def _export(self, config: HypernetworkConfig, eyes: Eyes) -> Path:
         self.reporter.tell(BuildProgress("export", 0, 1))
-        config = replace(config, held_out=in_words(best_score(self.folder)))
+        keep = self.options.keep
+        config = replace(config, held_out=in_words(kept_score(self.folder, keep)))
         name = f"{_safe(self.host.checkpoint_name)}-{self.host.checkpoint_hash}-hypernetwork.safetensors"
         file = self.destination / name
-        save_hypernetwork(file, with_encoder(config, eyes, self.folder.best))
+        save_hypernetwork(file, with_encoder(config, eyes, self.folder.last if keep == "last" else self.folder.best))
         self.reporter.tell(BuildProgress("done", 1, 1, message=f"{name} is used from the next personalisation on."))
         return file
 

@@ -54,6 +54,10 @@ class Folder:
     def best(self) -> Path:
         return self.training / "best.safetensors"
 
+    @property
+    def last(self) -> Path:
+        return self.training / "last.safetensors"
+
     def chunk(self, folder: Path, first: int) -> Path:
         """The file of the faces `first` to `first + CHUNK - 1`."""
         return folder / f"{first:08d}.safetensors"

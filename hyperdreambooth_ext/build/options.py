@@ -11,11 +11,13 @@ from ..files import write_atomically
 
 Precision = Literal["fp32", "bf16", "fp16"]
 BasisKind = Literal["random", "learned", "pca", "gradient"]
+Kept = Literal["best", "last"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 BASES: tuple[BasisKind, ...] = get_args(BasisKind)
+KEPT: tuple[Kept, ...] = get_args(Kept)
 MIN_FACES = 8
 # These may change between two runs of one build; anything else would mix two builds into one.
-CHANGEABLE = ("faces", "hours", "steps", "evaluate_every")
+CHANGEABLE = ("faces", "hours", "steps", "evaluate_every", "keep")
 _RANGES: dict[str, tuple[float, float]] = {
     "faces": (MIN_FACES, 10_000_000), "held_out": (2, 256), "draw_batch": (1, 256), "draw_steps": (1, 200),
     "cfg": (1, 30), "target_steps": (0, 2000), "target_batch": (1, 1024), "width": (16, 4096), "depth": (1, 32),
@@ -38,7 +40,8 @@ class BuildOptions:
     of steps follows from what the first ones take. `encoder` "" is the bundled image encoder. `basis_people` faces
     are what the PCA and the gradient-informed basis are made of. `identity_weight` is that of the identity loss of
     noisy photos, `drawn_weight` that of drawings from pure noise. `styled` is the share of the people of a step who are
-    also asked for in a style, so that style words keep their meaning; `style_weight` is what that counts.
+    also asked for in a style, so that style words keep their meaning; `style_weight` is what that counts. `keep` says
+    which weights the file gets: those that were best on the held-out faces, or those after the last step.
     """
 
     faces: int = 1000
@@ -71,6 +74,7 @@ class BuildOptions:
     recogniser_steps: int = 400
     precision: Precision = "fp32"
     ema: float = 0.99
+    keep: Kept = "best"
     evaluate_every: int = 250
     score_steps: int = 10
     hours: float = 0.0
@@ -84,10 +88,9 @@ class BuildOptions:
                 raise UserError(f"--{name.replace('_', '-')} {value} cannot be: choose from {low:g} to {high:g}.")
         if self.photos and self.shards:
             raise UserError("Faces come from one place: give --photos or --shards, not both.")
-        if self.precision not in PRECISIONS or self.basis not in BASES:
-            raise UserError(
-                f"--precision is one of {', '.join(PRECISIONS)} and --basis one of {', '.join(BASES)}: check them."
-            )
+        for name, choices in (("precision", PRECISIONS), ("basis", BASES), ("keep", KEPT)):
+            if getattr(self, name) not in choices:
+                raise UserError(f"--{name} is one of {', '.join(choices)}: {getattr(self, name)} is none of them.")
         if self.size and (self.size % 64 or not 64 <= self.size <= 2048):
             raise UserError(f"A size of {self.size} pixels cannot be made: use a multiple of 64 between 64 and 2048.")
         if self.faces < self.held_out + MIN_FACES // 2:

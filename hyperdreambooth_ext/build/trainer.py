@@ -4,6 +4,7 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from ..personalize.subject import class_prompt
 from .eyes import Eyes
 from .folder import Folder
 from .loop import Loop, LoopOptions, append_line, drop_lines_after, lines_of
-from .options import BuildOptions
+from .options import BuildOptions, Kept
 from .prepare import Prepared
 from .processes import Processes
 from .progress import BuildProgress, Clock, Paused, Reporter
@@ -97,6 +98,8 @@ class Trainer:
             self._tell(loop.step, steps, None)
             clock = Clock(loop.step, steps)  # from here: a first look at the held-out faces is no step
             loop.run(self.losses_of, self.reporter, after_step)
+            if self.processes.first:
+                _write(self.folder.last, loop.average.module, loop.step)
 
     def losses_of(self, step: int, rng: np.random.Generator) -> Losses:
         """The losses of one step: this process's part of the batch that all processes share."""
@@ -201,8 +204,7 @@ class Trainer:
                 raise Paused from stopped
             self._sheet(step, score)
             if not step or score.margin > max(line["margin"] for line in lines_of(self.scores)):
-                weights = {key: value.cpu().contiguous() for key, value in decoder.state_dict().items()}
-                write_atomically(self.folder.best, save(weights, {"step": str(step)}))
+                _write(self.folder.best, decoder, step)
             append_line(self.scores, {"step": step, "margin": round(score.margin, 4), **score.figures})
         self._newest = next(reversed(lines_of(self.scores)), None)
         self.processes.wait()
@@ -223,7 +225,14 @@ class Trainer:
         self.reporter.tell(BuildProgress("train", step, steps, eta_seconds, sheet=shown, score=self._newest))
 
 
-def best_score(folder: Folder) -> dict[str, float] | None:
-    """The figures of the weights that are kept, None before the first."""
+def _write(file: Path, decoder: torch.nn.Module, step: int) -> None:
+    weights = {key: value.cpu().contiguous() for key, value in decoder.state_dict().items()}
+    write_atomically(file, save(weights, {"step": str(step)}))
+
+
+def kept_score(folder: Folder, keep: Kept) -> dict[str, float] | None:
+    """The figures of the best weights or the last, None before the first."""
     lines = lines_of(folder.training / "scores.jsonl")
-    return max(lines, key=lambda line: line["margin"]) if lines else None
+    if not lines:
+        return None
+    return lines[-1] if keep == "last" else max(lines, key=lambda line: line["margin"])

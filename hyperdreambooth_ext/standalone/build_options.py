@@ -30,6 +30,7 @@ OPTIONS: dict[str, tuple[type, str]] = {
     ),
     "lr": (float, "learning rate (0.001)"),
     "ema": (float, "decay of the weights' moving average (0.99)"),
+    "keep": (str, "the weights that the file gets: best, on the held-out faces, or last (best)"),
     "evaluate-every": (int, "steps between two looks at the held-out faces (250)"),
     "score-steps": (int, "sampling steps of each of their pictures (10)"),
     "held-out": (int, "faces that are kept to measure with (16)"),

@@ -50,6 +50,14 @@ def test_training_moves_the_weights_and_keeps_the_best(run, tmp_path):
     assert load_hypernetwork(made).decoder.head_weight.abs().sum() > 0 or best["step"] == 0
 
 
+def test_a_finished_build_gives_its_last_weights_too(run, tmp_path):
+    run()
+    last = run({"keep": "last"})
+    state = torch.load(tmp_path / "run" / "training" / "state.pt", weights_only=True)["average"]
+    assert "step 4" in read_config(last).held_out
+    assert torch.equal(load_hypernetwork(last).decoder.positions, state["module.positions"].half().float())
+
+
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not SAFE, reason=UNSAFE))])
 def test_a_paused_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path, precision):
     torch.set_num_threads(1)
