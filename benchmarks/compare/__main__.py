@@ -7,8 +7,8 @@ learning rates of the others are swept on people that are not measured afterward
 best is taken. What is done is kept in OUT_DIR, so a run that is stopped goes on where it was. Writes compare.md,
 compare.json and the pictures frontier.png, time.png, size.png and sheet.png there.
 
-On one core a person takes about half an hour through all rows, and three quarters of an hour through the sweep: about
-six hours with the defaults, less than two with --first 2 --sweep-people 1. `--processes 2` measures two at once.
+On one core a person takes about an hour and a quarter through all rows and two and three quarters through the sweep:
+seventeen hours with the defaults, five with --first 2 --sweep-people 1. `--processes 2` measures two at once.
 """
 
 import argparse

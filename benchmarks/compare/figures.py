@@ -21,7 +21,7 @@ def write_figures(out: Path, everything: dict) -> None:
     _plot(out / "frontier.png", lambda axes: _frontier(axes, rows))
     _plot(out / "time.png", lambda axes: _time(axes, rows, everything["reach"]))
     _plot(out / "size.png", lambda axes: _size(axes, rows))
-    _sheet(out, list(rows))
+    _sheet(out, list(rows), min(2, everything["people"]))
 
 
 def _frontier(axes, rows: dict) -> None:
@@ -80,19 +80,19 @@ def _plot(file: Path, draw) -> None:
     write_atomically(file, buffer.getvalue())
 
 
-def _sheet(out: Path, rows: list[str]) -> None:
-    """One row per method: the first people's pictures at multiplier 1, the same seeds everywhere."""
+def _sheet(out: Path, rows: list[str], people: int) -> None:
+    """One row per method: the first `people`'s pictures at multiplier 1, the same seeds everywhere."""
     shown = []
     for row in rows:
         files = sorted((out / "rows" / folder_name(row)).glob("*_1.0.png"), key=lambda f: int(f.name.split("_")[0]))
         cells = []
-        for file in files[:2]:
+        for file in files[:people]:
             strip = np.asarray(Image.open(file).convert("RGB"))
             side = strip.shape[0]
             pictures = [strip[:, i * side : (i + 1) * side] for i in range(strip.shape[1] // side)]
             cells += [(name, picture) for name, picture in zip(SHOWN, pictures, strict=False)]
         shown.append((row, cells))
-    people = [synthetic_person(SYNTHETIC, int(file.name.split("_")[0]), side) for file in files[:2]]
+    people = [synthetic_person(SYNTHETIC, int(file.name.split("_")[0]), side) for file in files[:people]]
     photos = [("the photo", person.crop) for person in people]
     others = [("another photo", person.others[0]) for person in people]
     top = [cell for pair in zip(photos, others, strict=True) for cell in (*pair, ("", None), ("", None))]

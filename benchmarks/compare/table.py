@@ -87,7 +87,7 @@ def write_table(identity: Identity, out: Path, rows: list[str], rates: dict[str,
     first = results[rows[0]][0]
     table = {row: _figures(of, identity) for row, of in results.items()}
     for figures in table.values():
-        figures["seconds_to_reach"] = _seconds_to_reach(figures["curve"], identity.reach)
+        figures["seconds_to_reach"] = _seconds_to_reach(_with_end(figures), identity.reach)
     sweeps = {row: sweep_figures(identity, out / "sweep" / folder_name(row), ROWS[row].sweep) for row in rows}
     settings = {key: first["cell"][key] for key in ("scale", "picture_steps", "clock")}
     everything = {"people": people, "reach": identity.reach, "settings": settings, "rates": rates, "rows": table,
@@ -124,6 +124,12 @@ def _figures(of: list[dict], identity: Identity) -> dict:
     }  # fmt: skip
 
 
+def _with_end(figures: dict) -> list[dict]:
+    """The curve, or for a method without steps the only point that it has."""
+    end = {"seconds": figures["seconds"], "distance": figures["at"]["1.0"]["distance"]}
+    return figures["curve"] or [end]
+
+
 def _seconds_to_reach(curve: list[dict], reach: float) -> float | None:
     """Where the curve first comes down to `reach`, between two points in proportion; None where it never does."""
     for before, after in zip([None, *curve], curve, strict=False):
@@ -133,6 +139,10 @@ def _seconds_to_reach(curve: list[dict], reach: float) -> float | None:
             share = (before["distance"] - reach) / (before["distance"] - after["distance"])
             return before["seconds"] + share * (after["seconds"] - before["seconds"])
     return None
+
+
+def _kilobytes(size: int) -> str:
+    return f"{size / 1000:.0f}" if size >= 10_000 else f"{size / 1000:.1f}"
 
 
 def _markdown(everything: dict) -> list[str]:
@@ -150,7 +160,7 @@ def _markdown(everything: dict) -> list[str]:
         reached = "never" if f["seconds_to_reach"] is None else f"{f['seconds_to_reach']:.1f}"
         lines.append(
             f"| {row} | {f['steps']} | {rate} | {f['seconds']:.1f} ± {f['seconds_spread']:.1f} | {times} | {reached} "
-            f"| {f['peak_megabytes']:.0f} | {f['bytes'] / 1000:.0f} | {one['distance']:.3f} ± "
+            f"| {f['peak_megabytes']:.0f} | {_kilobytes(f['bytes'])} | {one['distance']:.3f} ± "
             f"{one['distance_spread']:.3f} | {one['rank1']:.2f} | {less['style']:.2f} | {one['style']:.2f} "
             f"| {one['diversity']:.3f} |"
         )

@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks.compare.aesthetic import image_head
 from benchmarks.compare.method import PROMPT, Task, Watch
 from benchmarks.compare.rows import ROWS
-from benchmarks.compare.table import best_rate
+from benchmarks.compare.table import _seconds_to_reach, _with_end, best_rate
 from benchmarks.people import SYNTHETIC, synthetic_person
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.standalone.generate import Sampling
@@ -83,6 +83,13 @@ def test_the_rate_that_is_taken_is_the_most_alike_of_those_that_heed_the_style(t
         (tmp_path / str(lr) / "0.result.json").write_text(json.dumps(result))
     assert best_rate(Known(), tmp_path, (0.1, 0.2, 0.4)) == 0.4
     assert best_rate(Known(), tmp_path / "no sweep", (0.1, 0.2, 0.4)) == 0.2
+
+
+def test_the_time_to_a_likeness_lies_between_two_snapshots_or_is_that_of_the_only_one():
+    curve = [{"seconds": 10.0, "distance": 0.8}, {"seconds": 30.0, "distance": 0.4}]
+    assert _seconds_to_reach(curve, 0.6) == pytest.approx(20) and _seconds_to_reach(curve, 0.3) is None
+    alone = {"curve": [], "seconds": 0.2, "at": {"1.0": {"distance": 0.5}}}
+    assert _seconds_to_reach(_with_end(alone), 0.6) == 0.2
 
 
 def test_the_command_measures_writes_and_goes_on_where_it_was(tmp_path):
