@@ -92,9 +92,9 @@ def _sheet(out: Path, rows: list[str], people: int) -> None:
             pictures = [strip[:, i * side : (i + 1) * side] for i in range(strip.shape[1] // side)]
             cells += [(name, picture) for name, picture in zip(SHOWN, pictures, strict=False)]
         shown.append((row, cells))
-    people = [synthetic_person(SYNTHETIC, int(file.name.split("_")[0]), side) for file in files[:people]]
-    photos = [("the photo", person.crop) for person in people]
-    others = [("another photo", person.others[0]) for person in people]
+    persons = [synthetic_person(SYNTHETIC, int(file.name.split("_")[0]), side) for file in files[:people]]
+    photos = [("the photo", person.crop) for person in persons]
+    others = [("another photo", person.others[0]) for person in persons]
     top = [cell for pair in zip(photos, others, strict=True) for cell in (*pair, ("", None), ("", None))]
     sheet = picture_sheet([("The person", top), *shown])
     save_png(sheet, out / "sheet.png")

@@ -145,11 +145,17 @@ def _kilobytes(size: int) -> str:
     return f"{size / 1000:.0f}" if size >= 10_000 else f"{size / 1000:.1f}"
 
 
+def _with_spread(figures: dict, name: str, digits: int, people: int) -> str:
+    """One person has no spread."""
+    spread = f" ± {figures[f'{name}_spread']:.{digits}f}" if people > 1 else ""
+    return f"{figures[name]:.{digits}f}{spread}"
+
+
 def _markdown(everything: dict) -> list[str]:
-    table, reach = everything["rows"], everything["reach"]
+    table, reach, people = everything["rows"], everything["reach"], everything["people"]
     ours = table.get(OURS)
     lines = [
-        f"{everything['people']} people, seconds by the {everything['settings']['clock']} clock.", "",
+        f"Learned: {people}. Seconds by the {everything['settings']['clock']} clock.", "",
         f"| | steps | learning rate | seconds | times ours | seconds to {reach:.2f} | peak MB | KB | distance at 1 "
         "| rank-1 | style at 0.8 | style at 1 | diversity |", "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -159,10 +165,9 @@ def _markdown(everything: dict) -> list[str]:
         times = "" if ours is None else f"{f['seconds'] / ours['seconds']:.1f}"
         reached = "never" if f["seconds_to_reach"] is None else f"{f['seconds_to_reach']:.1f}"
         lines.append(
-            f"| {row} | {f['steps']} | {rate} | {f['seconds']:.1f} ± {f['seconds_spread']:.1f} | {times} | {reached} "
-            f"| {f['peak_megabytes']:.0f} | {_kilobytes(f['bytes'])} | {one['distance']:.3f} ± "
-            f"{one['distance_spread']:.3f} | {one['rank1']:.2f} | {less['style']:.2f} | {one['style']:.2f} "
-            f"| {one['diversity']:.3f} |"
+            f"| {row} | {f['steps']} | {rate} | {_with_spread(f, 'seconds', 1, people)} | {times} | {reached} "
+            f"| {f['peak_megabytes']:.0f} | {_kilobytes(f['bytes'])} | {_with_spread(one, 'distance', 3, people)} "
+            f"| {one['rank1']:.2f} | {less['style']:.2f} | {one['style']:.2f} | {one['diversity']:.3f} |"
         )
     if everything["sweeps"]:
         lines += ["", "Learning rates: distance at 1 / style at 0.8; the one taken is bold.", ""]

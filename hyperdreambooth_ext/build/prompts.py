@@ -31,7 +31,8 @@ def read_prompts(file: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Portraits:
-    """The words of one file in `portraits/`. A name takes one word out of each group of its sex and origin."""
+    """The words of one file in `portraits/`. A name takes one word out of each group of its origin: those of its sex,
+    then those of both."""
 
     words: dict[str, Any]
 
@@ -45,7 +46,7 @@ class Portraits:
         """The prompt of candidate `number`: one grown-up person, from the front. The same for the same two numbers."""
         words, who = self.words, random.Random(f"{seed}/{number}")
         sex, people = who.choice(("woman", "man")), who.choice(words["people"])
-        name = " ".join(who.choice(group) for group in people[sex])
+        name = " ".join(who.choice(group) for group in people[sex] + people["both"])
         origin = people["origin"] if who.random() < 0.8 else ""
         subject = words["prompt"].format(name=name, age=who.choice(words["ages"]), origin=origin, sex=sex)
         details = [detail for detail in words["details"] if sex == "man" or detail not in ("a beard", "a moustache")]
