@@ -116,6 +116,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
     styled = "samples an iteration that keep style words working (0: none)"
     parser.add_argument("--styled", type=int, default=FinetuneOptions().styled, help=styled)
+    likeness = "how much the hypernetwork's recognisers count"
+    parser.add_argument("--identity-weight", type=float, default=FinetuneOptions().identity_weight, help=likeness)
     parser.add_argument("--batch", type=int, help="noises an iteration sees (default: by the size)")
     parser.add_argument("--text", action="store_true", help="finetune the text encoder's layers too")
     parser.add_argument("--multiplier", type=float, default=1.0)
@@ -166,8 +168,9 @@ def learn(row: str, person: Person, tools: Tools, args: argparse.Namespace) -> t
     if start == "none":
         return None, {}
     options = FinetuneOptions(
-        steps=int(steps or 1), rank=args.rank, batch=args.batch, lr=args.lr, text=args.text, styled=args.styled
-    )
+        steps=int(steps or 1), rank=args.rank, batch=args.batch, lr=args.lr, text=args.text, styled=args.styled,
+        identity_weight=args.identity_weight,
+    )  # fmt: skip
     began = time.monotonic()
     request = Request(person.name, start, options, predict_only=not steps)
     learned = personalize(person.photo, request, tools.host, tools.hypernetwork)

@@ -84,7 +84,7 @@ def train_checkpoint(
     if start:
         model.load_state_dict(load_file(start), strict=False)
     snr = alphas_cumprod / (1 - alphas_cumprod)
-    identity = IdentityLoss(Readers(recogniser), identity_weight) if recogniser else None
+    identity = IdentityLoss(Readers.load(recogniser), identity_weight) if recogniser else None
     known = known_identities(faces) if faces else {}
 
     def losses(_step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:

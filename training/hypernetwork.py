@@ -164,7 +164,7 @@ def _identity_loss(args: argparse.Namespace) -> IdentityLoss | None:
     if args.sface:
         judge = PictureJudge(args.autoencoder, args.checkpoint_run / "scale.safetensors", args.sface)
     return IdentityLoss(
-        Readers(args.recogniser), args.identity_weight, args.drawn, args.drawn_weight,
+        Readers.load(args.recogniser), args.identity_weight, args.drawn, args.drawn_weight,
         drawn_until=tuple(args.drawn_until), judge=judge,
     )  # fmt: skip
 
@@ -185,7 +185,9 @@ def export(args: argparse.Namespace) -> None:
         decoder = {key.removeprefix("module."): v for key, v in average.items() if key.startswith("module.")}
     else:
         decoder = load_file(args.out / "decoder.safetensors")
-    network = Hypernetwork(with_learned_basis(config, decoder))
+    network = Hypernetwork(replace(with_learned_basis(config, decoder), readers=len(args.readers)))
+    if network.readers is not None:
+        network.readers.load_state_dict(Readers.load(args.readers).state_dict())
     network.encoder.load_state_dict(_split(args.encoder)[0])
     network.decoder.load_state_dict(decoder)
     save_hypernetwork(args.file, network)
@@ -209,6 +211,8 @@ def main() -> None:
     for name in ("checkpoint", "encoder", "out", "file"):
         exporting.add_argument(name, type=Path)
     exporting.add_argument("--from-state", action="store_true", help="take the average of a run that still goes on")
+    readers = "what training.latent_recogniser wrote, or a build's recogniser files: for the finetune to ask"
+    exporting.add_argument("--readers", type=Path, nargs="*", default=[], help=readers)
     for action in (optimising, training, exporting):
         _add_making_options(action)
     args = parser.parse_args()

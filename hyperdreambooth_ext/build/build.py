@@ -27,7 +27,7 @@ from .options import BuildOptions, BuiltFor, settle
 from .prepare import Prepared, prepare
 from .processes import Processes
 from .progress import BuildProgress, Reporter
-from .recogniser import teach_recognisers
+from .recogniser import recogniser_files, teach_recognisers
 from .store import FaceStore
 from .targets import optimise_targets
 from .trainer import Trainer, kept_score
@@ -119,7 +119,9 @@ class _Build:
         config = replace(config, held_out=in_words(kept_score(self.folder, keep)))
         name = f"{_safe(self.host.checkpoint_name)}-{self.host.checkpoint_hash}-hypernetwork.safetensors"
         file = self.destination / name
-        save_hypernetwork(file, with_encoder(config, eyes, self.folder.last if keep == "last" else self.folder.best))
+        decoder = self.folder.last if keep == "last" else self.folder.best
+        readers = [file for file in recogniser_files(self.folder) if file.exists()]
+        save_hypernetwork(file, with_encoder(config, eyes, decoder, readers))
         self.reporter.tell(BuildProgress("done", 1, 1, message=f"{name} is used from the next personalisation on."))
         return file
 

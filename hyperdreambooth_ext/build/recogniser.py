@@ -24,15 +24,20 @@ class _School:
     """How one recogniser is taught. The second, as in the bundled training, sees its faces moved, with two fifths of
     what it knows left out at random, for longer, so that the two are not satisfied by the same mistakes."""
 
-    folder: Path
+    file: Path
     steps: int
     moved: bool = False
     dropout: float = 0.0
     weight_decay: float = 0.01
 
     @property
-    def file(self) -> Path:
-        return self.folder / "recogniser.safetensors"
+    def folder(self) -> Path:
+        return self.file.parent
+
+
+def recogniser_files(folder: Folder) -> tuple[Path, Path]:
+    """Where the two of a build lie, once they are taught."""
+    return folder.recogniser / "recogniser.safetensors", folder.second_recogniser / "recogniser.safetensors"
 
 
 def teach_recognisers(
@@ -44,15 +49,16 @@ def teach_recognisers(
     Raises FileError, Paused.
     """
     steps = options.recogniser_steps
+    first, second = recogniser_files(folder)
     schools = (
-        _School(folder.recogniser, steps),
-        _School(folder.second_recogniser, 2 * steps, moved=True, dropout=0.4, weight_decay=0.05),
+        _School(first, steps),
+        _School(second, 2 * steps, moved=True, dropout=0.4, weight_decay=0.05),
     )
     for school in schools:
         if processes.first and not school.file.exists():
             _teach(school, options, prepared, device, reporter)
     processes.wait()
-    return Readers([school.file for school in schools]).to(device)
+    return Readers.load(school.file for school in schools).to(device)
 
 
 def _teach(

@@ -1,5 +1,6 @@
 """The new decoder before training, and one that was trained, as a hypernetwork."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ..errors import FileError
 from ..hosts.protocol import Host
 from ..hypernet.config import HypernetworkConfig
 from ..hypernet.hypernetwork import Hypernetwork, WeightDecoder
+from ..hypernet.latent_recogniser import Readers
 from ..lidb.basis import AnyBasis
 from ..lidb.layers import Architecture
 from ..lidb.stored_basis import A_PREFIX, B_PREFIX, StoredBasis
@@ -69,11 +71,17 @@ def placed(decoder: WeightDecoder, device: torch.device) -> WeightDecoder:
     return decoder.to(device)
 
 
-def with_encoder(config: HypernetworkConfig, eyes: Eyes, decoder_file: Path) -> Hypernetwork:
-    """The trained decoder and the encoder together. Raises FileError when the file is damaged."""
+def with_encoder(
+    config: HypernetworkConfig, eyes: Eyes, decoder_file: Path, reader_files: Sequence[Path] = ()
+) -> Hypernetwork:
+    """The trained decoder and the encoder together, and the recognisers that read this checkpoint's latents, where
+    they know the encoder's identities. Raises FileError when a file is damaged."""
+    reader_files = reader_files if eyes.own else ()
     try:
         weights = load_file(decoder_file)
-        network = Hypernetwork(with_learned_basis(config, weights))
+        network = Hypernetwork(replace(with_learned_basis(config, weights), readers=len(reader_files)))
+        if network.readers is not None:
+            network.readers.load_state_dict(Readers.load(reader_files).state_dict())
         network.decoder.load_state_dict(weights)
     except (RuntimeError, OSError, ValueError) as error:
         raise FileError(f"{decoder_file} cannot be used ({error}): delete it and start again.") from error

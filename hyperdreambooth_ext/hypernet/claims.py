@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from .config import HypernetworkConfig
 from .encoder import backbone
 from .hypernetwork import WeightDecoder
+from .latent_recogniser import untaught_readers
 
 _MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full})
 # Methods of tensors and functions of torch.nn.init, which some versions hand to a mode as one call.
@@ -72,6 +73,8 @@ def _channels(tensors: dict[str, torch.Tensor]) -> int:
 def _shapes(config: HypernetworkConfig, channels: int) -> dict[str, torch.Size]:
     with _ShapesOnly():
         parts: dict[str, nn.Module] = {"decoder.": WeightDecoder(config, channels)}
+        if config.readers:
+            parts["readers."] = untaught_readers(config.readers)
         if config.encoder_bundled:
             parts["encoder.backbone."] = backbone(config.encoder, pretrained=False, device="meta")
     return {prefix + name: value.shape for prefix, part in parts.items() for name, value in part.state_dict().items()}

@@ -9,6 +9,7 @@ from ..lidb.basis import AnyBasis, Basis, basis_from_dict
 from ..lidb.file import MAX_LAYERS
 from ..lidb.layers import Architecture, Layer, checked_layer
 from ..texts import MAX_TEXT, is_plain
+from .latent_recogniser import WIDTH as READER_WIDTH
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class HypernetworkConfig:
 
     `encoder` names a timm model, or an open_clip one as `open_clip:ViT-H-14/laion2b_s32b_b79k`. When `encoder_bundled`
     is false its pretrained weights come from that library and the file holds the decoder alone. `identity_width` is the
-    length of the identity vector that a recogniser taught the encoder; 0 where none did.
+    length of the identity vector that a recogniser taught the encoder; 0 where none did. `readers` recognisers that see
+    such identities in the checkpoint's latents are in the file, too; the finetune can ask them.
     """
 
     architecture: Architecture
@@ -32,6 +34,7 @@ class HypernetworkConfig:
     heads: int = 4
     iterations: int = 2
     identity_width: int = 0
+    readers: int = 0
     trigger: str = "sks"
     prompt: str = "a sks face"
     family: str = "sd1"
@@ -80,6 +83,10 @@ class HypernetworkConfig:
                 raise ValueError(f"{name} is {str(value)[:40]!r}")
         if type(self.identity_width) is not int or not 0 <= self.identity_width <= 8192:
             raise ValueError(f"identity_width is {str(self.identity_width)[:40]!r}")
+        if type(self.readers) is not int or not 0 <= self.readers <= 8:
+            raise ValueError(f"readers is {str(self.readers)[:40]!r}")
+        if self.readers and self.identity_width != READER_WIDTH:
+            raise ValueError("its readers know other identities than its encoder")
         if self.width % self.heads:
             raise ValueError("its width is no multiple of its heads")
         if type(self.encoder_bundled) is not bool:

@@ -14,6 +14,7 @@ from ..lidb.stored_basis import StoredBasis
 from ..lidb.weights import LiDB
 from .config import HypernetworkConfig
 from .encoder import FaceEncoder
+from .latent_recogniser import untaught_readers
 
 
 class WeightDecoder(nn.Module):
@@ -115,6 +116,7 @@ class Hypernetwork(nn.Module):
         self.config = config
         self.encoder = FaceEncoder(config, pretrained_encoder)
         self.decoder = WeightDecoder(config, self.encoder.channels)
+        self.readers = untaught_readers(config.readers) if config.readers else None
 
     def forward(self, images: torch.Tensor) -> LiDB:
         """Aligned faces, float32 [B, 3, H, W] in [-1, 1] -> a LiDB of rank 1 with one person per sample."""

@@ -1,6 +1,6 @@
 """A recogniser that reads latents: says whose face it is without decoding a picture, so a training can ask it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -54,12 +54,22 @@ class LatentRecogniser(nn.Module):
 class Readers(nn.Module):
     """Several recognisers that answer as one: unit vectors [B, 128]. What fools one seldom fools all."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, readers: Iterable[LatentRecogniser]) -> None:
         super().__init__()
-        self.readers = nn.ModuleList(LatentRecogniser.load(file) for file in files)
+        self.readers = nn.ModuleList(readers)
+
+    @classmethod
+    def load(cls, files: Iterable[Path]) -> "Readers":
+        """Trained ones, frozen."""
+        return cls(LatentRecogniser.load(file) for file in files)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         return F.normalize(torch.stack([reader(latents) for reader in self.readers]).sum(0), dim=-1)
+
+
+def untaught_readers(count: int) -> Readers:
+    """As many as there are to be, for weights to be read into."""
+    return Readers(LatentRecogniser() for _ in range(count))
 
 
 def softened(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

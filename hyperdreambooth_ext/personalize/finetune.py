@@ -12,6 +12,7 @@ from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB, StackedLiDB
 from .captured import Captured, Losses
 from .iteration import Iteration, default_at_once, look_at
+from .likeness_term import LikenessTerm
 from .style_prior import StylePrior
 from .subject import Subject
 
@@ -30,6 +31,8 @@ class FinetuneOptions:
     styled: int = 2
     """So many further samples an iteration keep the model obeying style words (`style_prior.py`); 0 leaves it out."""
     style_weight: float = 0.1
+    identity_weight: float = 0.0
+    """How much it counts that the hypernetwork's recognisers see the person (`likeness_term.py`)."""
     at_once: int | None = None
     """How many samples go through the model in one pass; an iteration's gradients are added up. Fewer take less memory.
     None takes `default_at_once`'s."""
@@ -68,8 +71,11 @@ def finetune(
     generator: torch.Generator,
     on_step: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
+    likeness: LikenessTerm | None = None,
 ) -> Finetuned:
     """Train `lidb` on the subject; the model itself stays frozen (call it within `host.frozen()`).
+
+    `likeness` says who is to be seen, for `identity_weight`; without it the diffusion loss teaches alone.
 
     `should_stop` is asked before each iteration; what was learned until then is returned.
     Raises TrainingError for less than one step, also when interrupted before the first, or when the loss is no number.
@@ -85,14 +91,15 @@ def finetune(
     embeds = None if options.text else _prompt_embeds(host, linears, lidb, prompts)
     trained = _trained(lidb, options.text)
     conditions = (lambda: host.encode_prompts(prompts)) if embeds is None else (lambda: embeds)
-    iteration = Iteration(host, linears, trained, conditions, at_once, options.lr)
+    iteration = Iteration(host, linears, trained, conditions, at_once, options.lr, likeness)
     take = Captured(iteration) if host.capturable and embeds is not None else iteration
     losses = Losses(host.device)
     step = 0
     while step < options.steps and not should_stop():
         iteration.set_lr(options.lr * _decay(step, options.steps))
         photo = subject.noisy_batch(host, batch, generator)
-        loss = take(look_at(host, subject, photo, next(lessons) if lessons else None, options.style_weight))
+        styles = next(lessons) if lessons else None
+        loss = take(look_at(host, subject, photo, styles, options.style_weight, options.identity_weight))
         step += 1
         value = _checked(losses.read(loss), step)
         on_step(Progress(step, options.steps, value, trained.within(lidb)))

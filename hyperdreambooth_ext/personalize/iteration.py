@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import add_noise, training_target
+from ..hosts.schedule import add_noise, clean_latents, training_target
 from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB, StackedLiDB
+from .likeness_term import LikenessTerm
 from .style_prior import StyleLesson
 from .subject import Subject
 
@@ -40,13 +41,15 @@ def default_at_once(host: Host, latents: torch.Tensor) -> int:
 @dataclass(frozen=True)
 class Look:
     """What an iteration looks at, N samples: noisy, wanted [N, 4, h, w]; timesteps int64 [N]; weights [N, 1, h, w],
-    how much each place of each sample counts, with a sum over samples of about 1; prompts int64 [N], the rows of the
-    conditions, or None where all samples share the first."""
+    how much each place of each sample counts, with a sum over samples of about 1; alike [N], how much it counts whether
+    the person is seen in each sample; prompts int64 [N], the rows of the conditions, or None where all samples share
+    the first."""
 
     noisy: torch.Tensor
     wanted: torch.Tensor
     timesteps: torch.Tensor
     weights: torch.Tensor
+    alike: torch.Tensor
     prompts: torch.Tensor | None
 
     def parts(self, at_once: int) -> "Iterator[Look]":
@@ -64,22 +67,25 @@ class Look:
 
 
 def look_at(
-    host: Host, subject: Subject, photo: Noised, styles: StyleLesson | None = None, style_weight: float = 0.0
-) -> Look:
-    """Noises of the photo, each predicted as in training, and styled samples, which shall come out as they would
-    without the LiDB. `photo`: latents, noise and timesteps."""
+    host: Host, subject: Subject, photo: Noised, styles: StyleLesson | None = None, style_weight: float = 0.0,
+    identity_weight: float = 0.0,
+) -> Look:  # fmt: skip
+    """Noises of the photo, each predicted as in training, in which the person shall be seen, and styled samples, which
+    shall come out as they would without the LiDB. `photo`: latents, noise and timesteps."""
     latents, noise, timesteps = photo
     alphas_cumprod = host.alphas_cumprod[timesteps]
     noisy = add_noise(latents, noise, alphas_cumprod)
     wanted = training_target(latents, noise, alphas_cumprod, host.prediction_type).float()
     places = noisy.new_ones(1, 1, *noisy.shape[2:]) if subject.mask is None else subject.mask / subject.mask.mean()
     weights = places.expand(len(noisy), -1, -1, -1) / len(noisy)
+    alike = torch.full_like(weights[:, 0, 0, 0], identity_weight / len(noisy))
     if styles is None:
-        return Look(noisy, wanted, timesteps, weights, None)
+        return Look(noisy, wanted, timesteps, weights, alike, None)
     of_styles = torch.full_like(weights[:1], style_weight / len(styles.noisy)).expand(len(styles.noisy), -1, -1, -1)
     return Look(
         torch.cat([noisy, styles.noisy]), torch.cat([wanted, styles.wanted]),
         torch.cat([timesteps, styles.timesteps]), torch.cat([weights, of_styles]),
+        torch.cat([alike, alike.new_zeros(len(styles.noisy))]),
         torch.cat([styles.styles.new_zeros(len(noisy)), 1 + styles.styles]),
     )  # fmt: skip
 
@@ -87,13 +93,15 @@ def look_at(
 class Iteration:
     """Called with a Look it takes one step down the gradient and returns the loss; nothing here waits for the device.
 
-    `conditions` gives the prompts' embeddings [1 + S, 77, width] while the LiDB is in the model.
+    `conditions` gives the prompts' embeddings [1 + S, 77, width] while the LiDB is in the model. `likeness` is asked
+    where there is one.
     """
 
     def __init__(
         self, host: Host, linears: Mapping[str, nn.Linear], trained: StackedLiDB, conditions: Conditions,
-        at_once: int, lr: float,
+        at_once: int, lr: float, likeness: LikenessTerm | None = None,
     ) -> None:  # fmt: skip
+        self._likeness = likeness
         self._host, self._linears, self._trained, self._conditions = host, linears, trained, conditions
         self._at_once = at_once
         self._on_gpu = trained.parameters[0].is_cuda
@@ -114,7 +122,8 @@ class Iteration:
     def __call__(self, look: Look) -> torch.Tensor:
         parameters = self._trained.parameters
         loss, gradients = gradients_of(
-            self._host, self._linears, self._trained, parameters, look, self._conditions, self._at_once
+            self._host, self._linears, self._trained, parameters, look, self._conditions, self._at_once,
+            self._likeness,
         )  # fmt: skip
         for tensor, gradient in zip(parameters, gradients, strict=True):
             tensor.grad = gradient
@@ -124,22 +133,27 @@ class Iteration:
 
 def gradients_of(
     host: Host, linears: Mapping[str, nn.Linear], lidb: LiDB | StackedLiDB, parameters: Sequence[torch.Tensor],
-    look: Look, conditions: Conditions, at_once: int,
+    look: Look, conditions: Conditions, at_once: int, likeness: LikenessTerm | None = None,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:  # fmt: skip
     """The loss of `look` with `lidb` in the model, and its gradients, summed over passes of `at_once` samples."""
     losses, gradients = [], [torch.zeros_like(parameter) for parameter in parameters]
     for part in look.parts(at_once):
         with torch.enable_grad(), injected(linears, Applied(lidb)):
-            loss = _denoising_loss(host, part, conditions())
+            loss = _loss(host, part, conditions(), likeness)
         torch._foreach_add_(gradients, torch.autograd.grad(loss, parameters))
         losses.append(loss.detach())
     return torch.stack(losses).sum(), gradients
 
 
-def _denoising_loss(host: Host, look: Look, conditions: torch.Tensor) -> torch.Tensor:
+def _loss(host: Host, look: Look, conditions: torch.Tensor, likeness: LikenessTerm | None) -> torch.Tensor:
     count = len(look.noisy)
     # `expand`ed, the changed layers look at it once for all samples.
     prompts = conditions[:1].expand(count, -1, -1) if look.prompts is None else conditions[look.prompts]
     predicted = host.predict(look.noisy, look.timesteps, prompts).float()
     errors = F.mse_loss(predicted, look.wanted, reduction="none") * look.weights
-    return errors.mean((1, 2, 3)).sum()
+    denoising = errors.mean((1, 2, 3)).sum()
+    if likeness is None:
+        return denoising
+    alphas_cumprod = host.alphas_cumprod[look.timesteps]
+    guess = clean_latents(look.noisy, predicted, alphas_cumprod, host.prediction_type)
+    return denoising + (look.alike * likeness.unlike(guess, alphas_cumprod)).sum()

@@ -28,6 +28,7 @@ from ..lidb.layers import Architecture
 from ..lidb.weights import LiDB
 from .face import Face, choose_face, crop_face, find_faces
 from .finetune import Finetuned, FinetuneOptions, Progress, finetune
+from .likeness_term import LikenessTerm
 from .starts import Start, gradient_start, hypernetwork_start, zero_start
 from .subject import DEFAULT_TRIGGER, Subject, prepare_subject
 
@@ -92,7 +93,8 @@ def personalize(
         if request.predict_only:
             done = Finetuned(first, 0)
         else:
-            done = finetune(host, subject, first, request.options, generator, on_step, should_stop)
+            likeness = LikenessTerm.of(host, hypernetwork, subject.image) if request.options.identity_weight else None
+            done = finetune(host, subject, first, request.options, generator, on_step, should_stop, likeness)
     info = file.Info(
         name=name,
         trigger=trigger,

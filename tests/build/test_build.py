@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hyperdreambooth_ext.build.progress import Paused, Reporter
 from hyperdreambooth_ext.build.store import FaceStore
@@ -47,7 +48,10 @@ def test_training_moves_the_weights_and_keeps_the_best(run, tmp_path):
     assert [line["step"] for line in scores] == [0, 2, 4, 6] and log[-1]["size"] > 0
     best = max(scores, key=lambda line: line["margin"])
     assert f"step {best['step']}" in read_config(made).held_out
-    assert load_hypernetwork(made).decoder.head_weight.abs().sum() > 0 or best["step"] == 0
+    network = load_hypernetwork(made)
+    assert network.decoder.head_weight.abs().sum() > 0 or best["step"] == 0
+    taught = load_file(tmp_path / "run" / "recogniser" / "recogniser.safetensors")
+    assert torch.equal(network.readers.readers[0].head.weight, taught["head.weight"].half().float())
 
 
 def test_a_finished_build_gives_its_last_weights_too(run, tmp_path):

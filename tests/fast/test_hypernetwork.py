@@ -105,6 +105,23 @@ def test_one_file_brings_it_back(network, tmp_path):
     assert torch.allclose(again.predict(image).delta(layer), expected, atol=5e-3 * expected.abs().max())
 
 
+def test_recognisers_that_read_latents_travel_in_the_file(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "hypernetwork.safetensors"
+    network = Hypernetwork(replace(CONFIG, identity_width=128, readers=2)).eval()
+    save_hypernetwork(path, network)
+    again, latents = load_hypernetwork(path), torch.randn(3, 4, 16, 16)
+    assert torch.allclose(again.readers(latents), network.readers(latents), atol=1e-2)
+    assert not any(parameter.requires_grad for parameter in again.readers.parameters())
+
+
+@pytest.mark.parametrize("wrong", [{"readers": 2}, {"readers": 9}, {"readers": -1}, {"readers": "2"}])
+def test_recognisers_that_cannot_be_are_refused(wrong):
+    config = replace(CONFIG, identity_width=0 if wrong["readers"] == 2 else 128, **wrong)
+    with pytest.raises(FileError, match="readers"):
+        HypernetworkConfig.from_json(config.to_json())
+
+
 def test_the_right_file_is_found_by_architecture_and_then_by_checkpoint(network, tmp_path):
     other = Architecture(SMALL.layers[:2])
     for age, (name, config) in enumerate(

@@ -1,0 +1,39 @@
+"""A term beside the finetune's diffusion loss: is the person seen in what the model makes of the noisy photo?
+
+Not in the paper; what the hypernetwork's training asks (`hypernet/training.py`), asked again about the one photo.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..hosts.protocol import Host
+from ..hypernet.hypernetwork import Hypernetwork
+from ..hypernet.training import IdentityLoss
+
+
+@dataclass(frozen=True)
+class LikenessTerm:
+    """Recognisers that read latents, and `identity` [1, 128], the unit vector that they should see; on the model's
+    device."""
+
+    loss: IdentityLoss
+    identity: torch.Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, host: Host, hypernetwork: Hypernetwork | None, image: torch.Tensor) -> "LikenessTerm | None":
+        """For the face `image` [1, 3, S, S] in [-1, 1]; None where the hypernetwork's file holds no recognisers."""
+        if hypernetwork is None or hypernetwork.readers is None:
+            return None
+        # A copy: the hypernetwork stays where it is.
+        readers = copy.deepcopy(hypernetwork.readers).to(host.device)
+        identity = hypernetwork.decoder.identity(hypernetwork.encoder(image))
+        return cls(IdentityLoss(readers), F.normalize(identity, dim=-1).to(host.device))
+
+    def unlike(self, guess: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+        """1 − cosine [N] of who is seen in clean latents `guess` [N, 4, h, w] and the person; less where nearly all
+        was noise."""
+        return self.loss.unlike(guess.float(), self.identity, alphas_cumprod)

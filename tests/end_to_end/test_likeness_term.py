@@ -1,0 +1,73 @@
+"""The finetune can ask recognisers that read latents whether the person is seen."""
+
+import pytest
+import torch
+
+from hyperdreambooth_ext.hosts.schedule import add_noise, clean_latents
+from hyperdreambooth_ext.hypernet.file import load_hypernetwork
+from hyperdreambooth_ext.hypernet.latent_recogniser import untaught_readers
+from hyperdreambooth_ext.lidb.basis import Basis
+from hyperdreambooth_ext.lidb.injection import Applied, injected
+from hyperdreambooth_ext.lidb.layers import Architecture
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
+from hyperdreambooth_ext.personalize.iteration import look_at
+from hyperdreambooth_ext.personalize.likeness_term import LikenessTerm
+from hyperdreambooth_ext.personalize.starts import zero_start
+from hyperdreambooth_ext.personalize.style_prior import StylePrior
+from hyperdreambooth_ext.shipped import HYPERNETWORK
+
+
+@pytest.fixture(scope="module")
+def likeness(host, subject):
+    """Of recognisers that nobody taught: what they see is meaningless, but it can be brought nearer."""
+    torch.manual_seed(0)
+    hypernetwork = load_hypernetwork(HYPERNETWORK)
+    hypernetwork.readers = untaught_readers(2).eval().requires_grad_(False)
+    return LikenessTerm.of(host, hypernetwork, subject.image)
+
+
+def learned(host, subject, likeness, **options):
+    start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
+    wanted = FinetuneOptions(steps=4, batch=4, styled=1, **options)
+    with host.frozen():
+        return finetune(
+            host, subject, start, wanted, torch.Generator().manual_seed(0), likeness=likeness
+        ).lidb  # fmt: skip
+
+
+def unlike(host, subject, lidb, likeness) -> float:
+    """What the recognisers lack in the photo under noise that nobody trained on."""
+    with host.frozen(), torch.no_grad():
+        latents, noise, timesteps = subject.noisy_batch(host, 8, torch.Generator().manual_seed(9))
+        alphas_cumprod = host.alphas_cumprod[timesteps]
+        noisy = add_noise(latents, noise, alphas_cumprod)
+        with injected(host.linears(), Applied(lidb)):
+            predicted = host.predict(noisy, timesteps, host.encode_prompts([subject.prompt] * 8))
+        guess = clean_latents(noisy, predicted, alphas_cumprod, host.prediction_type)
+        return float(likeness.unlike(guess, alphas_cumprod).mean())
+
+
+def test_what_is_learned_with_it_is_seen(host, subject, likeness):
+    asked, unasked = (learned(host, subject, likeness, identity_weight=weight) for weight in (3.0, 0.0))
+    with_it, without = (unlike(host, subject, lidb, likeness) for lidb in (asked, unasked))
+    assert with_it < without - 0.01
+
+
+def test_a_weight_of_zero_learns_the_same_as_no_recognisers(host, subject, likeness):
+    asked, without = learned(host, subject, likeness), learned(host, subject, None)
+    assert all(torch.equal(asked.a_train[key], without.a_train[key]) for key in asked.a_train)
+
+
+def test_a_hypernetwork_without_recognisers_asks_nobody(host, subject):
+    hypernetwork = load_hypernetwork(HYPERNETWORK)
+    hypernetwork.readers = None
+    assert LikenessTerm.of(host, hypernetwork, subject.image) is None
+    assert LikenessTerm.of(host, None, subject.image) is None
+
+
+def test_styled_samples_are_nobodys(host, subject, likeness):
+    with host.frozen(), torch.no_grad():
+        prior = StylePrior.of(host, subject.prompt, subject.class_prompt)
+        lesson = prior.lesson(host, subject, 2, torch.Generator().manual_seed(0), at_once=2)
+    look = look_at(host, subject, subject.noisy_batch(host, 4, torch.Generator().manual_seed(1)), lesson, 0.1, 0.4)
+    assert look.alike.tolist() == pytest.approx([0.1] * 4 + [0.0] * 2)
