@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..errors import UserError
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
 from ..hypernet.training import IdentityLoss
@@ -24,10 +25,10 @@ class LikenessTerm:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, host: Host, hypernetwork: Hypernetwork | None, image: torch.Tensor) -> "LikenessTerm | None":
-        """For the face `image` [1, 3, S, S] in [-1, 1]; None where the hypernetwork's file holds no recognisers."""
+    def of(cls, host: Host, hypernetwork: Hypernetwork | None, image: torch.Tensor) -> "LikenessTerm":
+        """For the face `image` [1, 3, S, S] in [-1, 1]. Raises UserError when the hypernetwork has no recognisers."""
         if hypernetwork is None or hypernetwork.readers is None:
-            return None
+            raise UserError("This hypernetwork holds no recognisers to ask: use an identity weight of 0, or build one.")
         # A copy: the hypernetwork stays where it is.
         readers = copy.deepcopy(hypernetwork.readers).to(host.device)
         identity = hypernetwork.decoder.identity(hypernetwork.encoder(image))

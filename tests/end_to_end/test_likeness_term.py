@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.hosts.schedule import add_noise, clean_latents
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.latent_recogniser import untaught_readers
@@ -58,11 +59,12 @@ def test_a_weight_of_zero_learns_the_same_as_no_recognisers(host, subject, liken
     assert all(torch.equal(asked.a_train[key], without.a_train[key]) for key in asked.a_train)
 
 
-def test_a_hypernetwork_without_recognisers_asks_nobody(host, subject):
+def test_a_hypernetwork_without_recognisers_says_so(host, subject):
     hypernetwork = load_hypernetwork(HYPERNETWORK)
     hypernetwork.readers = None
-    assert LikenessTerm.of(host, hypernetwork, subject.image) is None
-    assert LikenessTerm.of(host, None, subject.image) is None
+    for nobody in (hypernetwork, None):
+        with pytest.raises(UserError, match="no recognisers"):
+            LikenessTerm.of(host, nobody, subject.image)
 
 
 def test_styled_samples_are_nobodys(host, subject, likeness):
