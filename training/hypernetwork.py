@@ -185,11 +185,11 @@ def export(args: argparse.Namespace) -> None:
         decoder = {key.removeprefix("module."): v for key, v in average.items() if key.startswith("module.")}
     else:
         decoder = load_file(args.out / "decoder.safetensors")
-    network = Hypernetwork(replace(with_learned_basis(config, decoder), readers=len(args.readers)))
-    if network.readers is not None:
-        network.readers.load_state_dict(Readers.load(args.readers).state_dict())
+    network = Hypernetwork(with_learned_basis(config, decoder))
     network.encoder.load_state_dict(_split(args.encoder)[0])
     network.decoder.load_state_dict(decoder)
+    if args.readers:
+        network.carry(Readers.load(args.readers))
     save_hypernetwork(args.file, network)
     print(f"{args.file}: {args.file.stat().st_size / 1e6:.1f} MB")
 

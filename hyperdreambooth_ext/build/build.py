@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..hosts.protocol import Host
 from ..hypernet.config import HypernetworkConfig
 from ..hypernet.file import save_hypernetwork
+from ..hypernet.latent_recogniser import Readers
 from ..lidb.layers import Architecture
 from .bases import settled_basis
 from .budget import Budget
@@ -27,7 +28,7 @@ from .options import BuildOptions, BuiltFor, settle
 from .prepare import Prepared, prepare
 from .processes import Processes
 from .progress import BuildProgress, Reporter
-from .recogniser import recogniser_files, teach_recognisers
+from .recogniser import teach_recognisers
 from .store import FaceStore
 from .targets import optimise_targets
 from .trainer import Trainer, kept_score
@@ -90,8 +91,8 @@ class _Build:
         self._targets(stages, config, prepared, eyes)
         if not set(stages) & {"train", "export"}:
             return None
-        self._train(config, store, prepared, eyes)
-        return self._export(config, eyes) if processes.first else None
+        readers = self._train(config, store, prepared, eyes)
+        return self._export(config, eyes, readers) if processes.first else None
 
     def _targets(self, stages: Sequence[str], config: HypernetworkConfig, prepared: Prepared, eyes: Eyes) -> None:
         options, last = self.options, tuple(stages)[-1:] == ("targets",)
@@ -101,7 +102,8 @@ class _Build:
             decoder = new_decoder(config, prepared, eyes, options.seed)
             optimise_targets(self.folder, options, prepared, self.host, decoder, self.reporter, self.processes)
 
-    def _train(self, config: HypernetworkConfig, store: FaceStore, prepared: Prepared, eyes: Eyes) -> None:
+    def _train(self, config: HypernetworkConfig, store: FaceStore, prepared: Prepared, eyes: Eyes) -> Readers | None:
+        """Returns the recognisers that taught, None where the identity loss is off."""
         options, folder, host, processes = self.options, self.folder, self.host, self.processes
         decoder = new_decoder(config, prepared, eyes, options.seed, learn_basis=options.basis == "learned")
         readers = None
@@ -112,15 +114,15 @@ class _Build:
         )  # fmt: skip
         steps = self.budget.steps(trainer.seconds_per_step) if processes.first else 0
         trainer.run(processes.share(steps))
+        return readers
 
-    def _export(self, config: HypernetworkConfig, eyes: Eyes) -> Path:
+    def _export(self, config: HypernetworkConfig, eyes: Eyes, readers: Readers | None) -> Path:
         self.reporter.tell(BuildProgress("export", 0, 1))
         keep = self.options.keep
         config = replace(config, held_out=in_words(kept_score(self.folder, keep)))
         name = f"{_safe(self.host.checkpoint_name)}-{self.host.checkpoint_hash}-hypernetwork.safetensors"
         file = self.destination / name
         decoder = self.folder.last if keep == "last" else self.folder.best
-        readers = [file for file in recogniser_files(self.folder) if file.exists()]
         save_hypernetwork(file, with_encoder(config, eyes, decoder, readers))
         self.reporter.tell(BuildProgress("done", 1, 1, message=f"{name} is used from the next personalisation on."))
         return file

@@ -24,20 +24,15 @@ class _School:
     """How one recogniser is taught. The second, as in the bundled training, sees its faces moved, with two fifths of
     what it knows left out at random, for longer, so that the two are not satisfied by the same mistakes."""
 
-    file: Path
+    folder: Path
     steps: int
     moved: bool = False
     dropout: float = 0.0
     weight_decay: float = 0.01
 
     @property
-    def folder(self) -> Path:
-        return self.file.parent
-
-
-def recogniser_files(folder: Folder) -> tuple[Path, Path]:
-    """Where the two of a build lie, once they are taught."""
-    return folder.recogniser / "recogniser.safetensors", folder.second_recogniser / "recogniser.safetensors"
+    def file(self) -> Path:
+        return self.folder / "recogniser.safetensors"
 
 
 def teach_recognisers(
@@ -49,10 +44,9 @@ def teach_recognisers(
     Raises FileError, Paused.
     """
     steps = options.recogniser_steps
-    first, second = recogniser_files(folder)
     schools = (
-        _School(first, steps),
-        _School(second, 2 * steps, moved=True, dropout=0.4, weight_decay=0.05),
+        _School(folder.recogniser, steps),
+        _School(folder.second_recogniser, 2 * steps, moved=True, dropout=0.4, weight_decay=0.05),
     )
     for school in schools:
         if processes.first and not school.file.exists():

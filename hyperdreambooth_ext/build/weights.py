@@ -1,6 +1,5 @@
 """The new decoder before training, and one that was trained, as a hypernetwork."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,20 +71,19 @@ def placed(decoder: WeightDecoder, device: torch.device) -> WeightDecoder:
 
 
 def with_encoder(
-    config: HypernetworkConfig, eyes: Eyes, decoder_file: Path, reader_files: Sequence[Path] = ()
+    config: HypernetworkConfig, eyes: Eyes, decoder_file: Path, readers: Readers | None = None
 ) -> Hypernetwork:
     """The trained decoder and the encoder together, and the recognisers that read this checkpoint's latents, where
-    they know the encoder's identities. Raises FileError when a file is damaged."""
-    reader_files = reader_files if eyes.own else ()
+    they know the encoder's identities. Raises FileError when the file is damaged."""
     try:
         weights = load_file(decoder_file)
-        network = Hypernetwork(replace(with_learned_basis(config, weights), readers=len(reader_files)))
-        if network.readers is not None:
-            network.readers.load_state_dict(Readers.load(reader_files).state_dict())
+        network = Hypernetwork(with_learned_basis(config, weights))
         network.decoder.load_state_dict(weights)
     except (RuntimeError, OSError, ValueError) as error:
         raise FileError(f"{decoder_file} cannot be used ({error}): delete it and start again.") from error
     network.encoder.load_state_dict(eyes.encoder.state_dict())
+    if readers is not None and eyes.own:
+        network.carry(readers)
     return network.eval()
 
 

@@ -5,6 +5,8 @@ f = encoder(face)                       once
 θ_k = heads(decoder([f ; θ_{k-1}]))     k = 1 … s
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,7 +16,7 @@ from ..lidb.stored_basis import StoredBasis
 from ..lidb.weights import LiDB
 from .config import HypernetworkConfig
 from .encoder import FaceEncoder
-from .latent_recogniser import untaught_readers
+from .latent_recogniser import Readers, untaught_readers
 
 
 class WeightDecoder(nn.Module):
@@ -117,6 +119,11 @@ class Hypernetwork(nn.Module):
         self.encoder = FaceEncoder(config, pretrained_encoder)
         self.decoder = WeightDecoder(config, self.encoder.channels)
         self.readers = untaught_readers(config.readers) if config.readers else None
+
+    def carry(self, readers: Readers) -> None:
+        """Take `readers`, which know the encoder's identities, into the file that this network is saved to."""
+        self.readers = readers.cpu()
+        self.config = replace(self.config, readers=len(readers.readers))
 
     def forward(self, images: torch.Tensor) -> LiDB:
         """Aligned faces, float32 [B, 3, H, W] in [-1, 1] -> a LiDB of rank 1 with one person per sample."""

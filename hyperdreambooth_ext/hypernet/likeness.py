@@ -16,6 +16,12 @@ def identities(hypernetwork: Hypernetwork, crops: Sequence[np.ndarray]) -> torch
     Raises ValueError when the hypernetwork's encoder was not taught by a recogniser (`identity_width` 0).
     """
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+    return identities_of_images(hypernetwork, images)
+
+
+@torch.no_grad()
+def identities_of_images(hypernetwork: Hypernetwork, images: torch.Tensor) -> torch.Tensor:
+    """The same of aligned faces, float32 [B, 3, S, S] in [-1, 1]."""
     return F.normalize(hypernetwork.decoder.identity(hypernetwork.encoder(images)), dim=-1)
 
 

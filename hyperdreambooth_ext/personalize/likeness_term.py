@@ -7,11 +7,11 @@ import copy
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from ..errors import UserError
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
+from ..hypernet.likeness import identities_of_images
 from ..hypernet.training import IdentityLoss
 
 
@@ -24,15 +24,13 @@ class LikenessTerm:
     identity: torch.Tensor
 
     @classmethod
-    @torch.no_grad()
     def of(cls, host: Host, hypernetwork: Hypernetwork | None, image: torch.Tensor) -> "LikenessTerm":
         """For the face `image` [1, 3, S, S] in [-1, 1]. Raises UserError when the hypernetwork has no recognisers."""
         if hypernetwork is None or hypernetwork.readers is None:
             raise UserError("This hypernetwork holds no recognisers to ask: use an identity weight of 0, or build one.")
         # A copy: the hypernetwork stays where it is.
         readers = copy.deepcopy(hypernetwork.readers).to(host.device)
-        identity = hypernetwork.decoder.identity(hypernetwork.encoder(image))
-        return cls(IdentityLoss(readers), F.normalize(identity, dim=-1).to(host.device))
+        return cls(IdentityLoss(readers), identities_of_images(hypernetwork, image).to(host.device))
 
     def unlike(self, guess: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
         """1 − cosine [N] of who is seen in clean latents `guess` [N, 4, h, w] and the person; less where nearly all

@@ -31,9 +31,7 @@ def learned(host, subject, likeness, **options):
     start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
     wanted = FinetuneOptions(steps=4, batch=4, styled=1, **options)
     with host.frozen():
-        return finetune(
-            host, subject, start, wanted, torch.Generator().manual_seed(0), likeness=likeness
-        ).lidb  # fmt: skip
+        return finetune(host, subject, start, wanted, torch.Generator().manual_seed(0), likeness=likeness).lidb
 
 
 def unlike(host, subject, lidb, likeness) -> float:
@@ -67,7 +65,7 @@ def test_a_hypernetwork_without_recognisers_says_so(host, subject):
             LikenessTerm.of(host, nobody, subject.image)
 
 
-def test_styled_samples_are_nobodys(host, subject, likeness):
+def test_styled_samples_are_nobodys(host, subject):
     with host.frozen(), torch.no_grad():
         prior = StylePrior.of(host, subject.prompt, subject.class_prompt)
         lesson = prior.lesson(host, subject, 2, torch.Generator().manual_seed(0), at_once=2)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 FAKE = Path(__file__).parent / "fake"
 _FAKED = ("modules", "networks", "network", "network_lora", "extra_networks_lora", "hyperdreambooth_ext.webui")
@@ -50,3 +51,13 @@ def webui(tmp_path, monkeypatch):
     fake.add_lora()
     yield fake
     _forget()
+
+
+@pytest.fixture
+def one_thread():
+    """Threads that wait for each other at small work would count as the processor's time; and torch 2.1.2 corrupts
+    memory in bfloat16's backward on several CPU threads, while users have bfloat16 on GPUs alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

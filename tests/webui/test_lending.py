@@ -237,15 +237,6 @@ def test_what_was_learned_on_a_busy_webui_equals_what_a_quiet_one_learns(webui, 
     assert all(torch.equal(a, b) for a, b in zip(with_lora.parameters, without.parameters, strict=True))
 
 
-@pytest.fixture
-def one_thread():
-    """torch 2.1.2 corrupts memory in bfloat16's backward on several CPU threads; users have bfloat16 on GPUs alone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("parameterization", ["eps", "v"])
 @pytest.mark.usefixtures("one_thread")

@@ -15,15 +15,6 @@ from tests.conftest import SMALL, random_lidb
 
 
 @pytest.fixture
-def one_thread():
-    """Threads that wait for each other at work so small would count as the processor's time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def lora(webui, small_lidb):
     """The fake's networks with the layers of a small model, a LiDB "anna" and its export "anna_lora"."""
     file.save(webui.lora_dir / "anna.safetensors", small_lidb, Info(name="anna"))
