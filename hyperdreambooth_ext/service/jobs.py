@@ -105,7 +105,10 @@ class Studio:
         return job.status()
 
     def keep(self, id: str) -> JobStatus:
-        """Save what an interrupted job had learned. Raises UnknownJob, QueueFull, UserError when there is nothing."""
+        """Save what an interrupted job had learned.
+
+        Raises UnknownJob, QueueFull, and UserError when there is nothing or a job of the same name is under way.
+        """
         job = self._find(id)
         with self._lock:
             if not job.status().can_keep:
@@ -114,7 +117,7 @@ class Studio:
         job.keep = True
         try:
             self._enqueue(job)
-        except QueueFull:
+        except UserError:
             job.update(can_keep=True)
             raise
         return job.status()
@@ -130,7 +133,7 @@ class Studio:
         with self._lock:
             self._check_room()
             name = job.status().name
-            if any(other.status().name == name for other in [*self._waiting, self._running] if other is not None):
+            if name in self._names_under_way():
                 raise UserError(f'A job for the name "{name}" is under way: wait for it, or take another name.')
             job.obeyed()
             job.update(stage="queued", step=0, steps=0, eta_seconds=None, message="Waiting for its turn.")
@@ -140,6 +143,11 @@ class Studio:
             if self._running is None:
                 self._running = self._waiting.popleft()
                 threading.Thread(target=self._work, name="hyperdreambooth", daemon=True).start()
+
+    def _names_under_way(self) -> set[str]:
+        # A job has ended a moment before its thread takes the next one: it stands in nobody's way, nor in its own.
+        statuses = [job.status() for job in [*self._waiting, self._running] if job is not None]
+        return {status.name for status in statuses if not status.ended}
 
     def _forget_old(self) -> None:
         ended = [id for id, job in self._jobs.items() if job.status().ended]

@@ -1,6 +1,7 @@
 """Jobs run one at a time, tell where they are, stop within one step, and lose nothing that was learned."""
 
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -89,6 +90,37 @@ def test_what_an_interrupted_job_learned_can_be_kept_once(studio, small_photo):
     assert status.stage == "done" and status.result.steps == 1 and status.result.after
     with pytest.raises(UserError, match="nothing to keep"):
         studio.keep(id)
+
+
+def test_a_job_can_be_kept_the_moment_it_has_ended(studio, small_photo, monkeypatch):
+    interrupt_at(studio, "finetune", 1)
+    told, go_on = threading.Event(), threading.Event()
+    do = studio._do
+
+    def pause_after(job):
+        do(job)
+        told.set()
+        go_on.wait(30)
+
+    monkeypatch.setattr(studio, "_do", pause_after)
+    id = studio.submit(short_task(small_photo, "anna", steps=500))
+    assert told.wait(60)
+    studio.keep(id)
+    go_on.set()
+    assert ended(studio, id).stage == "done"
+
+
+def test_a_job_that_must_wait_to_be_kept_can_still_be_kept(studio, small_photo):
+    interrupt_at(studio, "finetune", 1)
+    id = studio.submit(short_task(small_photo, "anna", steps=500))
+    ended(studio, id)
+    studio.backend.on_report = lambda stage, step: None
+    with studio.backend.model():
+        other = studio.submit(short_task(small_photo, "anna"))
+        with pytest.raises(UserError, match="under way"):
+            studio.keep(id)
+        assert studio.job(id).can_keep
+    assert ended(studio, other).stage == "done"
 
 
 def test_an_interrupt_that_keeps_goes_on_to_the_pictures(studio, small_photo):
