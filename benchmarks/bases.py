@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--recogniser-steps", type=int, default=BuildOptions.recogniser_steps)
     parser.add_argument("--evaluate-every", type=int, default=BuildOptions.evaluate_every)
     parser.add_argument("--first", type=int, default=16, help="people to learn")
-    parser.add_argument("--rows", default="hypernetwork,hypernetwork+40", help="of benchmarks.evaluate")
+    parser.add_argument("--rows", default="hypernetwork,hypernetwork+80", help="of benchmarks.evaluate")
     parser.add_argument("--kinds", default=",".join(BASES))
     parser.add_argument("--basis-people", type=int, default=192)
     parser.add_argument("--target-steps", type=int, default=40, help="of the targets that the PCA looks at")

@@ -38,7 +38,7 @@ from .recogniser import Recogniser
 from .report import SHOWN, Row, write_report
 from .styles import CLASSIFIER, STYLES, StyleClassifier, load_classifier
 
-ROWS = ("none", "hypernetwork", "zero+40", "gradient+40", "hypernetwork+40")
+ROWS = ("none", "hypernetwork", *(f"{start}+{FinetuneOptions.steps}" for start in ("zero", "gradient", "hypernetwork")))
 STYLE_MULTIPLIER = 0.8
 STYLES_PER_PERSON = 2
 
@@ -116,9 +116,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
     styled = "samples an iteration that keep style words working (0: none)"
     parser.add_argument("--styled", type=int, default=FinetuneOptions().styled, help=styled)
-    likeness = "how much the hypernetwork's recognisers count"
-    parser.add_argument("--identity-weight", type=float, default=FinetuneOptions().identity_weight, help=likeness)
-    parser.add_argument("--batch", type=int, help="noises an iteration sees (default: by the size)")
+    likeness = "how much the hypernetwork's recognisers count (default: 0.1 from its start, 0 from others)"
+    parser.add_argument("--identity-weight", type=float, help=likeness)
+    parser.add_argument("--batch", type=int, default=FinetuneOptions().batch, help="noises an iteration sees")
     parser.add_argument("--text", action="store_true", help="finetune the text encoder's layers too")
     parser.add_argument("--multiplier", type=float, default=1.0)
     return parser.parse_args()
@@ -163,7 +163,7 @@ def evaluate_person(row: str, number: int, person: Person, tools: Tools, args: a
 
 
 def learn(row: str, person: Person, tools: Tools, args: argparse.Namespace) -> tuple[LiDB | None, dict]:
-    """The LiDB of one person for a row such as "zero+40" or "hypernetwork", None for "none"; seconds and bytes."""
+    """The LiDB of one person for a row such as "zero+80" or "hypernetwork", None for "none"; seconds and bytes."""
     start, _, steps = row.partition("+")
     if start == "none":
         return None, {}

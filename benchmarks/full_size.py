@@ -4,9 +4,9 @@
     python run.py full_size --device cuda --dtype bfloat16 --runs 2 [--at-once 8] [--low-memory]
 
 Time and memory do not depend on the weights' values. The hypernetwork has the bundled one's make (EfficientNet-Lite0,
-a decoder of width 128) with SD 1.5's 192 layers. With --steps below 40 the finetune's 40 iterations are worked out from
-the steps that were taken, and the table says so. Of several runs the last is told: the first also fetches libraries
-and memory. On a graphics card the memory is what torch had reserved at most.
+a decoder of width 128) with SD 1.5's 192 layers. With fewer --steps than the default the rest of them is worked out
+from the steps that were taken, and the table says so. Of several runs the last is told: the first also fetches
+libraries and memory. On a graphics card the memory is what torch had reserved at most.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
     defaults = FinetuneOptions()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=512, help="pixels")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=defaults.batch)
     parser.add_argument("--at-once", type=int, help="samples in one pass (default: the finetune's own)")
     parser.add_argument("--low-memory", action="store_true", help="as `run.py personalize --low-memory`")
     parser.add_argument("--runs", type=int, default=1)

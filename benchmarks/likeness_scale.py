@@ -1,6 +1,6 @@
 """What the tab's likeness amounts to on drawn pictures: the scale behind its words (`hypernet/likeness.py`).
 
-    python -m benchmarks.likeness_scale OUT_DIR [--row hypernetwork+40]
+    python -m benchmarks.likeness_scale OUT_DIR [--row hypernetwork+80]
 
 OUT_DIR is what `evaluate` filled. The first picture drawn of each person is compared, by the bundled encoder as in the
 tab, with the photo that it was learned from and with everybody else's.
@@ -25,7 +25,7 @@ SIZE = 128
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--row", default="hypernetwork+40")
+    parser.add_argument("--row", default="hypernetwork+80")
     args = parser.parse_args()
     people = synthetic(SYNTHETIC, 100, SIZE)
     drawn = {person.name: args.out / args.row / f"{person.name}.png" for person in people}

@@ -35,14 +35,18 @@ class HyperDreamBooth:
     start: Start = "hypernetwork"
     steps: int = FinetuneOptions().steps
     rank: int = FinetuneOptions().rank
-    batch: int | None = FinetuneOptions().batch
+    batch: int = FinetuneOptions().batch
     styled: int = FinetuneOptions().styled
+    identity_weight: float | None = FinetuneOptions().identity_weight
     iterations: int | None = None
     """Rounds of the hypernetwork, where others than its own are asked for."""
     sweep: tuple[float, ...] = ()
 
     def learn(self, task: Task, lr: float | None, steps: int, watch: Watch) -> Learned:
-        options = FinetuneOptions(steps=max(steps, 1), rank=self.rank, batch=self.batch, styled=self.styled)
+        options = FinetuneOptions(
+            steps=max(steps, 1), rank=self.rank, batch=self.batch, styled=self.styled,
+            identity_weight=self.identity_weight,
+        )  # fmt: skip
         options = options if lr is None else replace(options, lr=lr)
         request = Request("x", self.start, options, seed=task.seed, predict_only=not self.steps)
 

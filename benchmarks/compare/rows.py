@@ -1,5 +1,7 @@
 """Who takes part in the comparison."""
 
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
+
 from .aesthetic import AestheticGradients
 from .dreambooth import DreamBooth
 from .hyperdreambooth import HyperDreamBooth
@@ -25,9 +27,11 @@ ROWS: dict[str, Method] = {
     "k = 1": HyperDreamBooth(iterations=1),
     "no rank relaxation": HyperDreamBooth(rank=1),
     "no style prior": HyperDreamBooth(styled=0),
-    # What fewer looks at the photo would do.
-    "half the batch": HyperDreamBooth(batch=8),
-    "half the iterations": HyperDreamBooth(steps=20),
+    "no likeness term": HyperDreamBooth(identity_weight=0.0),
+    # Other ways to look at the photo: the first sees it twice as often, the others half as often.
+    "40 iterations of 16": HyperDreamBooth(steps=40, batch=16, styled=2),
+    "half the batch": HyperDreamBooth(batch=2),
+    "half the iterations": HyperDreamBooth(steps=FinetuneOptions.steps // 2),
     "DreamBooth, 400 iterations": DreamBooth(steps=400),
     "DreamBooth, 40 iterations": DreamBooth(steps=40),
 }

@@ -14,23 +14,28 @@ from ..hypernet.hypernetwork import Hypernetwork
 from ..hypernet.likeness import identities_of_images
 from ..hypernet.training import IdentityLoss
 
+WEIGHT = 0.1
+
 
 @dataclass(frozen=True)
 class LikenessTerm:
     """Recognisers that read latents, and `identity` [1, 128], the unit vector that they should see; on the model's
-    device."""
+    device. `weight` is what it counts beside the diffusion loss."""
 
     loss: IdentityLoss
     identity: torch.Tensor
+    weight: float = WEIGHT
 
     @classmethod
-    def of(cls, host: Host, hypernetwork: Hypernetwork | None, image: torch.Tensor) -> "LikenessTerm":
+    def of(
+        cls, host: Host, hypernetwork: Hypernetwork | None, image: torch.Tensor, weight: float = WEIGHT
+    ) -> "LikenessTerm":
         """For the face `image` [1, 3, S, S] in [-1, 1]. Raises UserError when the hypernetwork has no recognisers."""
         if hypernetwork is None or hypernetwork.readers is None:
             raise UserError("This hypernetwork holds no recognisers to ask: use an identity weight of 0, or build one.")
         # A copy: the hypernetwork stays where it is.
         readers = copy.deepcopy(hypernetwork.readers).to(host.device)
-        return cls(IdentityLoss(readers), identities_of_images(hypernetwork, image).to(host.device))
+        return cls(IdentityLoss(readers), identities_of_images(hypernetwork, image).to(host.device), weight)
 
     def unlike(self, guess: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
         """1 − cosine [N] of who is seen in clean latents `guess` [N, 4, h, w] and the person; less where nearly all

@@ -93,7 +93,7 @@ def personalize(
         if request.predict_only:
             done = Finetuned(first, 0)
         else:
-            likeness = LikenessTerm.of(host, hypernetwork, subject.image) if request.options.identity_weight else None
+            likeness = _likeness(start, host, subject, hypernetwork, request.options.identity_weight)
             done = finetune(host, subject, first, request.options, generator, on_step, should_stop, likeness)
     info = file.Info(
         name=name,
@@ -150,6 +150,17 @@ def _first_weights(
         raise UserError("No hypernetwork fits this checkpoint: use --start gradient, which needs none.")
     check_fits(hypernetwork, architecture)
     return hypernetwork_start(hypernetwork, subject, rank, generator)
+
+
+def _likeness(
+    start: Start, host: Host, subject: Subject, hypernetwork: Hypernetwork | None, weight: float | None
+) -> LikenessTerm | None:
+    """What the finetune asks of the hypernetwork's recognisers; by default where that gave the start and holds some."""
+    if weight is None:
+        if start != "hypernetwork" or hypernetwork is None or hypernetwork.readers is None:
+            return None
+        return LikenessTerm.of(host, hypernetwork, subject.image)
+    return LikenessTerm.of(host, hypernetwork, subject.image, weight) if weight else None
 
 
 def _thumbnail(photo: np.ndarray, face: Face) -> bytes:

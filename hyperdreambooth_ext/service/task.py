@@ -16,9 +16,9 @@ from ..personalize.starts import STARTS, Start
 Quality = Literal["fast", "balanced", "best"]
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
 PRESETS: dict[Quality, FinetuneOptions] = {
-    "fast": FinetuneOptions(steps=15),
+    "fast": FinetuneOptions(steps=30),
     "balanced": FinetuneOptions(),
-    "best": FinetuneOptions(steps=100, rank=4, lr=0.02),
+    "best": FinetuneOptions(steps=240, rank=4, lr=0.02),
 }
 MAX_STEPS = 2000
 MAX_SEED = 2**32 - 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import UserError
+from ..personalize.finetune import FinetuneOptions
 from ..personalize.starts import STARTS
 from ..temporary import remove_leftovers
 from ..texts import plain_text
@@ -93,7 +94,8 @@ def _personalize(commands) -> None:
     parser.add_argument("--name", required=True, help="the name in <lidb:NAME:1>")
     _model_options(parser)
     parser.add_argument("--out", type=Path, default=DEFAULT_DIR, help="folder of the LiDB (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="iterations of the finetune (default: %(default)s)")
+    iterations = "iterations of the finetune (default: %(default)s)"
+    parser.add_argument("--steps", type=int, default=FinetuneOptions.steps, help=iterations)
     parser.add_argument("--rank", type=int, help="relaxed rank (default: 2)")
     parser.add_argument("--start", choices=STARTS, help="default: hypernetwork where one fits, else gradient")
     parser.add_argument("--face", type=int, default=1, help="which face, counted from the largest (default: 1)")
@@ -144,7 +146,8 @@ def _demo(commands) -> None:
     )  # fmt: skip
     parser.add_argument("--photo", type=Path, help="default: the bundled sample photo")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the LiDB and the sheet")
-    parser.add_argument("--steps", type=int, default=40, help="iterations of the finetune (default: %(default)s)")
+    iterations = "iterations of the finetune (default: %(default)s)"
+    parser.add_argument("--steps", type=int, default=FinetuneOptions.steps, help=iterations)
     parser.add_argument("--no-thumbnail", action="store_true", help="keep the face's picture out of the file")
     _model_options(parser)
 

@@ -1,5 +1,7 @@
 """The finetune can ask recognisers that read latents whether the person is seen."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
 from hyperdreambooth_ext.personalize.iteration import look_at
 from hyperdreambooth_ext.personalize.likeness_term import LikenessTerm
+from hyperdreambooth_ext.personalize.personalize import Request, personalize
 from hyperdreambooth_ext.personalize.starts import zero_start
 from hyperdreambooth_ext.personalize.style_prior import StylePrior
 from hyperdreambooth_ext.shipped import HYPERNETWORK
@@ -24,12 +27,12 @@ def likeness(host, subject):
     torch.manual_seed(0)
     hypernetwork = load_hypernetwork(HYPERNETWORK)
     hypernetwork.readers = untaught_readers(2).eval().requires_grad_(False)
-    return LikenessTerm.of(host, hypernetwork, subject.image)
+    return LikenessTerm.of(host, hypernetwork, subject.image, weight=3.0)
 
 
-def learned(host, subject, likeness, **options):
+def learned(host, subject, likeness):
     start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
-    wanted = FinetuneOptions(steps=4, batch=4, styled=1, **options)
+    wanted = FinetuneOptions(steps=4, batch=4, styled=1)
     with host.frozen():
         return finetune(host, subject, start, wanted, torch.Generator().manual_seed(0), likeness=likeness).lidb
 
@@ -47,14 +50,30 @@ def unlike(host, subject, lidb, likeness) -> float:
 
 
 def test_what_is_learned_with_it_is_seen(host, subject, likeness):
-    asked, unasked = (learned(host, subject, likeness, identity_weight=weight) for weight in (3.0, 0.0))
+    asked, unasked = (learned(host, subject, asked_of) for asked_of in (likeness, None))
     with_it, without = (unlike(host, subject, lidb, likeness) for lidb in (asked, unasked))
     assert with_it < without - 0.01
 
 
 def test_a_weight_of_zero_learns_the_same_as_no_recognisers(host, subject, likeness):
-    asked, without = learned(host, subject, likeness), learned(host, subject, None)
+    asked, without = learned(host, subject, replace(likeness, weight=0.0)), learned(host, subject, None)
     assert all(torch.equal(asked.a_train[key], without.a_train[key]) for key in asked.a_train)
+
+
+def test_a_start_from_a_hypernetwork_asks_the_recognisers_that_it_holds(host, sample_photo):
+    def after_two(start, weight):
+        options = FinetuneOptions(steps=2, batch=2, styled=0, identity_weight=weight)
+        return personalize(sample_photo, Request("x", start, options), host, hypernetwork).lidb.a_train
+
+    def same(one, other):
+        return all(torch.equal(one[key], other[key]) for key in one)
+
+    hypernetwork = load_hypernetwork(HYPERNETWORK)
+    assert same(after_two("hypernetwork", None), after_two("hypernetwork", 0.1))
+    assert not same(after_two("hypernetwork", None), after_two("hypernetwork", 0.0))
+    assert same(after_two("zero", None), after_two("zero", 0.0))
+    hypernetwork.readers = None
+    assert same(after_two("hypernetwork", None), after_two("hypernetwork", 0.0))
 
 
 def test_a_hypernetwork_without_recognisers_says_so(host, subject):

@@ -35,7 +35,7 @@ def hypernetwork(host):
 def test_the_file_is_small_and_says_what_it_is(learned):
     lidb, info = file.load(learned.file)
     assert learned.file.stat().st_size <= 120_000
-    assert (info.name, info.trigger, info.start, info.steps) == ("anna", "sks", "hypernetwork", 40)
+    assert (info.name, info.trigger, info.start, info.steps) == ("anna", "sks", "hypernetwork", FinetuneOptions.steps)
     assert info.checkpoint == "faces128" and len(info.checkpoint_hash) == 10 and len(info.hypernetwork) == 10
     assert info.thumbnail[:2] == b"\xff\xd8"
     assert lidb.rank == FinetuneOptions().rank and len(lidb.architecture) == 160
@@ -66,7 +66,7 @@ def test_the_same_photo_and_seed_give_the_same_bytes(learned, run, tmp_path):
     code, summary, _ = run("personalize", SAMPLE_PHOTO, "--name", "anna", "--out", tmp_path)
     assert code == 0
     assert (tmp_path / "anna.safetensors").read_bytes() == learned.file.read_bytes()
-    assert summary["steps"] == 40 and summary["tag"] == "<lidb:anna:1>"
+    assert summary["steps"] == FinetuneOptions.steps and summary["tag"] == "<lidb:anna:1>"
 
 
 def test_the_model_is_the_same_after_personalising(host, hypernetwork, sample_photo):

@@ -10,9 +10,10 @@ from hyperdreambooth_ext.lidb.stored_basis import StoredBasis
 from hyperdreambooth_ext.lidb.weights import LiDB, zeros
 from hyperdreambooth_ext.personalize.face import find_face
 from hyperdreambooth_ext.personalize.finetune import Finetuned, FinetuneOptions, finetune
+from hyperdreambooth_ext.personalize.likeness_term import LikenessTerm
 from hyperdreambooth_ext.personalize.photo import load_photo
 from hyperdreambooth_ext.personalize.subject import prepare_subject
-from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO
+from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card with CUDA")
 
@@ -23,7 +24,8 @@ class Uncaptured(DiffusersHost):
     capturable = False
 
 
-def learn(host: DiffusersHost, on_step=lambda progress: None, **options) -> Finetuned:
+def learn(host: DiffusersHost, on_step=lambda progress: None, asked: bool = False, **options) -> Finetuned:
+    """With `asked`, the bundled hypernetwork's recognisers say whether the person is seen."""
     photo = load_photo(SAMPLE_PHOTO)
     lidb = options.pop("lidb", None) or zeros(
         Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0)
@@ -31,7 +33,9 @@ def learn(host: DiffusersHost, on_step=lambda progress: None, **options) -> Fine
     with host.frozen():
         subject = prepare_subject(photo, find_face(photo), host, "a sks face", host.default_size)
         wanted = FinetuneOptions(**{"steps": 8, "batch": 4, **options})
-        return finetune(host, subject, lidb, wanted, torch.Generator().manual_seed(0), on_step)
+        likeness = LikenessTerm.of(host, fitting_hypernetwork(host)[0], subject.image) if asked else None
+        generator = torch.Generator().manual_seed(0)
+        return finetune(host, subject, lidb, wanted, generator, on_step, likeness=likeness)
 
 
 def difference(one: LiDB, other: LiDB) -> float:
@@ -40,12 +44,13 @@ def difference(one: LiDB, other: LiDB) -> float:
     return float((both[0] - both[1]).norm() / both[0].norm())
 
 
-def test_a_captured_finetune_learns_what_one_without_a_graph_learns():
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_captured_finetune_learns_what_one_without_a_graph_learns(asked):
     losses: dict[type, list[float]] = {}
     learned = {}
     for kind in (DiffusersHost, Uncaptured):
         losses[kind] = []
-        learned[kind] = learn(kind(CHECKPOINT, "cuda"), lambda p, of=losses[kind]: of.append(p.loss)).lidb
+        learned[kind] = learn(kind(CHECKPOINT, "cuda"), lambda p, of=losses[kind]: of.append(p.loss), asked).lidb
     # A graph may take other algorithms of the libraries, which round otherwise.
     assert difference(*learned.values()) < 0.01
     assert losses[DiffusersHost] == pytest.approx(losses[Uncaptured], rel=1e-3)
@@ -67,7 +72,7 @@ def test_the_card_is_not_waited_for_while_it_learns():
             torch.cuda.set_sync_debug_mode("default")
 
     try:
-        learn(DiffusersHost(CHECKPOINT, "cuda", torch.bfloat16), from_here_on)
+        learn(DiffusersHost(CHECKPOINT, "cuda", torch.bfloat16), from_here_on, asked=True)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
