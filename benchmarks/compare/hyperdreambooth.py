@@ -30,35 +30,32 @@ class LidbLearned:
 
 @dataclass(frozen=True)
 class HyperDreamBooth:
-    """The main job with its default options, or with one part changed. `steps` 0 takes the prediction as it is."""
+    """The main job with its default options, or with one part changed."""
 
     start: Start = "hypernetwork"
-    steps: int = FinetuneOptions().steps
-    rank: int = FinetuneOptions().rank
-    batch: int = FinetuneOptions().batch
-    styled: int = FinetuneOptions().styled
-    identity_weight: float | None = FinetuneOptions().identity_weight
-    iterations: int | None = None
+    options: FinetuneOptions = FinetuneOptions()
+    predict_only: bool = False
+    rounds: int | None = None
     """Rounds of the hypernetwork, where others than its own are asked for."""
     sweep: tuple[float, ...] = ()
 
+    @property
+    def steps(self) -> int:
+        return 0 if self.predict_only else self.options.steps
+
     def learn(self, task: Task, lr: float | None, steps: int, watch: Watch) -> Learned:
-        options = FinetuneOptions(
-            steps=max(steps, 1), rank=self.rank, batch=self.batch, styled=self.styled,
-            identity_weight=self.identity_weight,
-        )  # fmt: skip
-        options = options if lr is None else replace(options, lr=lr)
-        request = Request("x", self.start, options, seed=task.seed, predict_only=not self.steps)
+        options = replace(self.options, steps=steps, lr=self.options.lr if lr is None else lr)
+        request = Request("x", self.start, options, seed=task.seed, predict_only=self.predict_only)
 
         def keep(progress: Progress) -> None:
             watch(progress.step, lambda: LidbLearned(progress.lidb.detached()))
 
         hypernetwork = task.hypernetwork if self.start == "hypernetwork" else None
-        if hypernetwork is not None and self.iterations:
-            hypernetwork = _with_rounds(hypernetwork, self.iterations)
+        if hypernetwork is not None and self.rounds:
+            hypernetwork = _with_rounds(hypernetwork, self.rounds)
         return LidbLearned(personalize(task.person.photo, request, task.host, hypernetwork, on_step=keep).lidb)
 
 
-def _with_rounds(hypernetwork: Hypernetwork, iterations: int) -> Hypernetwork:
-    hypernetwork.decoder.config = replace(hypernetwork.decoder.config, iterations=iterations)
+def _with_rounds(hypernetwork: Hypernetwork, rounds: int) -> Hypernetwork:
+    hypernetwork.decoder.config = replace(hypernetwork.decoder.config, iterations=rounds)
     return hypernetwork

@@ -73,7 +73,9 @@ class Task:
 class Method(Protocol):
     """`steps` at a learning rate `lr`, the best of `sweep` where no other is asked for (None: it has none)."""
 
-    steps: int
+    @property
+    def steps(self) -> int: ...
+
     sweep: tuple[float, ...]
 
     def learn(self, task: Task, lr: float | None, steps: int, watch: Watch) -> Learned: ...

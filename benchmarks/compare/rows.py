@@ -1,6 +1,7 @@
 """Who takes part in the comparison."""
 
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
+from hyperdreambooth_ext.service.task import PRESETS
 
 from .aesthetic import AestheticGradients
 from .dreambooth import DreamBooth
@@ -23,15 +24,17 @@ ROWS: dict[str, Method] = {
     # The ablations of the paper's table.
     "no hypernetwork": HyperDreamBooth(start="zero"),
     "no hypernetwork, gradient start": HyperDreamBooth(start="gradient"),
-    "only hypernetwork": HyperDreamBooth(steps=0),
-    "k = 1": HyperDreamBooth(iterations=1),
-    "no rank relaxation": HyperDreamBooth(rank=1),
-    "no style prior": HyperDreamBooth(styled=0),
-    "no likeness term": HyperDreamBooth(identity_weight=0.0),
-    # Other ways to look at the photo: the first sees it twice as often, the others half as often.
-    "40 iterations of 16": HyperDreamBooth(steps=40, batch=16, styled=2),
-    "half the batch": HyperDreamBooth(batch=2),
-    "half the iterations": HyperDreamBooth(steps=FinetuneOptions.steps // 2),
+    "only hypernetwork": HyperDreamBooth(predict_only=True),
+    "k = 1": HyperDreamBooth(rounds=1),
+    "no rank relaxation": HyperDreamBooth(options=FinetuneOptions(rank=1)),
+    # What this extension adds to the paper's method, left out.
+    "no style prior": HyperDreamBooth(options=FinetuneOptions(styled=0)),
+    "no likeness term": HyperDreamBooth(options=FinetuneOptions(identity_weight=0.0)),
+    # More and fewer looks at the photo; the tab's other qualities.
+    "40 iterations of 16": HyperDreamBooth(options=FinetuneOptions(steps=40, batch=16, styled=2)),
+    "half the batch": HyperDreamBooth(options=FinetuneOptions(batch=2)),
+    "quality Fast": HyperDreamBooth(options=PRESETS["fast"]),
+    "quality Best": HyperDreamBooth(options=PRESETS["best"]),
     "DreamBooth, 400 iterations": DreamBooth(steps=400),
     "DreamBooth, 40 iterations": DreamBooth(steps=40),
 }
