@@ -104,10 +104,11 @@ def _unscaled(output: torch.Tensor) -> torch.Tensor:
     """`output`, whose gradient is multiplied by a large number before it enters float16, where it would vanish.
 
     A mean over the output leaves gradients of about 1 / numel. Nobody divides by the number again: Adam and the
-    gradient start take a gradient's direction, not its length.
+    gradient start take a gradient's direction, not its length. It is the same however many samples are in a pass, since
+    gradients of several passes are added up.
     """
     if output.requires_grad:
-        scale = output.numel() / 64
+        scale = output[0].numel() / 8
         output.register_hook(lambda gradient: gradient * scale)
     return output
 

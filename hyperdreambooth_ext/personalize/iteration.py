@@ -1,5 +1,6 @@
 """One iteration of the finetune: look at some noisy samples, compute the loss and its gradients, move the weights."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -53,12 +54,11 @@ class Look:
     prompts: torch.Tensor | None
 
     def parts(self, at_once: int) -> "Iterator[Look]":
-        """The same in equal parts of at most `at_once` samples."""
+        """The same in as few parts of at most `at_once` samples as there can be, none much smaller than another."""
         count = len(self.noisy)
-        # Equal ones: a host may scale a pass's gradients by its size (`hosts.ldm`).
-        size = max(size for size in range(1, min(at_once, count) + 1) if count % size == 0)
-        for start in range(0, count, size):
-            part = slice(start, start + size)
+        passes = math.ceil(count / at_once)
+        for i in range(passes):
+            part = slice(count * i // passes, count * (i + 1) // passes)
             yield self.map(lambda tensor: tensor[part])  # noqa: B023  # called at once
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Look":

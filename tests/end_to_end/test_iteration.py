@@ -11,7 +11,7 @@ from hyperdreambooth_ext.personalize.starts import zero_start
 
 
 def learned(host, subject, at_once: int | None) -> tuple[torch.Tensor, list[float]]:
-    """All numbers after three iterations of four noises and two styles, and the losses."""
+    """All numbers after three iterations of four noises and a style, and the losses."""
     start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
     losses: list[float] = []
     options = FinetuneOptions(steps=3, batch=4, at_once=at_once)
@@ -21,18 +21,17 @@ def learned(host, subject, at_once: int | None) -> tuple[torch.Tensor, list[floa
     return torch.cat([tensor.flatten() for tensor in done.lidb.parameters]), losses
 
 
-@pytest.mark.parametrize("at_once", [1, 4])
+@pytest.mark.parametrize("at_once", [1, 2])
 def test_samples_in_several_passes_teach_what_they_teach_in_one(host, subject, at_once):
     (whole, losses), (parts, losses_of_parts) = learned(host, subject, None), learned(host, subject, at_once)
     assert float((whole - parts).norm()) < 1e-3 * float(whole.norm())
     assert losses == pytest.approx(losses_of_parts, rel=1e-5)
 
 
-def test_parts_are_equal_and_hold_every_sample_once(host, subject):
+def test_parts_are_as_few_as_can_be_and_hold_every_sample_once(host, subject):
     look = look_at(host, subject, subject.noisy_batch(host, 10, torch.Generator().manual_seed(0)))
     parts = list(look.parts(4))
-    # The largest equal parts of ten that are no more than four.
-    assert [len(part.noisy) for part in parts] == [2] * 5
+    assert [len(part.noisy) for part in parts] == [3, 3, 4]
     assert torch.equal(torch.cat([part.timesteps for part in parts]), look.timesteps)
     # A place of the face counts more than one outside; all together the samples count as one.
     assert float(look.weights.mean((1, 2, 3)).sum()) == pytest.approx(1.0, rel=1e-5)
