@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", choices=("faces128", "sd15"), default="faces128")
     parser.add_argument("--size", type=int, default=512, help="pixels, for --shapes sd15")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=FinetuneOptions().batch)
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
     styled = "further samples of ours that keep style words working; 0: all do the same work"
     parser.add_argument("--styled", type=int, default=0, help=styled)
