@@ -28,7 +28,7 @@ class PersonalizeRequest(BaseModel):
     size: int | None = None
     thumbnail: bool = Field(True, description="keep a small picture of the face in the file")
     overwrite: bool = Field(False, description="replace a LiDB of the same name")
-    preview_every: int = Field(10, description="iterations between previews, 0 for none")
+    preview_every: int = Field(20, description="iterations between previews, 0 for none")
     picture_steps: int = Field(25, description="sampling steps of the pictures before and after")
 
     def task_values(self) -> dict[str, Any]:

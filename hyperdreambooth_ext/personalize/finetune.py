@@ -1,6 +1,6 @@
 """The rank-relaxed fast finetune: some iterations that sharpen what the start gave (HyperDreamBooth, section 4.3).
 
-The paper takes 40. Here 80 that see four noises each come nearer than 40 that see sixteen (docs/training.md).
+The paper takes 40. Here 80 that see four noises each are better than 40 that see sixteen (docs/training.md).
 """
 
 import math

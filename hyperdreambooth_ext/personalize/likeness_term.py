@@ -14,6 +14,7 @@ from ..hypernet.hypernetwork import Hypernetwork
 from ..hypernet.likeness import identities_of_images
 from ..hypernet.training import IdentityLoss
 
+# Of 0.1 and 0.4 the better (docs/training.md).
 WEIGHT = 0.1
 
 

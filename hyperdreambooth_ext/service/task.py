@@ -45,7 +45,7 @@ class Task:
     size: int | None = None
     thumbnail: bool = True
     overwrite: bool = False
-    preview_every: int = 10
+    preview_every: int = 20
     picture_steps: int = 25
     """Sampling steps of each of the two pictures."""
 

@@ -35,7 +35,7 @@ class Advanced:
                 info="Automatic takes the hypernetwork that fits the checkpoint, else the gradient.",
             )  # fmt: skip
             preview_every = gr.Slider(
-                0, 50, 10, step=1, label="Iterations between previews", info="0: no previews", elem_id="hdb_every"
+                0, 50, 20, step=1, label="Iterations between previews", info="0: no previews", elem_id="hdb_every"
             )  # fmt: skip
             self.overwrite = gr.Checkbox(False, label="Replace a LiDB of the same name", elem_id="hdb_overwrite")
             thumbnail = gr.Checkbox(True, label="Keep a small picture of the face in the file", elem_id="hdb_thumbnail")
