@@ -21,12 +21,17 @@ from hyperdreambooth_ext.personalize.style_prior import StylePrior
 from hyperdreambooth_ext.shipped import HYPERNETWORK
 
 
-@pytest.fixture(scope="module")
-def likeness(host, subject):
-    """Of recognisers that nobody taught: what they see is meaningless, but it can be brought nearer."""
+@pytest.fixture
+def hypernetwork():
+    """The bundled one with recognisers that nobody taught: what they see is meaningless, but can be brought nearer."""
     torch.manual_seed(0)
-    hypernetwork = load_hypernetwork(HYPERNETWORK)
-    hypernetwork.readers = untaught_readers(2).eval().requires_grad_(False)
+    network = load_hypernetwork(HYPERNETWORK)
+    network.carry(untaught_readers(2).eval().requires_grad_(False))
+    return network
+
+
+@pytest.fixture
+def likeness(host, subject, hypernetwork):
     return LikenessTerm.of(host, hypernetwork, subject.image, weight=3.0)
 
 
@@ -60,7 +65,7 @@ def test_a_weight_of_zero_learns_the_same_as_no_recognisers(host, subject, liken
     assert all(torch.equal(asked.a_train[key], without.a_train[key]) for key in asked.a_train)
 
 
-def test_a_start_from_a_hypernetwork_asks_the_recognisers_that_it_holds(host, sample_photo):
+def test_a_start_from_a_hypernetwork_asks_the_recognisers_that_it_holds(host, sample_photo, hypernetwork):
     def after_two(start, weight):
         options = FinetuneOptions(steps=2, batch=2, styled=0, identity_weight=weight)
         return personalize(sample_photo, Request("x", start, options), host, hypernetwork).lidb.a_train
@@ -68,7 +73,6 @@ def test_a_start_from_a_hypernetwork_asks_the_recognisers_that_it_holds(host, sa
     def same(one, other):
         return all(torch.equal(one[key], other[key]) for key in one)
 
-    hypernetwork = load_hypernetwork(HYPERNETWORK)
     assert same(after_two("hypernetwork", None), after_two("hypernetwork", 0.1))
     assert not same(after_two("hypernetwork", None), after_two("hypernetwork", 0.0))
     assert same(after_two("zero", None), after_two("zero", 0.0))
@@ -77,9 +81,7 @@ def test_a_start_from_a_hypernetwork_asks_the_recognisers_that_it_holds(host, sa
 
 
 def test_a_hypernetwork_without_recognisers_says_so(host, subject):
-    hypernetwork = load_hypernetwork(HYPERNETWORK)
-    hypernetwork.readers = None
-    for nobody in (hypernetwork, None):
+    for nobody in (load_hypernetwork(HYPERNETWORK), None):
         with pytest.raises(UserError, match="no recognisers"):
             LikenessTerm.of(host, nobody, subject.image)
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.hypernet.file import load_hypernetwork
+from hyperdreambooth_ext.hypernet.latent_recogniser import untaught_readers
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.stored_basis import StoredBasis
@@ -12,8 +14,9 @@ from hyperdreambooth_ext.personalize.face import find_face
 from hyperdreambooth_ext.personalize.finetune import Finetuned, FinetuneOptions, finetune
 from hyperdreambooth_ext.personalize.likeness_term import LikenessTerm
 from hyperdreambooth_ext.personalize.photo import load_photo
-from hyperdreambooth_ext.personalize.subject import prepare_subject
-from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
+from hyperdreambooth_ext.personalize.subject import Subject, prepare_subject
+from hyperdreambooth_ext.shipped import HYPERNETWORK
+from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card with CUDA")
 
@@ -25,7 +28,7 @@ class Uncaptured(DiffusersHost):
 
 
 def learn(host: DiffusersHost, on_step=lambda progress: None, asked: bool = False, **options) -> Finetuned:
-    """With `asked`, the bundled hypernetwork's recognisers say whether the person is seen."""
+    """With `asked`, recognisers that nobody taught say whether the person is seen."""
     photo = load_photo(SAMPLE_PHOTO)
     lidb = options.pop("lidb", None) or zeros(
         Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0)
@@ -33,9 +36,16 @@ def learn(host: DiffusersHost, on_step=lambda progress: None, asked: bool = Fals
     with host.frozen():
         subject = prepare_subject(photo, find_face(photo), host, "a sks face", host.default_size)
         wanted = FinetuneOptions(**{"steps": 8, "batch": 4, **options})
-        likeness = LikenessTerm.of(host, fitting_hypernetwork(host)[0], subject.image) if asked else None
+        likeness = asked_of_untaught(host, subject) if asked else None
         generator = torch.Generator().manual_seed(0)
         return finetune(host, subject, lidb, wanted, generator, on_step, likeness=likeness)
+
+
+def asked_of_untaught(host: DiffusersHost, subject: Subject) -> LikenessTerm:
+    torch.manual_seed(0)
+    hypernetwork = load_hypernetwork(HYPERNETWORK)
+    hypernetwork.carry(untaught_readers(2).eval().requires_grad_(False))
+    return LikenessTerm.of(host, hypernetwork, subject.image)
 
 
 def difference(one: LiDB, other: LiDB) -> float:
