@@ -7,6 +7,7 @@ from itertools import count
 import pytest
 from PIL import Image
 
+from hyperdreambooth_ext.service.task import PRESETS
 from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
 from tests.browser.conftest import ANSWERED
 
@@ -101,7 +102,8 @@ def test_from_a_dropped_photo_to_pictures_and_files(page, open_page, lidb_dir, s
     page.wait_for_selector("#hdb_progress .hdb_live")
     first = bar(page)
     assert page.is_disabled("#hdb_personalise")
-    assert re.search(r"\d+ / 15", page.inner_text("#hdb_progress")) and "Time left" in page.inner_text("#hdb_progress")
+    assert re.search(rf"\d+ / {PRESETS['fast'].steps}\b", page.inner_text("#hdb_progress"))
+    assert "Time left" in page.inner_text("#hdb_progress")
     job = job_of(page)
     page.wait_for_function(f"+document.querySelector('#hdb_progress .hdb_bar').ariaValueNow > {first}")
     page.wait_for_selector("#hdb_result .hdb_after")
