@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import UserError
 from ..hosts.protocol import Host
 from ..hypernet.config import HypernetworkConfig
@@ -34,6 +36,8 @@ from .targets import optimise_targets
 from .trainer import Trainer, kept_score
 from .weights import configuration, in_words, new_decoder, with_encoder
 
+# So many faces are enough to know in what they differ.
+_TOLD_APART = 2048
 STAGES = ("faces", "targets", "train", "export")
 
 
@@ -84,6 +88,9 @@ class _Build:
         )  # fmt: skip
         self.budget.found(len(store))
         prepared = prepare(folder, store, host, eyes, self.reporter, processes)
+        if eyes.own:
+            eyes = eyes.told_apart(prepared.rows("features", np.arange(min(len(store), _TOLD_APART)))[:, 0].float())
+            prepared = Prepared(folder, len(store), eyes.head)
         if not set(stages) & {"targets", "train", "export"}:
             return None
         basis = settled_basis(folder, options, prepared, host, eyes, self.reporter, processes)

@@ -1,7 +1,7 @@
 """What looks at the faces: the hypernetwork's frozen image encoder, and the recogniser that tells people apart."""
 
-from dataclasses import replace
-from functools import cached_property
+import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,35 @@ from ..hypernet.encoder import FaceEncoder
 from ..hypernet.file import load_hypernetwork
 from ..lidb.layers import Architecture
 from ..shipped import HYPERNETWORK
+
+# Directions in which a checkpoint's faces differ much count less, by this power of their variance, and ones in which
+# they hardly differ not more than if they had this share of the mean variance (docs/any-checkpoint.md).
+SPREAD, LEAST = 0.25, 0.1
+
+
+@dataclass(frozen=True)
+class Head:
+    """Who is who, out of the encoder's features: weight [128, channels] and bias [128]."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """Features [B, tokens, channels] -> who it is [B, 128]; the cosine of two tells whether they are one person."""
+        return F.linear(features.mean(1), self.weight, self.bias)
+
+    def told_apart(self, features: torch.Tensor) -> "Head":
+        """The head for faces such as these, [B, tokens, channels].
+
+        What they have in common says nothing about who they are, and a recogniser that was taught on sharp photos sees
+        much in common in the pictures of a checkpoint.
+        """
+        seen = self(features.to(self.weight))
+        middle = seen.mean(0)
+        variances, directions = torch.linalg.eigh(torch.cov((seen - middle).T).cpu())
+        scales = (variances.clamp(min=0) + LEAST * variances.mean()) ** -SPREAD
+        matrix = (directions * (scales / scales.mean()) @ directions.T).to(self.weight)
+        return Head(matrix @ self.weight, matrix @ (self.bias - middle))
 
 
 class Eyes:
@@ -25,7 +54,8 @@ class Eyes:
         self.device = torch.device(device)
         # The bundled hypernetwork's encoder was taught by a face recogniser, and it is there without any download.
         bundled = load_hypernetwork(HYPERNETWORK).to(self.device)
-        self._recogniser, self._decoder = bundled.encoder, bundled.decoder
+        self._recogniser = bundled.encoder
+        self.head = Head(bundled.decoder.identity_weight, bundled.decoder.identity_bias)
         self.own = not encoder
         if self.own:
             kept = ("encoder", "image_size", "image_mean", "image_std", "identity_width")
@@ -37,10 +67,11 @@ class Eyes:
             config = replace(HypernetworkConfig(Architecture(())), **self.settings)  # type: ignore[arg-type]
             self.encoder = FaceEncoder(config, pretrained=True).to(self.device).eval().requires_grad_(False)
 
-    @cached_property
-    def identity_head(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What turns the bundled encoder's features into an identity: weight and bias."""
-        return self._decoder.identity_weight, self._decoder.identity_bias
+    def told_apart(self, features: torch.Tensor) -> "Eyes":
+        """The same for faces with such features of the bundled encoder (see Head)."""
+        other = copy.copy(self)
+        other.head = self.head.told_apart(features)
+        return other
 
     @torch.no_grad()
     def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -50,7 +81,7 @@ class Eyes:
     @torch.no_grad()
     def identities(self, images: torch.Tensor) -> torch.Tensor:
         """Aligned faces [B, 3, H, W] in [-1, 1] -> who they are, unit vectors [B, 128]."""
-        return F.normalize(self._decoder.identity(self._recogniser(images.to(self.device))), dim=-1)
+        return F.normalize(self.head(self._recogniser(images.to(self.device))), dim=-1)
 
 
 def as_images(crops: list[np.ndarray]) -> torch.Tensor:

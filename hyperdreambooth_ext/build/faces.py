@@ -66,9 +66,8 @@ class _Gathering:
         return self.store.of_rank(self.processes.rank) + len(self.found)
 
     def run(self) -> None:
-        outside = bool(self.options.photos or self.options.shards)
         try:
-            for batch in self._outside() if outside else self._drawn():
+            for batch in self._drawn() if self.options.draws else self._outside():
                 self._judge(batch)
                 if len(self.found) >= FACES_PER_SHARD or self.count >= self.quota:
                     self._flush()
@@ -84,7 +83,9 @@ class _Gathering:
     def _drawn(self) -> Iterator[list[Candidate]]:
         """Pictures that the checkpoint draws, in batches of always the same numbers."""
         size, rank, count = self.options.draw_batch, self.processes.rank, self.processes.count
-        following, tried = self.store.next_number(rank), 0
+        # Behind everything that another number of processes has drawn: the same number is the same face again.
+        behind = -(-self.store.tried_by_others(count) // count)
+        following, tried = max(self.store.next_number(rank, count), behind), 0
         first = following // size * size
         sampling = Sampling(self.options.draw_steps, self.options.cfg, self.size, self.options.negative)
         own = read_prompts(self.options.prompts) if self.options.prompts else []
@@ -113,9 +114,9 @@ class _Gathering:
                 )
 
     def _outside(self) -> Iterator[list[Candidate]]:
-        yield from photo_candidates(
-            self.options, self.store.next_number(self.processes.rank), self.processes.rank, self.processes.count
-        )
+        rank, count = self.processes.rank, self.processes.count
+        # Shared out among another number of processes they are looked at again: whom the folder has is passed over.
+        yield from photo_candidates(self.options, self.store.next_number(rank, count), rank, count)
 
     def _judge(self, batch: list[Candidate]) -> None:
         """Keep of the candidates what is one good face that is not there yet."""
@@ -141,7 +142,7 @@ class _Gathering:
 
     def _flush(self) -> None:
         found, self.found = self.found, []
-        self.store.append(found, self.processes.rank)
+        self.store.append(found, self.processes.rank, self.processes.count)
 
     def _tell(self) -> None:
         self.reporter.tell(BuildProgress("faces", self.count, self.quota, self.clock.left(self.count)))

@@ -80,6 +80,11 @@ class BuildOptions:
     hours: float = 0.0
     seed: int = 0
 
+    @property
+    def draws(self) -> bool:
+        """Whether the checkpoint draws the faces itself."""
+        return not (self.photos or self.shards)
+
     def checked(self) -> "BuildOptions":
         """The same options. Raises UserError for a value that cannot be."""
         for name, (low, high) in _RANGES.items():

@@ -50,7 +50,7 @@ class FaceStore:
         self.folder = folder
         self._places: list[_Place] = []
         self._identities: list[np.ndarray] = []
-        self._next: dict[int, int] = {}
+        self._next: dict[tuple[int, int], int] = {}
         self._shards: dict[int, int] = {}
         for file in sorted(folder.glob("faces-*.tar")):
             self._read_index(file)
@@ -63,9 +63,13 @@ class FaceStore:
         """float32 [faces, 128]."""
         return np.stack(self._identities) if self._identities else np.zeros((0, 128), np.float32)
 
-    def next_number(self, rank: int = 0) -> int:
-        """The candidate that this process looks at next."""
-        return self._next.get(rank, 0)
+    def next_number(self, rank: int = 0, processes: int = 1) -> int:
+        """The candidate that this process looks at next, where so many processes share the search."""
+        return self._next.get((rank, processes), 0)
+
+    def tried_by_others(self, processes: int) -> int:
+        """How many candidates were looked at, at the most, while another number of processes shared the search."""
+        return max((number * count for (_, count), number in self._next.items() if count != processes), default=0)
 
     def of_rank(self, rank: int) -> int:
         """How many faces a process has found."""
@@ -78,8 +82,8 @@ class FaceStore:
             file.seek(place.offset)
             return photo_from_bytes(file.read(place.size), place.file.name)
 
-    def append(self, faces: list[Face], rank: int = 0) -> None:
-        """Write one more shard. Raises FileError when the disk is full."""
+    def append(self, faces: list[Face], rank: int = 0, processes: int = 1) -> None:
+        """Write one more shard, that of one of so many processes. Raises FileError when the disk is full."""
         if not faces:
             return
         number = self._shards.get(rank, 0)
@@ -88,7 +92,8 @@ class FaceStore:
             for face in faces:
                 picture = io.BytesIO()
                 Image.fromarray(face.crop).save(picture, "JPEG", quality=JPEG_QUALITY)
-                facts = face.source | {"number": face.number, "identity": [round(float(x), 5) for x in face.identity]}
+                facts = face.source | {"number": face.number, "processes": processes}
+                facts["identity"] = [round(float(x), 5) for x in face.identity]
                 _add(shard, f"{rank:04d}{face.number:010d}.jpg", picture.getvalue())
                 _add(shard, f"{rank:04d}{face.number:010d}.json", json.dumps(facts).encode())
         file = self.folder / f"faces-{rank:04d}-{number:06d}.tar"
@@ -116,7 +121,8 @@ class FaceStore:
     def _note(self, file: Path, facts: dict) -> None:
         rank, number = (int(part) for part in file.stem.split("-")[1:])
         self._identities.append(np.array(facts["identity"], np.float32))
-        self._next[rank] = max(self._next.get(rank, 0), int(facts["number"]) + 1)
+        key = rank, int(facts.get("processes", 1))
+        self._next[key] = max(self._next.get(key, 0), int(facts["number"]) + 1)
         self._shards[rank] = max(self._shards.get(rank, 0), number + 1)
 
 

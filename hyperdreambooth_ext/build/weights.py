@@ -35,7 +35,7 @@ def configuration(
     return HypernetworkConfig(
         Architecture.of(host.linears()), basis, width=options.width, depth=options.depth, iterations=options.iterations,
         family=host.family, checkpoint=host.checkpoint_name, checkpoint_hash=host.checkpoint_hash,
-        trained_on=trained_on, made_with=f"hyperdreambooth_ext {__version__}",
+        through_autoencoder=options.draws, trained_on=trained_on, made_with=f"hyperdreambooth_ext {__version__}",
         **eyes.settings,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -57,9 +57,8 @@ def new_decoder(
     if learn_basis:
         decoder.learn_basis()
     if config.identity_width:
-        weight, bias = eyes.identity_head
-        decoder.identity_weight.copy_(weight)
-        decoder.identity_bias.copy_(bias)
+        decoder.identity_weight.copy_(eyes.head.weight)
+        decoder.identity_bias.copy_(eyes.head.bias)
     return decoder
 
 

@@ -19,7 +19,8 @@ class HypernetworkConfig:
     `encoder` names a timm model, or an open_clip one as `open_clip:ViT-H-14/laion2b_s32b_b79k`. When `encoder_bundled`
     is false its pretrained weights come from that library and the file holds the decoder alone. `identity_width` is the
     length of the identity vector that a recogniser taught the encoder; 0 where none did. `readers` recognisers that see
-    such identities in the checkpoint's latents are in the file, too; the finetune can ask them.
+    such identities in the checkpoint's latents are in the file, too; the finetune can ask them. `through_autoencoder`
+    says that it learned from faces that the checkpoint drew: a photo is shown to it as the autoencoder gives it back.
     """
 
     architecture: Architecture
@@ -35,6 +36,7 @@ class HypernetworkConfig:
     iterations: int = 2
     identity_width: int = 0
     readers: int = 0
+    through_autoencoder: bool = False
     trigger: str = "sks"
     prompt: str = "a sks face"
     family: str = "sd1"
@@ -89,8 +91,9 @@ class HypernetworkConfig:
             raise ValueError("its readers know other identities than its encoder")
         if self.width % self.heads:
             raise ValueError("its width is no multiple of its heads")
-        if type(self.encoder_bundled) is not bool:
-            raise ValueError("encoder_bundled is neither true nor false")
+        for name in ("encoder_bundled", "through_autoencoder"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} is neither true nor false")
         for name in ("image_mean", "image_std"):
             values = getattr(self, name)
             if type(values) is not tuple or len(values) != 3 or not all(type(value) is float for value in values):

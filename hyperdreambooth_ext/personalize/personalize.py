@@ -85,10 +85,11 @@ def personalize(
     start = _chosen_start(request, hypernetwork)
     prompt = hypernetwork.config.prompt if hypernetwork is not None else f"a {DEFAULT_TRIGGER} face"
     trigger = hypernetwork.config.trigger if hypernetwork is not None else DEFAULT_TRIGGER
+    drawn = hypernetwork is not None and hypernetwork.config.through_autoencoder
     generator = torch.Generator().manual_seed(request.seed)
     size = request.size or host.default_size
     with host.frozen():
-        subject = prepare_subject(photo, face, host, prompt, size, trigger=trigger)
+        subject = prepare_subject(photo, face, host, prompt, size, trigger=trigger, through_autoencoder=drawn)
         first = _first_weights(start, host, subject, hypernetwork, request.options.rank, generator)
         if request.predict_only:
             done = Finetuned(first, 0)

@@ -18,7 +18,8 @@ DEFAULT_TRIGGER = "sks"
 
 @dataclass(frozen=True)
 class Subject:
-    """image [1, 3, S, S] in [-1, 1]; latents [2, 4, S/8, S/8], upright and mirrored; mask [1, 1, S/8, S/8]."""
+    """image [1, 3, S, S] in [-1, 1], what a hypernetwork is shown; latents [2, 4, S/8, S/8], upright and mirrored;
+    mask [1, 1, S/8, S/8]."""
 
     image: torch.Tensor
     latents: torch.Tensor
@@ -49,9 +50,13 @@ def class_prompt(prompt: str, trigger: str = DEFAULT_TRIGGER) -> str:
 
 def prepare_subject(
     photo: np.ndarray, face: Face, host: Host, prompt: str, size: int, masked: bool = True,
-    trigger: str = DEFAULT_TRIGGER,
+    trigger: str = DEFAULT_TRIGGER, through_autoencoder: bool = False,
 ) -> Subject:  # fmt: skip
-    """Crop the face to `size` pixels and encode it, upright and mirrored."""
+    """Crop the face to `size` pixels and encode it, upright and mirrored.
+
+    `through_autoencoder`: the image is what the latents keep of the crop. A hypernetwork that learned from drawn faces
+    has seen no others, and reads another person out of a sharp photo (docs/any-checkpoint.md).
+    """
     crop = crop_face(photo, face, size)
     image = torch.from_numpy(crop).permute(2, 0, 1)[None].contiguous().float() / 127.5 - 1
     # One after the other: of a large picture this is where a graphics card needs the most memory.
@@ -60,4 +65,6 @@ def prepare_subject(
     if masked:
         weights = F.interpolate(torch.from_numpy(face_mask(size))[None, None], latents.shape[-2:], mode="area")
         mask = (BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * weights).to(host.device)
+    if through_autoencoder:
+        image = host.decode_latents(latents[:1]).float().cpu().clamp(-1, 1)
     return Subject(image, latents, mask, prompt, trigger)

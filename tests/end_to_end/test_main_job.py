@@ -1,10 +1,12 @@
 """One photo becomes a file, and pictures made with its tag show that person."""
 
+import copy
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,22 @@ def test_every_start_lowers_the_loss(host, hypernetwork, sample_photo, start):
 def test_without_a_hypernetwork_the_gradient_start_is_taken(host, sample_photo):
     result = personalize(sample_photo, Request("x", options=FinetuneOptions(steps=1)), host, None)
     assert result.start == "gradient" and result.info.hypernetwork == ""
+
+
+def test_a_hypernetwork_that_learned_from_drawn_faces_is_shown_what_the_autoencoder_keeps(
+    host, hypernetwork, sample_photo
+):
+    drawn = copy.copy(hypernetwork)
+    drawn.config = replace(hypernetwork.config, through_autoencoder=True)
+    crop = crop_face(sample_photo, find_face(sample_photo), 128)
+    image = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        kept = host.decode_latents(host.encode_images(image)).clamp(-1, 1)
+    for network, seen in ((hypernetwork, image), (drawn, kept)):
+        lidb = personalize(sample_photo, Request("x", predict_only=True), host, network).lidb
+        layer = lidb.architecture.layers[5]
+        assert torch.allclose(lidb.delta(layer), network.predict(seen).delta(layer), atol=1e-6)
+    assert float((kept - image).abs().mean()) > 0.01
 
 
 def test_an_interrupt_stops_within_a_step_and_keeps_what_was_learned(host, hypernetwork, sample_photo):

@@ -115,6 +115,14 @@ def test_recognisers_that_read_latents_travel_in_the_file(tmp_path):
     assert not any(parameter.requires_grad for parameter in again.readers.parameters())
 
 
+def test_its_configuration_says_that_a_photo_goes_through_the_autoencoder_first():
+    config = replace(CONFIG, through_autoencoder=True)
+    assert HypernetworkConfig.from_json(config.to_json()).through_autoencoder
+    assert not HypernetworkConfig.from_json(CONFIG.to_json()).through_autoencoder
+    with pytest.raises(FileError, match="through_autoencoder"):
+        HypernetworkConfig.from_json(replace(config, through_autoencoder=1).to_json())
+
+
 @pytest.mark.parametrize("wrong", [{"readers": 2}, {"readers": 9}, {"readers": -1}, {"readers": "2"}])
 def test_recognisers_that_cannot_be_are_refused(wrong):
     config = replace(CONFIG, identity_width=0 if wrong["readers"] == 2 else 128, **wrong)
