@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import UserError
 from ..hosts.protocol import Host
 from ..hypernet.config import HypernetworkConfig
@@ -35,9 +33,8 @@ from .store import FaceStore
 from .targets import optimise_targets
 from .trainer import Trainer, kept_score
 from .weights import configuration, in_words, new_decoder, with_encoder
+from .who import settled_identities
 
-# So many faces are enough to know in what they differ.
-_TOLD_APART = 2048
 STAGES = ("faces", "targets", "train", "export")
 
 
@@ -88,11 +85,9 @@ class _Build:
         )  # fmt: skip
         self.budget.found(len(store))
         prepared = prepare(folder, store, host, eyes, self.reporter, processes)
-        if eyes.own:
-            eyes = eyes.told_apart(prepared.rows("features", np.arange(min(len(store), _TOLD_APART)))[:, 0].float())
-            prepared = Prepared(folder, len(store), eyes.head)
         if not set(stages) & {"targets", "train", "export"}:
             return None
+        prepared, eyes = settled_identities(folder, prepared, eyes, processes)
         basis = settled_basis(folder, options, prepared, host, eyes, self.reporter, processes)
         config = configuration(options, host, eyes, basis, self._trained_on(len(store)))
         self._targets(stages, config, prepared, eyes)

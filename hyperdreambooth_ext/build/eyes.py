@@ -1,7 +1,7 @@
 """What looks at the faces: the hypernetwork's frozen image encoder, and the recogniser that tells people apart."""
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,35 +12,7 @@ from ..hypernet.encoder import FaceEncoder
 from ..hypernet.file import load_hypernetwork
 from ..lidb.layers import Architecture
 from ..shipped import HYPERNETWORK
-
-# Directions in which a checkpoint's faces differ much count less, by this power of their variance, and ones in which
-# they hardly differ not more than if they had this share of the mean variance (docs/any-checkpoint.md).
-SPREAD, LEAST = 0.25, 0.1
-
-
-@dataclass(frozen=True)
-class Head:
-    """Who is who, out of the encoder's features: weight [128, channels] and bias [128]."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Features [B, tokens, channels] -> who it is [B, 128]; the cosine of two tells whether they are one person."""
-        return F.linear(features.mean(1), self.weight, self.bias)
-
-    def told_apart(self, features: torch.Tensor) -> "Head":
-        """The head for faces such as these, [B, tokens, channels].
-
-        What they have in common says nothing about who they are, and a recogniser that was taught on sharp photos sees
-        much in common in the pictures of a checkpoint.
-        """
-        seen = self(features.to(self.weight))
-        middle = seen.mean(0)
-        variances, directions = torch.linalg.eigh(torch.cov((seen - middle).T).cpu())
-        scales = (variances.clamp(min=0) + LEAST * variances.mean()) ** -SPREAD
-        matrix = (directions * (scales / scales.mean()) @ directions.T).to(self.weight)
-        return Head(matrix @ self.weight, matrix @ (self.bias - middle))
+from .head import Head
 
 
 class Eyes:
@@ -67,10 +39,10 @@ class Eyes:
             config = replace(HypernetworkConfig(Architecture(())), **self.settings)  # type: ignore[arg-type]
             self.encoder = FaceEncoder(config, pretrained=True).to(self.device).eval().requires_grad_(False)
 
-    def told_apart(self, features: torch.Tensor) -> "Eyes":
-        """The same for faces with such features of the bundled encoder (see Head)."""
+    def telling(self, head: Head) -> "Eyes":
+        """The same with another `head` to tell who is who."""
         other = copy.copy(self)
-        other.head = self.head.told_apart(features)
+        other.head = Head(head.weight.to(self.device), head.bias.to(self.device))
         return other
 
     @torch.no_grad()

@@ -31,6 +31,10 @@ class Folder:
         return self.path / "prepared"
 
     @property
+    def head(self) -> Path:
+        return self.path / "head.safetensors"
+
+    @property
     def targets(self) -> Path:
         return self.path / "targets"
 

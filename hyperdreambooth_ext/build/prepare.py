@@ -13,8 +13,9 @@ from ..errors import FileError
 from ..files import write_atomically
 from ..hosts.protocol import Host
 from ..lidb.safetensors_bytes import to_bytes
-from .eyes import Eyes, Head, as_images
+from .eyes import Eyes, as_images
 from .folder import CHUNK, Folder, chunks
+from .head import Head
 from .processes import Processes
 from .progress import BuildProgress, Reporter
 from .store import FaceStore
@@ -88,7 +89,7 @@ class Prepared:
     """The chunks of `count` faces, read from the disk as they are needed: they may be larger than the memory."""
 
     def __init__(self, folder: Folder, count: int, head: Head | None = None) -> None:
-        """`head` tells who is who out of the features, where they are those of the bundled recogniser."""
+        """`head`, on the processor, tells who is who out of the features, where they are the bundled recogniser's."""
         self.folder, self.count, self.head = folder, count, head
         self._open: dict[tuple[str, int], object] = {}
 
@@ -101,8 +102,7 @@ class Prepared:
         """Who the faces are, float32 [n, 128], unit vectors."""
         if self.head is None:
             return self.rows("identities", indices)
-        features = self.rows("features", indices)[:, 0].float()
-        return F.normalize(self.head(features.to(self.head.weight)), dim=-1).cpu()
+        return F.normalize(self.head(self.rows("features", indices)[:, 0].float()), dim=-1)
 
     def targets(self, indices: np.ndarray) -> torch.Tensor:
         """θ float32 [n, layers, a + b] of the faces' pre-optimised LiDBs."""

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.people import SYNTHETIC, synthetic
-from hyperdreambooth_ext.build.eyes import Eyes, Head, as_images
+from hyperdreambooth_ext.build.eyes import Eyes, as_images
 from hyperdreambooth_ext.build.faces import gather
 from hyperdreambooth_ext.build.folder import Folder
+from hyperdreambooth_ext.build.head import Head
 from hyperdreambooth_ext.build.options import BuildOptions
 from hyperdreambooth_ext.build.processes import Processes
 from hyperdreambooth_ext.build.progress import Reporter
@@ -64,11 +65,11 @@ def test_soft_pictures_and_sharp_photos_are_two_worlds(seen):
 
 
 def test_soft_pictures_are_told_apart_better_by_a_head_made_for_them(seen):
-    eyes = Eyes()
+    head = Eyes().head
     ones, others = seen["soft"].chunk(2)
     first, second = torch.cat([ones[:FIRST], others[:FIRST]]), torch.cat([ones[FIRST:], others[FIRST:]])
-    better = eyes.told_apart(first).head
-    before, after = (told_apart(cosines(head, second, second)) for head in (eyes.head, better))
+    better = head.told_apart(first)
+    before, after = (told_apart(cosines(one, second, second)) for one in (head, better))
     print(f"{before:.2f} before, {after:.2f} after")
     assert after > 1.1 * before
     strangers = F.normalize(better(first), dim=-1).mean(0)
@@ -76,7 +77,7 @@ def test_soft_pictures_are_told_apart_better_by_a_head_made_for_them(seen):
 
 
 def test_a_head_made_for_very_few_faces_is_a_number_throughout(seen):
-    head = Eyes().told_apart(seen["soft"][:2]).head
+    head = Eyes().head.told_apart(seen["soft"][:2])
     assert torch.isfinite(head.weight).all() and torch.isfinite(head.bias).all()
 
 
