@@ -33,7 +33,6 @@ from .store import FaceStore
 from .targets import optimise_targets
 from .trainer import Trainer, kept_score
 from .weights import configuration, in_words, new_decoder, with_encoder
-from .who import settled_identities
 
 STAGES = ("faces", "targets", "train", "export")
 
@@ -87,7 +86,6 @@ class _Build:
         prepared = prepare(folder, store, host, eyes, self.reporter, processes)
         if not set(stages) & {"targets", "train", "export"}:
             return None
-        prepared, eyes = settled_identities(folder, prepared, eyes, processes)
         basis = settled_basis(folder, options, prepared, host, eyes, self.reporter, processes)
         config = configuration(options, host, eyes, basis, self._trained_on(len(store)))
         self._targets(stages, config, prepared, eyes)

@@ -1,7 +1,7 @@
 """What looks at the faces: the hypernetwork's frozen image encoder, and the recogniser that tells people apart."""
 
-import copy
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from ..hypernet.encoder import FaceEncoder
 from ..hypernet.file import load_hypernetwork
 from ..lidb.layers import Architecture
 from ..shipped import HYPERNETWORK
-from .head import Head
 
 
 class Eyes:
@@ -26,8 +25,7 @@ class Eyes:
         self.device = torch.device(device)
         # The bundled hypernetwork's encoder was taught by a face recogniser, and it is there without any download.
         bundled = load_hypernetwork(HYPERNETWORK).to(self.device)
-        self._recogniser = bundled.encoder
-        self.head = Head(bundled.decoder.identity_weight, bundled.decoder.identity_bias)
+        self._recogniser, self._decoder = bundled.encoder, bundled.decoder
         self.own = not encoder
         if self.own:
             kept = ("encoder", "image_size", "image_mean", "image_std", "identity_width")
@@ -39,11 +37,10 @@ class Eyes:
             config = replace(HypernetworkConfig(Architecture(())), **self.settings)  # type: ignore[arg-type]
             self.encoder = FaceEncoder(config, pretrained=True).to(self.device).eval().requires_grad_(False)
 
-    def telling(self, head: Head) -> "Eyes":
-        """The same with another `head` to tell who is who."""
-        other = copy.copy(self)
-        other.head = Head(head.weight.to(self.device), head.bias.to(self.device))
-        return other
+    @cached_property
+    def identity_head(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What turns the bundled encoder's features into an identity: weight and bias."""
+        return self._decoder.identity_weight, self._decoder.identity_bias
 
     @torch.no_grad()
     def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -53,7 +50,7 @@ class Eyes:
     @torch.no_grad()
     def identities(self, images: torch.Tensor) -> torch.Tensor:
         """Aligned faces [B, 3, H, W] in [-1, 1] -> who they are, unit vectors [B, 128]."""
-        return F.normalize(self.head(self._recogniser(images.to(self.device))), dim=-1)
+        return F.normalize(self._decoder.identity(self._recogniser(images.to(self.device))), dim=-1)
 
 
 def as_images(crops: list[np.ndarray]) -> torch.Tensor:

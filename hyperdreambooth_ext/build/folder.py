@@ -31,10 +31,6 @@ class Folder:
         return self.path / "prepared"
 
     @property
-    def head(self) -> Path:
-        return self.path / "head.safetensors"
-
-    @property
     def targets(self) -> Path:
         return self.path / "targets"
 

@@ -15,7 +15,6 @@ from ..hosts.protocol import Host
 from ..lidb.safetensors_bytes import to_bytes
 from .eyes import Eyes, as_images
 from .folder import CHUNK, Folder, chunks
-from .head import Head
 from .processes import Processes
 from .progress import BuildProgress, Reporter
 from .store import FaceStore
@@ -88,21 +87,14 @@ def _opened(file: Path):
 class Prepared:
     """The chunks of `count` faces, read from the disk as they are needed: they may be larger than the memory."""
 
-    def __init__(self, folder: Folder, count: int, head: Head | None = None) -> None:
-        """`head`, on the processor, tells who is who out of the features, where they are the bundled recogniser's."""
-        self.folder, self.count, self.head = folder, count, head
+    def __init__(self, folder: Folder, count: int) -> None:
+        self.folder, self.count = folder, count
         self._open: dict[tuple[str, int], object] = {}
 
     def rows(self, name: str, indices: np.ndarray, kind: Callable[[Folder], Path] = lambda f: f.prepared):
         """`name` of the faces `indices`, stacked, in the dtype of the file."""
         # Not torch.stack: on the CPU torch 2.1's autocast to bfloat16 cannot take float16.
         return torch.from_numpy(np.stack([self._slice(name, kind(self.folder), int(i)).numpy() for i in indices]))
-
-    def identities(self, indices: np.ndarray) -> torch.Tensor:
-        """Who the faces are, float32 [n, 128], unit vectors."""
-        if self.head is None:
-            return self.rows("identities", indices)
-        return F.normalize(self.head(self.rows("features", indices)[:, 0].float()), dim=-1)
 
     def targets(self, indices: np.ndarray) -> torch.Tensor:
         """θ float32 [n, layers, a + b] of the faces' pre-optimised LiDBs."""

@@ -57,7 +57,7 @@ def held_out_score(
 
 
 def _figures(pictures: list[np.ndarray], prepared: Prepared, eyes: Eyes) -> dict[str, float]:
-    people = prepared.identities(np.arange(len(pictures))).numpy()
+    people = prepared.rows("identities", np.arange(len(pictures))).numpy()
     seen = np.zeros_like(people)
     for i, picture in enumerate(pictures):
         faces = find_faces(picture)

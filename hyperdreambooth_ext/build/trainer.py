@@ -117,7 +117,7 @@ class Trainer:
         )  # fmt: skip
         if lesson.identity is not None:
             drawing = torch.randn(noise.shape, generator=generator)[part]
-            batch = replace(batch, identities=self.prepared.identities(chosen), drawing=drawing)
+            batch = replace(batch, identities=self.prepared.rows("identities", chosen), drawing=drawing)
         batch = replace(batch, preserved=self._preserved(latents, generator))
         if lesson.identity is not None:
             drawn_at = drawn_timesteps(lesson.identity, len(self.host.alphas_cumprod), generator)

@@ -57,8 +57,9 @@ def new_decoder(
     if learn_basis:
         decoder.learn_basis()
     if config.identity_width:
-        decoder.identity_weight.copy_(eyes.head.weight)
-        decoder.identity_bias.copy_(eyes.head.bias)
+        weight, bias = eyes.identity_head
+        decoder.identity_weight.copy_(weight)
+        decoder.identity_bias.copy_(bias)
     return decoder
 
 
