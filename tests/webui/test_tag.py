@@ -136,13 +136,15 @@ def test_loading_takes_at_most_50_milliseconds_on_sd15s_shapes(webui, sd15):
         webui.networks.linears.update(modules_of(sd15))
     webui.networks.list_available_networks()
     webui.ours("tag").register_tag(webui.networks)
-    times = []
+    times, shares = [], []
     for _ in range(15):
         started = time.process_time()
         assert len(loaded(webui.networks, "big").modules) == 192
         times.append(time.process_time() - started)
+        # In turn: a machine that others use as well is fast at one moment and slow at the next.
+        shares.append(times[-1] / seconds_of_small_operations())
     print(f"loaded in {min(times) * 1e3:.0f} ms, the first time in {times[0] * 1e3:.0f} ms")
-    assert min(times) <= max(0.05, 6 * min(seconds_of_small_operations() for _ in range(9)))
+    assert min(times) <= 0.05 or min(shares) <= 6
 
 
 def seconds_of_small_operations() -> float:
