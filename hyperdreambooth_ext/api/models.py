@@ -19,6 +19,7 @@ class PersonalizeRequest(BaseModel):
     name: str = Field(max_length=200, description="the name in <lidb:NAME:1>")
     quality: Literal["fast", "balanced", "best"] = "balanced"
     start: Literal["hypernetwork", "gradient", "zero"] | None = None
+    hypernetwork: str = Field("", max_length=200, description="a file's name; empty: the one that fits best")
     steps: int | None = None
     rank: int | None = None
     lr: float | None = None

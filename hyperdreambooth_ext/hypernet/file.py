@@ -64,17 +64,32 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
 
 
 def find_hypernetwork(
-    folders: Path | Sequence[Path], architecture: Architecture, checkpoint_hash: str
+    folders: Path | Sequence[Path], architecture: Architecture, checkpoint_hash: str, name: str = ""
 ) -> Path | None:  # fmt: skip
     """The file in `folders` that fits this architecture, one made for this very checkpoint first, and of several the
-    newest; None without any. Damaged files are passed over: `list_hypernetworks` says what is wrong with them."""
-    fitting = []
+    newest; None without any. Damaged files are passed over: `list_hypernetworks` says what is wrong with them.
+
+    `name` asks for the file of that name, whatever it fits. Raises FileError when it is not there or damaged.
+    """
     folders = [folders] if isinstance(folders, Path) else folders
-    for found in (found for folder in folders for found in list_hypernetworks(folder)):
+    there = [found for folder in folders for found in list_hypernetworks(folder)]
+    if name:
+        return _named(there, name)
+    fitting = []
+    for found in there:
         if found.config is not None and found.config.architecture.fingerprint == architecture.fingerprint:
             foreign = found.config.checkpoint_hash != checkpoint_hash
             fitting.append((foreign, -found.path.stat().st_mtime, found.path))
     return min(fitting)[2] if fitting else None
+
+
+def _named(there: "list[Found]", name: str) -> Path:
+    found = next((found for found in there if found.path.name == name), None)
+    if found is None:
+        raise FileError(f"The hypernetwork {name} is not there any more: choose another one, or Automatic.")
+    if found.problem:
+        raise FileError(found.problem)
+    return found.path
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def chosen_start(task: Task, backend: Backend, host: Host) -> ChosenStart:
     """The start that the task asks for, else the hypernetwork where one fits, else the gradient."""
     if task.start in ("gradient", "zero"):
         return ChosenStart(task.start, None, "", f"The {task.start} start was chosen under Advanced.")
-    hypernetwork, hash_ = backend.hypernetwork(host)
+    hypernetwork, hash_ = backend.hypernetwork(host, task.hypernetwork)
     if hypernetwork is None and task.start is not None:
         raise UserError("No hypernetwork fits this checkpoint: choose the gradient start, which needs none.")
     if hypernetwork is None:
@@ -43,4 +43,6 @@ def chosen_start(task: Task, backend: Backend, host: Host) -> ChosenStart:
     if hypernetwork.config.checkpoint_hash != host.checkpoint_hash:
         made_for = hypernetwork.config.checkpoint or "another checkpoint"
         reason = f"Started from a hypernetwork of the same architecture, made for {made_for}."
+    if task.hypernetwork:
+        reason = f"{reason.rstrip('.')}, {task.hypernetwork}, which was chosen under Advanced."
     return ChosenStart("hypernetwork", hypernetwork, hash_, reason)

@@ -28,7 +28,8 @@ MAX_SEED = 2**32 - 1
 class Task:
     """One personalisation. `photo` is RGB uint8 [H, W, 3]; None takes what the quality or the checkpoint says.
 
-    `face` counts from the largest face; `preview_every` is in iterations, 0 for none; `seed` is that of the training
+    `hypernetwork` names a file in the hypernetworks' folders, "" the one that fits the checkpoint best. `face` counts
+    from the largest face; `preview_every` is in iterations, 0 for none; `seed` is that of the training
     and of the before/after pictures.
     """
 
@@ -36,6 +37,7 @@ class Task:
     name: str
     quality: Quality = "balanced"
     start: Start | None = None
+    hypernetwork: str = ""
     steps: int | None = None
     rank: int | None = None
     lr: float | None = None
@@ -55,6 +57,8 @@ class Task:
             raise UserError(f"The quality {self.quality!r} is not known: choose fast, balanced or best.")
         if self.start is not None and self.start not in STARTS:
             raise UserError(f"The start {self.start!r} is not known: choose hypernetwork, gradient or zero.")
+        if self.hypernetwork and self.start in ("gradient", "zero"):
+            raise UserError(f"The {self.start} start takes no hypernetwork: set one of the two back to Automatic.")
         _within("The number of iterations", self.steps, 1, MAX_STEPS)
         _within("The rank", self.rank, 1, MAX_RANK)
         _within("The face's number", self.face, 1, 100)

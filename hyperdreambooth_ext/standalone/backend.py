@@ -27,7 +27,7 @@ class StandaloneBackend:
         self._lock, self._counting = threading.Lock(), threading.Lock()
         self._host: Host | None = None
         self._waiting = 0
-        self._fitting: tuple[tuple[Hypernetwork | None, str], list] | None = None
+        self._fitting: tuple[tuple[Hypernetwork | None, str], tuple[str, list]] | None = None
 
     @contextmanager
     def model(self) -> Iterator[Host]:
@@ -62,15 +62,15 @@ class StandaloneBackend:
     def unfit(self) -> str:
         return ""
 
-    def hypernetwork(self, host: Host) -> tuple[Hypernetwork | None, str]:
+    def hypernetwork(self, host: Host, name: str = "") -> tuple[Hypernetwork | None, str]:
         # Loading takes a second; a file that is new or gone is noticed.
         there = [
             (file, file.stat().st_mtime_ns)
             for folder in self.hypernetwork_dirs()
             for file in folder.glob("*.safetensors")
         ]
-        if self._fitting is None or self._fitting[1] != there:
-            self._fitting = (fitting_hypernetwork(host, self.hypernetwork_dirs()), there)
+        if self._fitting is None or self._fitting[1] != (name, there):
+            self._fitting = (fitting_hypernetwork(host, self.hypernetwork_dirs(), name), (name, there))
         return self._fitting[0]
 
     def hypernetwork_dirs(self) -> list[Path]:

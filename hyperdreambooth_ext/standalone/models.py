@@ -13,7 +13,12 @@ CHECKPOINT = MODELS / "faces128.safetensors"
 SAMPLE_PHOTO = MODELS / "sample_photo.jpg"
 
 
-def fitting_hypernetwork(host: Host, folder: Path | Sequence[Path] = MODELS) -> tuple[Hypernetwork | None, str]:
-    """The hypernetwork for the host's architecture and its file's hash; (None, "") when none fits."""
-    path = find_hypernetwork(folder, Architecture.of(host.linears()), host.checkpoint_hash)
+def fitting_hypernetwork(
+    host: Host, folder: Path | Sequence[Path] = MODELS, name: str = ""
+) -> tuple[Hypernetwork | None, str]:  # fmt: skip
+    """The hypernetwork for the host's architecture and its file's hash; (None, "") when none fits.
+
+    `name` asks for the file of that name. Raises FileError when it cannot be had.
+    """
+    path = find_hypernetwork(folder, Architecture.of(host.linears()), host.checkpoint_hash, name)
     return (None, "") if path is None else (load_hypernetwork(path), file_hash(path))

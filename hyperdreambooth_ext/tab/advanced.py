@@ -14,8 +14,8 @@ _OPTIONAL = ("steps", "rank", "lr", "size")
 class Advanced:
     """The accordion's inputs. `components` go into an event's inputs, `values` makes Task's arguments of them."""
 
-    def __init__(self) -> None:
-        """Called within a gradio layout."""
+    def __init__(self, hypernetworks: Sequence[str] = ()) -> None:
+        """Called within a gradio layout. `hypernetworks`: names of the files that are there."""
         with gr.Accordion("Advanced", open=False, elem_id="hdb_advanced"):
             with gr.Row():
                 steps = gr.Number(
@@ -34,6 +34,12 @@ class Advanced:
                 _STARTS, value=_AUTOMATIC, label="Start", elem_id="hdb_start",
                 info="Automatic takes the hypernetwork that fits the checkpoint, else the gradient.",
             )  # fmt: skip
+            self.hypernetwork = gr.Dropdown(
+                _offered(hypernetworks), value=_AUTOMATIC, label="Hypernetwork", elem_id="hdb_hypernetwork",
+                info="Automatic takes one made for this checkpoint, of several the newest.",
+            )  # fmt: skip
+            # The WebUI would keep it as a default in ui-config.json, and the file may go.
+            self.hypernetwork.do_not_save_to_config = True
             preview_every = gr.Slider(
                 0, 50, 20, step=1, label="Iterations between previews", info="0: no previews", elem_id="hdb_every"
             )  # fmt: skip
@@ -42,8 +48,13 @@ class Advanced:
             text = gr.Checkbox(False, label="Train the text encoder too", elem_id="hdb_text")
         self._named = {
             "seed": seed, "steps": steps, "rank": rank, "lr": lr, "size": size, "start": start,
-            "preview_every": preview_every, "overwrite": self.overwrite, "thumbnail": thumbnail, "text": text,
+            "hypernetwork": self.hypernetwork, "preview_every": preview_every, "overwrite": self.overwrite,
+            "thumbnail": thumbnail, "text": text,
         }  # fmt: skip
+
+    def offer(self, hypernetworks: Sequence[str]) -> Any:
+        """An update of the list of hypernetworks; what is chosen stays."""
+        return gr.update(choices=_offered(hypernetworks))
 
     @property
     def components(self) -> list:
@@ -55,5 +66,11 @@ class Advanced:
         # A cleared number arrives as None or 0, by gradio's version; either means the quality's or the checkpoint's.
         arguments = {name: value for name, value in named.items() if name not in _OPTIONAL or value}
         arguments |= {name: int(named[name] or 0) for name in ("seed", "preview_every")}
+        chosen = named["hypernetwork"]
+        arguments["hypernetwork"] = "" if chosen in (None, _AUTOMATIC) else chosen
         arguments["start"] = None if named["start"] == _AUTOMATIC else named["start"].lower()
         return arguments
+
+
+def _offered(hypernetworks: Sequence[str]) -> list[str]:
+    return [_AUTOMATIC, *hypernetworks]

@@ -12,6 +12,7 @@ from .building import BuildPanel
 from .handlers import Generate, Handlers
 
 _QUALITIES = [("Fast", "fast"), ("Balanced", "balanced"), ("Best", "best")]
+_QUIET = {"show_progress": "hidden"}
 
 
 def build_tab(studio: Studio, generate: Generate | None = None) -> gr.Blocks:
@@ -22,23 +23,31 @@ def build_tab(studio: Studio, generate: Generate | None = None) -> gr.Blocks:
     """
     with gr.Blocks(analytics_enabled=False, title="HyperDreamBooth") as tab:
         with gr.Tabs(elem_id="hdb_tab"):
-            with gr.Tab("Personalise", elem_id="hdb_personalise_tab"):
+            with gr.Tab("Personalise", elem_id="hdb_personalise_tab") as personalising:
                 with gr.Row():
                     with gr.Column(scale=2, min_width=280):
-                        inputs = _Inputs()
+                        inputs = _Inputs(_usable(studio))
                     with gr.Column(scale=3, min_width=320):
                         outputs = _Outputs(generate is not None)
             with gr.Tab("Build hypernetwork", elem_id="hdb_build_tab") as building:
                 panel = BuildPanel(studio.builder)
         _wire(Handlers(studio, inputs.advanced.values, generate), inputs, outputs)
-        building.select(panel.follow, None, [panel.status, panel.shelf], show_progress="hidden")
+        building.select(panel.follow, None, [panel.status, panel.shelf], **_QUIET)
+        advanced = inputs.advanced
+        # A build may be done, or a file have been put into the folder.
+        personalising.select(lambda: advanced.offer(_usable(studio)), None, [advanced.hypernetwork], **_QUIET)
     return tab
+
+
+def _usable(studio: Studio) -> list[str]:
+    """Names of the hypernetworks that can be chosen; of two files of one name the first is taken."""
+    return list(dict.fromkeys(found.path.name for found in studio.builder.hypernetworks() if not found.problem))
 
 
 class _Inputs:
     """The left column."""
 
-    def __init__(self) -> None:
+    def __init__(self, hypernetworks: list[str]) -> None:
         self.file = gr.File(label="Photo", file_count="single", elem_id="hdb_photo")
         self.faces = gr.HTML("", elem_id="hdb_faces")
         self.photo = gr.State(None)
@@ -50,7 +59,7 @@ class _Inputs:
             self.face.do_not_save_to_config = True
         self.name = gr.Textbox(label="Name", placeholder="anna", max_lines=1, elem_id="hdb_name")
         self.quality = gr.Radio(_QUALITIES, value="balanced", label="Quality", elem_id="hdb_quality")
-        self.advanced = Advanced()
+        self.advanced = Advanced(hypernetworks)
         self.personalise = gr.Button("Personalise", variant="primary", elem_id="hdb_personalise")
 
 
@@ -94,19 +103,18 @@ def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs) -> None:
         outputs.job, outputs.progress, outputs.result, inputs.personalise, outputs.stop, outputs.interrupt,
         outputs.keep, outputs.actions, outputs.prompt,
     ]  # fmt: skip
-    quiet = {"show_progress": "hidden"}
     # Not `change`: newer releases of gradio send it twice, and the first time the upload is read and deleted.
     for event in (inputs.file.upload, inputs.file.clear):
         event(do.look, [inputs.file], [inputs.photo, inputs.faces, inputs.face])
-    inputs.face.change(do.choose, [inputs.photo, inputs.face], [inputs.faces], **quiet)
+    inputs.face.change(do.choose, [inputs.photo, inputs.face], [inputs.faces], **_QUIET)
     asked = [inputs.photo, inputs.face, inputs.name, inputs.quality, *inputs.advanced.components]
-    inputs.personalise.click(do.personalise, asked, shown, **quiet)
-    outputs.reconnect.click(do.follow, [outputs.job], shown, **quiet)
-    outputs.reconnect.click(do.can_open, None, [outputs.folder], **quiet)
-    outputs.keep.click(do.keep, [outputs.job], shown, **quiet)
+    inputs.personalise.click(do.personalise, asked, shown, **_QUIET)
+    outputs.reconnect.click(do.follow, [outputs.job], shown, **_QUIET)
+    outputs.reconnect.click(do.can_open, None, [outputs.folder], **_QUIET)
+    outputs.keep.click(do.keep, [outputs.job], shown, **_QUIET)
     # Not through gradio's queue: it must act while the queue is busy.
     outputs.interrupt.click(do.interrupt, [outputs.job], None, queue=False)
-    outputs.export.click(do.export, [outputs.job, inputs.advanced.overwrite], [outputs.note], **quiet)
-    outputs.folder.click(do.open_folder, None, [outputs.note], **quiet)
+    outputs.export.click(do.export, [outputs.job, inputs.advanced.overwrite], [outputs.note], **_QUIET)
+    outputs.folder.click(do.open_folder, None, [outputs.note], **_QUIET)
     if do.generate is not None:
         outputs.draw.click(do.draw, [outputs.prompt, outputs.seed], [outputs.picture])

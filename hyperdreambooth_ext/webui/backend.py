@@ -72,9 +72,9 @@ class WebuiBackend:
             return str(error)
         return ""
 
-    def hypernetwork(self, host: Host) -> tuple[Hypernetwork | None, str]:
+    def hypernetwork(self, host: Host, name: str = "") -> tuple[Hypernetwork | None, str]:
         architecture = Architecture.of(host.linears())
-        path = find_hypernetwork(self.hypernetwork_dirs(), architecture, host.checkpoint_hash)
+        path = find_hypernetwork(self.hypernetwork_dirs(), architecture, host.checkpoint_hash, name)
         return (None, "") if path is None else (load_hypernetwork(path), file_hash(path))
 
     def hypernetwork_dirs(self) -> list[Path]:

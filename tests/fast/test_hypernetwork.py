@@ -150,6 +150,10 @@ def test_the_right_file_is_found_by_architecture_and_then_by_checkpoint(network,
     assert find_hypernetwork(tmp_path, SMALL, "h").name.startswith("c")
     assert [found.problem == "" for found in list_hypernetworks(tmp_path)] == [True, True, True, False]
     assert find_hypernetwork(tmp_path, Architecture(SMALL.layers[1:]), "h") is None
+    assert find_hypernetwork(tmp_path, SMALL, "h", "b-hypernetwork.safetensors").name.startswith("b"), "asked by name"
+    for name, sentence in (("d-hypernetwork.safetensors", "d-hypernetwork"), ("e.safetensors", "not there any more")):
+        with pytest.raises(FileError, match=sentence):
+            find_hypernetwork(tmp_path, SMALL, "h", name)
     with pytest.raises(ArchitectureError, match="another architecture"):
         check_fits(network, other)
 

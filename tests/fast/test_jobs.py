@@ -12,6 +12,7 @@ from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.service.jobs import MAX_WAITING, QueueFull, Studio, UnknownJob
 from hyperdreambooth_ext.service.task import PRESETS, Task
+from hyperdreambooth_ext.shipped import HYPERNETWORK
 from tests.service import ended, short_task
 
 
@@ -192,11 +193,18 @@ def test_any_other_failure_is_told_and_the_queue_goes_on(studio, small_photo):
 
 
 def test_without_a_hypernetwork_it_starts_along_the_gradient_and_says_so(studio, small_photo, monkeypatch):
-    monkeypatch.setattr(type(studio.backend), "hypernetwork", lambda self, host: (None, ""))
+    monkeypatch.setattr(type(studio.backend), "hypernetwork", lambda self, host, name: (None, ""))
     result = ended(studio, studio.submit(short_task(small_photo, "anna"))).result
     assert result.start == "gradient" and "No hypernetwork fits this checkpoint" in result.start_reason
     status = ended(studio, studio.submit(short_task(small_photo, "bea", start="hypernetwork")))
     assert "choose the gradient start" in status.message
+
+
+def test_a_hypernetwork_can_be_chosen_by_name(studio, small_photo):
+    result = ended(studio, studio.submit(short_task(small_photo, "anna", hypernetwork=HYPERNETWORK.name))).result
+    assert result.start == "hypernetwork" and f"{HYPERNETWORK.name}, which was chosen" in result.start_reason
+    status = ended(studio, studio.submit(short_task(small_photo, "bea", hypernetwork="gone.safetensors")))
+    assert status.stage == "failed" and "gone.safetensors is not there any more" in status.message
 
 
 def test_a_model_that_cannot_be_used_is_refused_before_anything_starts(studio, small_photo, monkeypatch):

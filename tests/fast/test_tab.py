@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hyperdreambooth_ext.errors import PhotoError
+from hyperdreambooth_ext.errors import PhotoError, UserError
 from hyperdreambooth_ext.service.status import JobStatus, Result
 from hyperdreambooth_ext.service.task import PRESETS, Task
+from hyperdreambooth_ext.shipped import HYPERNETWORK
 from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.tab import html
 from hyperdreambooth_ext.tab.advanced import Advanced
@@ -110,6 +111,18 @@ def test_numbers_of_zero_and_cleared_ones_leave_the_choice_to_the_quality(studio
     changed = dict(zip(names, initial, strict=True)) | {"hdb_steps": 7, "hdb_start": "Zero", "hdb_overwrite": True}
     task = Task(photo, "a", **advanced.values(list(changed.values()))).checked()
     assert (task.options().steps, task.start, task.overwrite) == (7, "zero", True)
+    changed = dict(zip(names, initial, strict=True)) | {"hdb_hypernetwork": "mine.safetensors"}
+    assert Task(photo, "a", **advanced.values(list(changed.values()))).checked().hypernetwork == "mine.safetensors"
+    with pytest.raises(UserError, match="set one of the two back"):
+        Task(photo, "a", start="zero", hypernetwork="mine.safetensors").checked()
+
+
+def test_the_hypernetworks_that_are_there_can_be_chosen(studio, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(studio.backend), "hypernetwork_dirs", lambda self: [tmp_path, HYPERNETWORK.parent])
+    (tmp_path / "broken-hypernetwork.safetensors").write_bytes(b"half a download")
+    offered = components(build_tab(studio))["hdb_hypernetwork"].choices
+    # gradio 3 keeps plain values, newer ones pairs of label and value.
+    assert [one if isinstance(one, str) else one[1] for one in offered] == ["Automatic", HYPERNETWORK.name]
 
 
 def test_what_comes_from_outside_is_escaped():
