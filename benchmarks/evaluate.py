@@ -116,6 +116,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
     styled = "samples an iteration that keep style words working (0: none)"
     parser.add_argument("--styled", type=int, default=FinetuneOptions().styled, help=styled)
+    parser.add_argument("--style-weight", type=float, default=FinetuneOptions().style_weight)
+    unprompted = "the share of those samples that have no prompt"
+    parser.add_argument("--unprompted", type=float, default=FinetuneOptions().unprompted, help=unprompted)
     likeness = "how much the hypernetwork's recognisers count (default: 0.1 from its start, 0 from others)"
     parser.add_argument("--identity-weight", type=float, help=likeness)
     parser.add_argument("--batch", type=int, default=FinetuneOptions().batch, help="noises an iteration sees")
@@ -169,7 +172,7 @@ def learn(row: str, person: Person, tools: Tools, args: argparse.Namespace) -> t
         return None, {}
     options = FinetuneOptions(
         steps=int(steps or 1), rank=args.rank, batch=args.batch, lr=args.lr, text=args.text, styled=args.styled,
-        identity_weight=args.identity_weight,
+        style_weight=args.style_weight, unprompted=args.unprompted, identity_weight=args.identity_weight,
     )  # fmt: skip
     began = time.monotonic()
     request = Request(person.name, start, options, predict_only=not steps)

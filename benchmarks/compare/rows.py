@@ -14,7 +14,8 @@ from .method import Method
 from .textual_inversion import TextualInversion
 
 OURS = "HyperDreamBooth"
-FORTY = FinetuneOptions(steps=40, batch=16, styled=2, identity_weight=0.0)
+STYLES_ALONE = FinetuneOptions(steps=80, style_weight=0.1, unprompted=0.0, identity_weight=0.0)
+FORTY = replace(STYLES_ALONE, steps=40, batch=16, styled=2)
 ROWS: dict[str, Method] = {
     OURS: HyperDreamBooth(),
     "DreamBooth": DreamBooth(),
@@ -27,6 +28,7 @@ ROWS: dict[str, Method] = {
     "quality Fast": HyperDreamBooth(options=PRESETS["fast"]),
     "quality Best": HyperDreamBooth(options=PRESETS["best"]),
     "only hypernetwork": HyperDreamBooth(predict_only=True),
+    "80 iterations, styles alone kept": HyperDreamBooth(options=STYLES_ALONE),
     # The ablations of the paper's table, with its 40 iterations.
     "40 iterations of 16": HyperDreamBooth(options=FORTY),
     "no hypernetwork": HyperDreamBooth(start="zero", options=FORTY),

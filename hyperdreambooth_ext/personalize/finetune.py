@@ -31,8 +31,11 @@ class FinetuneOptions:
     text: bool = False
     """Train the text encoder's layers too. Off, the text condition is computed once."""
     styled: int = 1
-    """So many further samples an iteration keep the model obeying style words (`style_prior.py`); 0 leaves it out."""
-    style_weight: float = 0.1
+    """So many further samples an iteration keep what style words do, and what is drawn without any prompt
+    (`style_prior.py`); 0 leaves it out."""
+    style_weight: float = 0.3
+    unprompted: float = 0.5
+    """The share of those samples that have no prompt."""
     identity_weight: float | None = None
     """How much it counts that the hypernetwork's recognisers see the person (`likeness_term.py`). None asks them where
     the start is a hypernetwork's that holds some."""
@@ -83,7 +86,9 @@ def finetune(
         )
     linears, batch, whole = host.linears(), options.batch, lidb
     lidb = lidb.to(host.device)
-    prior = StylePrior.of(host, subject.prompt, subject.class_prompt) if options.styled else None
+    prior = None
+    if options.styled:
+        prior = StylePrior.of(host, subject.prompt, subject.class_prompt, options.unprompted)
     at_once = options.at_once or default_at_once(host, subject.latents)
     lessons = prior.lessons(host, subject, options.styled, generator, batch, at_once) if prior else None
     prompts = [subject.prompt, *(prior.prompts if prior else ())]

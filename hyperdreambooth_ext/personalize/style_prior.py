@@ -1,8 +1,11 @@
-"""Styles are kept: what a prompt asks for beside the person must still come out after the finetune.
+"""What is kept: what a prompt asks for beside the person, and what the model does without any prompt.
 
 One photo also teaches that every picture is a photo. DreamBooth's answer to the like is prior preservation, with
 pictures that are drawn before. Here no picture is needed: for "a sks face, STYLE" the model with the LiDB shall predict
 what the frozen model itself predicts for "a face, STYLE".
+
+For no prompt at all it shall predict what the frozen model does, too. Guidance moves a picture away from what the model
+would draw without the prompt: were that the person as well, guidance would take off what was learned.
 """
 
 from collections.abc import Iterator
@@ -22,17 +25,19 @@ WITHIN = (0.3, 1.0)
 
 @dataclass(frozen=True)
 class StylePrior:
-    """`prompts` are "a sks face, STYLE", one a style; general [S, 77, width] the conditions of "a face, STYLE"."""
+    """`prompts` are "a sks face, STYLE", one a style, then the empty one; general [S + 1, 77, width] the conditions of
+    "a face, STYLE", and of none. `unprompted` is the share of lessons that take the empty one."""
 
     prompts: list[str]
     general: torch.Tensor
+    unprompted: float = 0.0
 
     @classmethod
     @torch.no_grad()
-    def of(cls, host: Host, prompt: str, class_prompt: str) -> "StylePrior":
+    def of(cls, host: Host, prompt: str, class_prompt: str, unprompted: float = 0.0) -> "StylePrior":
         """For "a sks face" and "a face"; to be called while no LiDB is in the model."""
-        general = host.encode_prompts([f"{class_prompt}, {style}" for style in STYLES])
-        return cls([f"{prompt}, {style}" for style in STYLES], general)
+        general = host.encode_prompts([*(f"{class_prompt}, {style}" for style in STYLES), ""])
+        return cls([*(f"{prompt}, {style}" for style in STYLES), ""], general, unprompted)
 
     def lessons(
         self, host: Host, subject: Subject, size: int, generator: torch.Generator, ahead: int, at_once: int
@@ -50,8 +55,10 @@ class StylePrior:
     def lesson(
         self, host: Host, subject: Subject, size: int, generator: torch.Generator, at_once: int
     ) -> "StyleLesson":
-        """`size` samples, each with a style; to be called while no LiDB is in the model."""
-        styles = sent(some_styles(size, generator), host.device)
+        """`size` samples, each with a style or without prompt; to be called while no LiDB is in the model."""
+        unprompted = torch.rand(size, generator=generator) < self.unprompted
+        styles = some_styles(size, generator).masked_fill(unprompted, len(STYLES))
+        styles = sent(styles, host.device)
         latents, noise, timesteps = subject.noisy_batch(host, size, generator, WITHIN)
         noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
         parts = zip(noisy.split(at_once), timesteps.split(at_once), styles.split(at_once), strict=True)

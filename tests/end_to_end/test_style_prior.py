@@ -1,4 +1,4 @@
-"""The finetune leaves style words their meaning."""
+"""The finetune leaves style words their meaning, and what is drawn without any prompt as it was."""
 
 import torch
 import torch.nn.functional as F
@@ -21,19 +21,27 @@ def learned(host, subject, **options) -> LiDB:
         return finetune(host, subject, start, wanted, torch.Generator().manual_seed(0)).lidb
 
 
-def disobedience(host, subject, lidb: LiDB) -> float:
-    """How far styled predictions are from the frozen model's, on samples that nobody trained on."""
+def disobedience(host, subject, lidb: LiDB) -> tuple[float, float]:
+    """How far predictions with a style, and those without a prompt, are from the frozen model's, on samples that nobody
+    trained on."""
     with host.frozen(), torch.no_grad():
-        prior = StylePrior.of(host, subject.prompt, subject.class_prompt)
-        lesson = prior.lesson(host, subject, 12, torch.Generator().manual_seed(99), at_once=12)
+        prior = StylePrior.of(host, subject.prompt, subject.class_prompt, unprompted=0.5)
+        lesson = prior.lesson(host, subject, 24, torch.Generator().manual_seed(99), at_once=24)
         with injected(host.linears(), Applied(lidb)):
             conditions = host.encode_prompts(prior.prompts)[lesson.styles]
-            return float(F.mse_loss(host.predict(lesson.noisy, lesson.timesteps, conditions), lesson.wanted))
+            predicted = host.predict(lesson.noisy, lesson.timesteps, conditions)
+        errors = F.mse_loss(predicted, lesson.wanted, reduction="none").mean((1, 2, 3))
+        unprompted = lesson.styles == prior.prompts.index("")
+        assert 0 < unprompted.sum() < len(unprompted)
+        return float(errors[~unprompted].mean()), float(errors[unprompted].mean())
 
 
-def test_with_the_prior_styled_prompts_do_more_of_what_they_did_before(host, subject):
+def test_with_the_prior_styles_and_pictures_without_a_prompt_stay_more_like_they_were(host, subject):
     with_prior, without = learned(host, subject, styled=4, style_weight=1.0), learned(host, subject, styled=0)
-    assert disobedience(host, subject, with_prior) < 0.8 * disobedience(host, subject, without)
+    styled, unprompted = disobedience(host, subject, with_prior)
+    styled_without, unprompted_without = disobedience(host, subject, without)
+    assert styled < 0.8 * styled_without
+    assert unprompted < 0.8 * unprompted_without
 
 
 def test_lessons_looked_at_together_are_the_frozen_models_own_predictions(host, subject):
