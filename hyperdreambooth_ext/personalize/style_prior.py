@@ -4,8 +4,8 @@ One photo also teaches that every picture is a photo. DreamBooth's answer to the
 pictures that are drawn before. Here no picture is needed: for "a sks face, STYLE" the model with the LiDB shall predict
 what the frozen model itself predicts for "a face, STYLE".
 
-For no prompt at all it shall predict what the frozen model does, too. Guidance moves a picture away from what the model
-would draw without the prompt: were that the person as well, guidance would take off what was learned.
+For no prompt at all it shall predict what the frozen model does, too. That guidance otherwise takes off what was
+learned was the idea; that styles come out more often is what was measured (docs/training.md).
 """
 
 from collections.abc import Iterator

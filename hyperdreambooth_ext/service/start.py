@@ -44,5 +44,5 @@ def chosen_start(task: Task, backend: Backend, host: Host) -> ChosenStart:
         made_for = hypernetwork.config.checkpoint or "another checkpoint"
         reason = f"Started from a hypernetwork of the same architecture, made for {made_for}."
     if task.hypernetwork:
-        reason = f"{reason.rstrip('.')}, {task.hypernetwork}, which was chosen under Advanced."
+        reason = f"{reason.rstrip('.')}, {task.hypernetwork}, which was chosen by name."
     return ChosenStart("hypernetwork", hypernetwork, hash_, reason)

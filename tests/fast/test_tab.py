@@ -1,6 +1,7 @@
 """The tab: what it shows is escaped and translatable, uploads are not kept, and handlers answer with sentences."""
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,7 +119,8 @@ def test_numbers_of_zero_and_cleared_ones_leave_the_choice_to_the_quality(studio
 
 
 def test_the_hypernetworks_that_are_there_can_be_chosen(studio, tmp_path, monkeypatch):
-    monkeypatch.setattr(type(studio.backend), "hypernetwork_dirs", lambda self: [tmp_path, HYPERNETWORK.parent])
+    monkeypatch.setattr(type(studio.backend), "hypernetwork_dirs", lambda self: [tmp_path])
+    shutil.copy(HYPERNETWORK, tmp_path)
     (tmp_path / "broken-hypernetwork.safetensors").write_bytes(b"half a download")
     offered = components(build_tab(studio))["hdb_hypernetwork"].choices
     # gradio 3 keeps plain values, newer ones pairs of label and value.
