@@ -114,9 +114,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, help="pictures per person and row")
     parser.add_argument("--lr", type=float, default=FinetuneOptions().lr)
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
-    styled = "samples an iteration that keep style words working (0: none)"
+    styled = "samples an iteration of what is to be kept (0: none)"
     parser.add_argument("--styled", type=int, default=FinetuneOptions().styled, help=styled)
-    parser.add_argument("--style-weight", type=float, default=FinetuneOptions().style_weight)
+    weight = "how much those samples count"
+    parser.add_argument("--style-weight", type=float, default=FinetuneOptions().style_weight, help=weight)
     unprompted = "the share of those samples that have no prompt"
     parser.add_argument("--unprompted", type=float, default=FinetuneOptions().unprompted, help=unprompted)
     likeness = "how much the hypernetwork's recognisers count (default: 0.1 from its start, 0 from others)"
