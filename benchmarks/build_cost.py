@@ -25,7 +25,7 @@ from hyperdreambooth_ext.build.options import BuildOptions
 from hyperdreambooth_ext.hosts.protocol import Host
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
-from hyperdreambooth_ext.hypernet.latent_recogniser import WIDTH, LatentRecogniser
+from hyperdreambooth_ext.hypernet.latent_recogniser import WIDTH, Readers, untaught_readers
 from hyperdreambooth_ext.hypernet.training import (
     Batch,
     IdentityLoss,
@@ -35,7 +35,7 @@ from hyperdreambooth_ext.hypernet.training import (
     training_losses,
 )
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.personalize.preview import Sampling, sample_many
+from hyperdreambooth_ext.personalize.preview import Sampling, decoded, sample_many
 from hyperdreambooth_ext.standalone.commands import load_host
 
 from .random_host import RandomHost, sd15_modules
@@ -76,7 +76,8 @@ def measure(args: argparse.Namespace) -> None:
     images = torch.rand(args.batch, 3, host.default_size, host.default_size, device=host.device) * 2 - 1
     features = eyes.features(images)
     batch = a_batch(features, side, args.batch)
-    taught = lesson(args.batch, host.device)
+    readers = untaught_readers(2).requires_grad_(False).to(host.device)
+    taught = Lesson(identity=IdentityLoss(readers, drawn=args.batch))
     sampling = Sampling(steps=2, size=host.default_size)
 
     def draw() -> None:
@@ -92,7 +93,9 @@ def measure(args: argparse.Namespace) -> None:
 
     def step() -> None:
         styled = with_styles(host, batch)
-        training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)["loss"].backward()
+        losses = training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)
+        losses["loss"].backward()
+        corrected(host, eyes, readers, losses["drawings"])
 
     with host.frozen():
         drawn = median_seconds(draw, args.rounds, host.device) / 2 * options.draw_steps / args.batch
@@ -128,10 +131,14 @@ def with_styles(host: Host, batch: Batch) -> Batch:
     return replace(batch, preserved=kept)
 
 
-def lesson(count: int, device: torch.device) -> Lesson:
-    """A build's: everybody of a step is also drawn from pure noise."""
-    recogniser = LatentRecogniser().eval().requires_grad_(False).to(device)
-    return Lesson(identity=IdentityLoss(recogniser, drawn=count))
+def corrected(host: Host, eyes: Eyes, readers: Readers, drawings: torch.Tensor) -> None:
+    """What a build's recognisers learn after a step (`build/correction.py`), from drawings and as many faces."""
+    seen = torch.cat([eyes.identities(some) for some in decoded(host, drawings)]).to(drawings.device)
+    readers.requires_grad_(True)
+    named = torch.stack([reader(torch.cat([drawings, drawings])) for reader in readers.readers])
+    (named * torch.cat([seen, seen])).sum().backward()
+    readers.zero_grad(set_to_none=True)
+    readers.requires_grad_(False)
 
 
 def count(args: argparse.Namespace) -> None:
@@ -140,7 +147,7 @@ def count(args: argparse.Namespace) -> None:
 
     from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
 
-    unet = sd15_modules()[0].eval()
+    unet, _, vae = (module.eval() for module in sd15_modules())
     # The text encoder's few percent are left out.
     latents, embeds = torch.zeros(1, 4, 64, 64, device="meta"), torch.zeros(1, 77, 768, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -150,18 +157,26 @@ def count(args: argparse.Namespace) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder(torch.zeros(1, 3, 128, 128))
     looked = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        vae.encode(torch.zeros(1, 3, 512, 512, device="meta"))
+    encoded = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        vae.decode(latents)
+    shown = counter.get_total_flops()
     rate = args.sustained * 1e12
     options = BuildOptions()
     seconds = {
         "drawn": 2 * options.draw_steps * forward / rate,
-        # The VAE's encoder, twice, is about as much as one forward of the UNet.
-        "prepared": (2 * looked + 2 * 1.1e12) / rate,
+        "prepared": 2 * (looked + encoded) / rate,
         # Backward through frozen weights: once more the forward's operations.
         "target": 2 * forward / rate,
-        # Of those in a style: the frozen model's forward, and one forward and backward.
-        "step": (4 + drawing_forwards() + 3 * options.styled) * forward / rate,
+        # Of those in a style: the frozen model's forward, and one forward and backward. The drawing is looked at.
+        "step": ((4 + drawing_forwards() + 3 * options.styled) * forward + shown + looked) / rate,
     }
-    print(f"SD 1.5 at 512 px: {forward / 1e12:.2f} TFLOP a forward; at {args.sustained:g} TFLOP/s sustained:")
+    print(
+        f"SD 1.5 at 512 px: {forward / 1e12:.2f} TFLOP a forward, {encoded / 1e12:.2f} a picture encoded, "
+        f"{shown / 1e12:.2f} decoded; at {args.sustained:g} TFLOP/s sustained:"
+    )
     table(seconds, 2 * (TOKENS * CHANNELS + 4 * 64 * 64) * 2 + 4 * 128, 512)
 
 
@@ -195,7 +210,8 @@ def memory(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(decoder.parameters())
     side = args.size // 8
     batch = a_batch(torch.randn(args.batch, TOKENS, CHANNELS, device=device), side, args.batch)
-    taught = lesson(args.batch, device)
+    readers = untaught_readers(2).requires_grad_(False).to(device)
+    taught = Lesson(identity=IdentityLoss(readers, drawn=args.batch))
     began = time.perf_counter()
     before = peak(device)
     with host.frozen(), host.recomputing() if args.recompute else nullcontext():

@@ -33,6 +33,7 @@ from hyperdreambooth_ext.personalize.personalize import Request, personalize, sa
 from hyperdreambooth_ext.standalone.generate import Sampling, sample, to_picture
 from hyperdreambooth_ext.standalone.models import CHECKPOINT, MODELS, fitting_hypernetwork
 
+from .machine import end_with_parent
 from .people import SYNTHETIC, Person, openpeople, synthetic
 from .recogniser import Recogniser
 from .report import SHOWN, Row, write_report
@@ -58,7 +59,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     if args.processes > 1:
         # Fresh processes: forked ones would inherit torch's threads in an unusable state.
-        with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
             for done in [pool.submit(measure_part, args, part) for part in range(args.processes)]:
                 done.result()
     tools, everybody = tools_and_people(args)

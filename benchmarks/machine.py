@@ -1,6 +1,9 @@
 """Where a measurement runs and by which clock: what several commands here ask for alike."""
 
 import argparse
+import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,3 +36,10 @@ def run_all(run: Callable[[Job], object], jobs: Iterable[Job], processes: int) -
                 one.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """For a process of a pool: end as soon as the one that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: parent.join() or os._exit(1), daemon=True).start()

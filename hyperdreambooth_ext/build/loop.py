@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -50,14 +51,28 @@ class LoopOptions:
     """The learning rate of (step, steps, peak, warm-up)."""
 
 
+class Beside(Protocol):
+    """What learns beside the model, from what the same steps made."""
+
+    def after_update(self, step: int) -> dict[str, float]:
+        """Called after the model's update of this step, counted from 0; what it returns is logged."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 class Loop:
     """One training in one folder: state.pt is all that a resumed run needs, log.jsonl tells how it went."""
 
     def __init__(
-        self, folder: Path, model: torch.nn.Module, options: LoopOptions, processes: Processes = Processes()
-    ) -> None:
-        """`model` is trained in place. Raises FileError for a damaged state, UserError for an impossible precision."""
+        self, folder: Path, model: torch.nn.Module, options: LoopOptions, processes: Processes = Processes(),
+        beside: Beside | None = None,
+    ) -> None:  # fmt: skip
+        """`model` is trained in place, and so is what learns `beside` it. Raises FileError for a damaged state,
+        UserError for an impossible precision."""
         self.folder, self.model, self.options, self.processes = folder, model, options, processes
+        self.beside = beside
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         device = self.parameters[0].device
         _check_precision(options.precision, device)
@@ -110,6 +125,8 @@ class Loop:
             "step": self.step, "model": self.model.state_dict(), "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
         }  # fmt: skip
+        if self.beside is not None:
+            state["beside"] = self.beside.state_dict()
         file, temporary = self.folder / "state.pt", self.folder / "state.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -146,6 +163,8 @@ class Loop:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.model)
+        if self.beside is not None:
+            values |= self.beside.after_update(self.step)
         self.step += 1
         return values
 
@@ -165,6 +184,8 @@ class Loop:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
+            if self.beside is not None:
+                self.beside.load_state_dict(state["beside"])
         except Exception as error:  # torch raises anything for a damaged file
             raise FileError(f"{file} is damaged ({error}): delete it, and the training begins anew.") from error
         drop_lines_after(self.folder / "log.jsonl", state["step"])

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from .progress import BuildProgress, Reporter
 from .store import FaceStore
 
 _ENCODE = 8
+# So many faces are enough to know what all have in common.
+_COMMON = 1024
 
 
 def prepare(
@@ -95,6 +98,21 @@ class Prepared:
         """`name` of the faces `indices`, stacked, in the dtype of the file."""
         # Not torch.stack: on the CPU torch 2.1's autocast to bfloat16 cannot take float16.
         return torch.from_numpy(np.stack([self._slice(name, kind(self.folder), int(i)).numpy() for i in indices]))
+
+    def identities(self, indices: np.ndarray) -> torch.Tensor:
+        """Who the faces are, told apart, [n, 128]."""
+        return self.told_apart(self.rows("identities", indices))
+
+    def told_apart(self, identities: torch.Tensor) -> torch.Tensor:
+        """`identities` [n, 128] less what all faces of this build have in common, unit vectors: faces that one
+        checkpoint drew are alike in much that says nothing about who each of them is."""
+        return F.normalize(identities - self.centre.to(identities), dim=-1)
+
+    @cached_property
+    def centre(self) -> torch.Tensor:
+        """The mean of some of the faces' identities [128], taken from all over the build."""
+        some = np.linspace(0, self.count - 1, min(self.count, _COMMON)).astype(int)
+        return self.rows("identities", some).mean(0)
 
     def targets(self, indices: np.ndarray) -> torch.Tensor:
         """θ float32 [n, layers, a + b] of the faces' pre-optimised LiDBs."""

@@ -97,4 +97,4 @@ def _seen(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The faces' latents, upright (0) or mirrored (1), and who they are."""
     latents = prepared.rows("latents", faces)[np.arange(len(faces)), side].float().to(device)
-    return latents, prepared.rows("identities", faces).to(device)
+    return latents, prepared.identities(faces).to(device)

@@ -29,6 +29,7 @@ from ..hypernet.training import (
 from ..personalize.preview import Sampling, Stopped
 from ..personalize.style_prior import STYLES, WITHIN, StylePrior, some_styles
 from ..personalize.subject import class_prompt
+from .correction import Correction
 from .eyes import Eyes
 from .folder import Folder
 from .loop import Loop, LoopOptions, append_line, drop_lines_after, lines_of
@@ -55,6 +56,7 @@ class Trainer:
         self.size = options.size or host.default_size
         self.people = np.arange(options.held_out, prepared.count)
         self.part = processes.slice_of(options.batch)
+        self.correction = self._correction(readers)
         self.lesson = Lesson(beta=options.beta, identity=self._identity_loss(readers))
         if len(self.people) < options.batch:
             raise UserError(
@@ -68,6 +70,13 @@ class Trainer:
         self._taught = self._teaching()
         self.scores = folder.training / "scores.jsonl"
         self._newest: dict[str, float] | None = None
+
+    def _correction(self, readers: Readers | None) -> Correction | None:
+        if readers is None or not self.options.drawn_weight:
+            return None
+        return Correction(
+            readers, self.host, self.eyes, self.prepared, self.people, self.part, self.processes, self.options.seed
+        )  # fmt: skip
 
     def _identity_loss(self, readers: Readers | None) -> IdentityLoss | None:
         if readers is None:
@@ -83,7 +92,7 @@ class Trainer:
         """Train to `steps`. Raises Paused, FileError, TrainingError."""
         options = self.options
         loop_options = LoopOptions(steps, options.lr, options.seed, ema=options.ema, precision=options.precision)
-        loop = Loop(self.folder.training, self.decoder, loop_options, self.processes)
+        loop = Loop(self.folder.training, self.decoder, loop_options, self.processes, self.correction)
         drop_lines_after(self.scores, loop.step)
 
         def after_step(step: int) -> None:
@@ -117,7 +126,7 @@ class Trainer:
         )  # fmt: skip
         if lesson.identity is not None:
             drawing = torch.randn(noise.shape, generator=generator)[part]
-            batch = replace(batch, identities=self.prepared.rows("identities", chosen), drawing=drawing)
+            batch = replace(batch, identities=self.prepared.identities(chosen), drawing=drawing)
         batch = replace(batch, preserved=self._preserved(latents, generator))
         if lesson.identity is not None:
             drawn_at = drawn_timesteps(lesson.identity, len(self.host.alphas_cumprod), generator)
@@ -125,7 +134,14 @@ class Trainer:
         if warming_up or lesson.beta:
             batch = replace(batch, targets=self.prepared.targets(chosen))
         batch = batch.map(lambda tensor: tensor if tensor.is_cuda else sent(tensor, self.host.device))
-        return self._warming_up(batch) if warming_up else self._taught(batch)
+        return self._warming_up(batch) if warming_up else self._judged(batch)
+
+    def _judged(self, batch: Batch) -> Losses:
+        losses = self._taught(batch)
+        drawings = losses.pop("drawings", None)
+        if self.correction is not None and drawings is not None and batch.identities is not None:
+            self.correction.take(drawings, batch.identities)
+        return losses
 
     def _warming_up(self, batch: Batch) -> Losses:
         lesson = Lesson(alpha=0.0, beta=1.0)
@@ -186,6 +202,8 @@ class Trainer:
         losses = self.losses_of(step, np.random.default_rng(step))
         losses["loss"].backward()
         losses["loss"].item()  # waits for a graphics card
+        if self.correction is not None:
+            self.correction.tried(step)
         self.decoder.zero_grad(set_to_none=True)
 
     def _evaluate(self, loop: Loop, step: int) -> None:

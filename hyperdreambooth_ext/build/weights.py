@@ -35,8 +35,8 @@ def configuration(
     return HypernetworkConfig(
         Architecture.of(host.linears()), basis, width=options.width, depth=options.depth, iterations=options.iterations,
         family=host.family, checkpoint=host.checkpoint_name, checkpoint_hash=host.checkpoint_hash,
-        through_autoencoder=options.draws, trained_on=trained_on, made_with=f"hyperdreambooth_ext {__version__}",
-        **eyes.settings,  # type: ignore[arg-type]
+        centred=eyes.own, through_autoencoder=options.draws, trained_on=trained_on,
+        made_with=f"hyperdreambooth_ext {__version__}", **eyes.settings,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def new_decoder(
         weight, bias = eyes.identity_head
         decoder.identity_weight.copy_(weight)
         decoder.identity_bias.copy_(bias)
+        decoder.identity_centre.copy_(prepared.centre)
     return decoder
 
 

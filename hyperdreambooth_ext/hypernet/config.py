@@ -18,7 +18,8 @@ class HypernetworkConfig:
 
     `encoder` names a timm model, or an open_clip one as `open_clip:ViT-H-14/laion2b_s32b_b79k`. When `encoder_bundled`
     is false its pretrained weights come from that library and the file holds the decoder alone. `identity_width` is the
-    length of the identity vector that a recogniser taught the encoder; 0 where none did. `readers` recognisers that see
+    length of the identity vector that a recogniser taught the encoder; 0 where none did. `centred` takes off it what
+    all the faces that were learned from have in common. `readers` recognisers that see
     such identities in the checkpoint's latents are in the file, too; the finetune can ask them. `through_autoencoder`
     says that it learned from faces that the checkpoint drew: a photo is shown to it as the autoencoder gives it back.
     """
@@ -35,6 +36,7 @@ class HypernetworkConfig:
     heads: int = 4
     iterations: int = 2
     identity_width: int = 0
+    centred: bool = False
     readers: int = 0
     through_autoencoder: bool = False
     trigger: str = "sks"
@@ -91,7 +93,7 @@ class HypernetworkConfig:
             raise ValueError("its readers know other identities than its encoder")
         if self.width % self.heads:
             raise ValueError("its width is no multiple of its heads")
-        for name in ("encoder_bundled", "through_autoencoder"):
+        for name in ("encoder_bundled", "through_autoencoder", "centred"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} is neither true nor false")
         for name in ("image_mean", "image_std"):

@@ -39,6 +39,8 @@ class WeightDecoder(nn.Module):
         if config.identity_width:
             self.register_buffer("identity_weight", torch.zeros(config.identity_width, channels))
             self.register_buffer("identity_bias", torch.zeros(config.identity_width))
+            if config.centred:
+                self.register_buffer("identity_centre", torch.zeros(config.identity_width))
         self.summary_in = nn.Linear(config.identity_width or channels, width)
         self.weights_in = nn.Linear(largest, width)
         self.positions = nn.Parameter(torch.randn(layers, width) * 0.02)
@@ -77,8 +79,10 @@ class WeightDecoder(nn.Module):
         """
         if not self.config.identity_width:
             raise ValueError("no recogniser taught this hypernetwork's encoder")
-        vector = F.linear(features.mean(1), self.identity_weight, self.identity_bias)
-        return F.normalize(vector, dim=-1) * self.config.identity_width**0.5
+        vector = F.normalize(F.linear(features.mean(1), self.identity_weight, self.identity_bias), dim=-1)
+        if self.config.centred:
+            vector = F.normalize(vector - self.identity_centre, dim=-1)
+        return vector * self.config.identity_width**0.5
 
     @torch.no_grad()
     def whiten(self, features: torch.Tensor) -> None:

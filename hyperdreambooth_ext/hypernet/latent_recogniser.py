@@ -1,6 +1,6 @@
 """A recogniser that reads latents: says whose face it is without decoding a picture, so a training can ask it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,12 @@ class Readers(nn.Module):
         return cls(LatentRecogniser.load(file) for file in files)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return F.normalize(torch.stack([reader(latents) for reader in self.readers]).sum(0), dim=-1)
+        return self.together([reader(latents) for reader in self.readers])
+
+    @staticmethod
+    def together(answers: Sequence[torch.Tensor]) -> torch.Tensor:
+        """One answer [B, 128] out of each one's."""
+        return F.normalize(torch.stack(list(answers)).sum(0), dim=-1)
 
 
 def untaught_readers(count: int) -> Readers:

@@ -119,7 +119,8 @@ class Lesson:
 def training_losses(
     host: Host, decoder: WeightDecoder, batch: Batch, generator: torch.Generator, lesson: Lesson = Lesson()
 ) -> dict[str, torch.Tensor]:
-    """ "loss" to minimise and its parts. Call within `host.frozen()`."""
+    """ "loss" to minimise and its parts; where people were drawn, "drawings" are the clean latents [D, 4, h, w] that
+    were judged. Call within `host.frozen()`."""
     theta = decoder(batch.features)
     losses = {"size": theta.detach().square().mean()}
     diffusion = None
@@ -132,8 +133,9 @@ def training_losses(
         if lesson.identity is not None:
             diffusion = diffusion + lesson.identity.weight * unlike
             if lesson.identity.drawn and batch.identities is not None:
-                drawn = _drawn_unlike(host, decoder, theta, batch, generator, lesson.identity)
-                losses["drawn"] = drawn.detach()
+                drawings = _drawn(host, decoder, theta, batch, generator, lesson.identity)
+                drawn = _unlike(drawings, batch.identities, lesson.identity)
+                losses |= {"drawn": drawn.detach(), "drawings": drawings.detach()}
                 diffusion = diffusion + lesson.identity.drawn_weight * drawn
     losses["loss"] = hypernetwork_loss(diffusion, theta, batch.targets, lesson.alpha, lesson.beta)
     return losses
@@ -187,7 +189,13 @@ def _predicted(
     return predicted[: len(batch.latents)], predicted[len(batch.latents) :]
 
 
-def _drawn_unlike(
+def _unlike(drawings: torch.Tensor, identities: torch.Tensor, identity: IdentityLoss) -> torch.Tensor:
+    """1 − cosine of who is seen in the `drawings` of the first people, and who they are."""
+    seen = (identity.judge or identity.recogniser)(drawings)
+    return (1 - F.cosine_similarity(seen, identities[: len(drawings)], dim=-1)).mean()
+
+
+def _drawn(
     host: Host,
     decoder: WeightDecoder,
     theta: torch.Tensor,
@@ -195,12 +203,11 @@ def _drawn_unlike(
     generator: torch.Generator,
     identity: IdentityLoss,
 ) -> torch.Tensor:
-    """1 − cosine of who is seen in a drawing of each of the first people, and who they are."""
-    assert batch.identities is not None
+    """A drawing of each of the first people: clean latents, as the last step sees them."""
     noise = batch.drawing
     if noise is None:
         noise = torch.randn(identity.drawn, *batch.latents.shape[1:], generator=generator)
-    latents, identities = noise.to(batch.latents), batch.identities[: len(noise)]
+    latents = noise.to(batch.latents)
     count = len(latents)
     timesteps = batch.drawn_at
     if timesteps is None:
@@ -214,9 +221,7 @@ def _drawn_unlike(
                 output = host.predict(latents, timesteps[now].expand(count), prompt_embeds)
                 latents = ddim_step(latents, output, alphas[now], alphas[following], host.prediction_type)
         output = host.predict(latents, timesteps[-1].expand(count), host.encode_prompts([identity.prompt] * count))
-    guess = clean_latents(latents, output, alphas[-1:].expand(count), host.prediction_type)
-    seen = (identity.judge or identity.recogniser)(guess)
-    return (1 - F.cosine_similarity(seen, identities, dim=-1)).mean()
+    return clean_latents(latents, output, alphas[-1:].expand(count), host.prediction_type)
 
 
 def drawn_timesteps(identity: IdentityLoss, timesteps: int, generator: torch.Generator) -> torch.Tensor:

@@ -3,7 +3,7 @@
 With classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,8 +82,13 @@ def sample_many(
             alpha_next = torch.ones_like(alpha) if last else host.alphas_cumprod[timesteps[i + 1]]
             latents = ddim_step(latents, output, alpha, alpha_next, host.prediction_type)
             on_step()
-    at_once = max(1, _DECODED_PLACES // (side * side))
-    return [to_picture(image) for part in latents.split(at_once) for image in host.decode_latents(part)]
+    return [to_picture(image) for part in decoded(host, latents) for image in part]
+
+
+def decoded(host: Host, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Scaled latents [B, 4, h, w] -> pictures [b, 3, 8h, 8w], a few at a time."""
+    at_once = max(1, _DECODED_PLACES // (latents.shape[-2] * latents.shape[-1]))
+    return (host.decode_latents(part) for part in latents.split(at_once))
 
 
 def to_picture(image: torch.Tensor) -> np.ndarray:
