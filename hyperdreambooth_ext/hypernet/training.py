@@ -241,7 +241,9 @@ def drawn_noise(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise of this `shape` [B, 4, h, w] and timesteps [B] for a whole batch, on the CPU."""
     noise = torch.randn(*shape, generator=generator)
-    return noise, spread_timesteps(shape[0], len(host.alphas_cumprod), generator, lesson.timesteps)
+    timesteps = spread_timesteps(shape[0], len(host.alphas_cumprod), generator, lesson.timesteps)
+    # In no order: of several processes none shall have the noisy ones alone, or its log tells of those.
+    return noise, timesteps[torch.randperm(len(timesteps), generator=generator)]
 
 
 def min_snr_weights(alphas_cumprod: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:
