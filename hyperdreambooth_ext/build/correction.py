@@ -1,7 +1,7 @@
 """The recognisers go on learning while they teach.
 
 They learned from faces. What the hypernetwork draws is not quite that, and what it learns first is to please them in
-ways that nobody sees in the picture: their verdict goes on rising while the likeness falls (docs/any-checkpoint.md).
+ways that nobody sees in the picture: their verdict goes on rising and the likeness does not (docs/any-checkpoint.md).
 So after every step its drawings are decoded, and the recognisers learn who is really seen in them.
 """
 
@@ -37,26 +37,30 @@ class Correction:
 
     def take(self, drawings: torch.Tensor, identities: torch.Tensor) -> None:
         """Clean latents [B, 4, h, w] of this process's drawings, and who they should be, [B, 128]."""
-        self._taken = drawings, identities
+        self._taken = drawings.float(), identities
 
     def after_update(self, step: int) -> dict[str, float]:
-        """Learn; returns how alike the drawings really are, and how alike the recognisers took them to be."""
+        """Learn; returns how alike the drawings really are, and how alike the recognisers took them to be. A step that
+        drew nobody teaches nothing."""
+        if self._taken is None:
+            return {}
         with self._learning():
-            figures = self._gradients(step)
+            figures = self._gradients(step, *self._taken)
             self.processes.mean([p.grad for p in self.readers.parameters() if p.grad is not None])
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+        self._taken = None
         return figures
 
     def tried(self, step: int) -> None:
         """Take the time that `after_update` takes, and learn nothing."""
-        with self._learning():
-            self._gradients(step)
-            self.optimizer.zero_grad(set_to_none=True)
+        if self._taken is not None:
+            with self._learning():
+                self._gradients(step, *self._taken)
+                self.optimizer.zero_grad(set_to_none=True)
+        self._taken = None
 
-    def _gradients(self, step: int) -> dict[str, float]:
-        assert self._taken is not None
-        (drawings, identities), self._taken = self._taken, None
+    def _gradients(self, step: int, drawings: torch.Tensor, identities: torch.Tensor) -> dict[str, float]:
         seen = self.prepared.told_apart(self._identities(drawings)).to(drawings.device)
         faces, people = self._faces(step)
         latents, wanted = torch.cat([drawings, faces.to(drawings)]), torch.cat([seen, people.to(seen)])

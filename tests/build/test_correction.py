@@ -1,5 +1,7 @@
 """The recognisers go on learning while they teach: from who is really seen in the drawings."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -59,3 +61,9 @@ def test_a_builds_file_knows_the_identities_that_its_recognisers_know(run, prepa
     crops = [FaceStore(tmp_path / "run" / "faces").crop(face) for face in range(4)]
     known = identities_of_images(network, as_images(crops))
     assert torch.allclose(known, prepared.identities(np.arange(4)), atol=0.02)
+
+
+def test_steps_that_learn_from_targets_alone_correct_nothing(run, tmp_path):
+    run({"target_steps": 2, "warm_up": 2, "steps": 4})
+    log = [json.loads(line) for line in (tmp_path / "run" / "training" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 4 and -1 <= log[-1]["seen"] <= 1
