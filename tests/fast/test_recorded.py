@@ -39,7 +39,7 @@ def test_the_time_of_a_step_is_taken_without_keeping_its_losses():
     class Timed(Trainer):
         def __init__(self) -> None:
             self.decoder, self.reporter, self._taught = torch.nn.Linear(2, 1), Reporter(), None
-            self.host = SimpleNamespace(frozen=torch.enable_grad)
+            self.host, self.correction = SimpleNamespace(frozen=torch.enable_grad), None
 
         def losses_of(self, step, rng):
             assert not any(loss() is not None for loss in alive)
