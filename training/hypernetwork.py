@@ -146,7 +146,10 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             if step >= args.target_steps:
                 people = rng.choice(sampler.identities, args.batch, replace=False)
-                return training_losses(host, decoder, batch_of(people, rng), generator, lesson)
+                parts = training_losses(host, decoder, batch_of(people, rng), generator, lesson)
+                # No loss: a build's recognisers learn from them.
+                parts.pop("drawings", None)
+                return parts
             people = rng.choice(taught, TARGET_BATCH, replace=False)
             batch = replace(batch_of(people, rng), targets=torch.stack([theta_of[int(p)] for p in people]))
             return training_losses(host, decoder, batch, generator, Lesson(alpha=0.0, beta=1.0))

@@ -19,9 +19,9 @@ class HypernetworkConfig:
     `encoder` names a timm model, or an open_clip one as `open_clip:ViT-H-14/laion2b_s32b_b79k`. When `encoder_bundled`
     is false its pretrained weights come from that library and the file holds the decoder alone. `identity_width` is the
     length of the identity vector that a recogniser taught the encoder; 0 where none did. `centred` takes off it what
-    all the faces that were learned from have in common. `readers` recognisers that see
-    such identities in the checkpoint's latents are in the file, too; the finetune can ask them. `through_autoencoder`
-    says that it learned from faces that the checkpoint drew: a photo is shown to it as the autoencoder gives it back.
+    all the faces that were learned from have in common. `readers` recognisers that see such identities in the
+    checkpoint's latents are in the file, too; the finetune can ask them. `through_autoencoder` says that it learned
+    from faces that the checkpoint drew: a photo is shown to it as the autoencoder gives it back.
     """
 
     architecture: Architecture
