@@ -14,12 +14,14 @@ import argparse
 import resource
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from hyperdreambooth_ext.build.correction import answered, learning, who_is_seen
 from hyperdreambooth_ext.build.eyes import Eyes
 from hyperdreambooth_ext.build.options import BuildOptions
 from hyperdreambooth_ext.hosts.protocol import Host
@@ -35,7 +37,7 @@ from hyperdreambooth_ext.hypernet.training import (
     training_losses,
 )
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.personalize.preview import Sampling, decoded, sample_many
+from hyperdreambooth_ext.personalize.preview import Sampling, sample_many
 from hyperdreambooth_ext.standalone.commands import load_host
 
 from .random_host import RandomHost, sd15_modules
@@ -76,8 +78,7 @@ def measure(args: argparse.Namespace) -> None:
     images = torch.rand(args.batch, 3, host.default_size, host.default_size, device=host.device) * 2 - 1
     features = eyes.features(images)
     batch = a_batch(features, side, args.batch)
-    readers = untaught_readers(2).requires_grad_(False).to(host.device)
-    taught = Lesson(identity=IdentityLoss(readers, drawn=args.batch))
+    readers, taught = readers_and_lesson(args.batch, host.device)
     sampling = Sampling(steps=2, size=host.default_size)
 
     def draw() -> None:
@@ -93,20 +94,22 @@ def measure(args: argparse.Namespace) -> None:
 
     def step() -> None:
         styled = with_styles(host, batch)
-        losses = training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)
-        losses["loss"].backward()
-        corrected(host, eyes, readers, losses["drawings"])
+        training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)["loss"].backward()
+
+    def correct() -> None:
+        correction(host, eyes, readers, batch.latents)
 
     with host.frozen():
         drawn = median_seconds(draw, args.rounds, host.device) / 2 * options.draw_steps / args.batch
         prepared = median_seconds(prepare, args.rounds, host.device) / args.batch
         optimised = median_seconds(target, args.rounds, host.device) / args.batch
-        trained = median_seconds(step, args.rounds, host.device) / args.batch
+        corrected = median_seconds(correct, args.rounds, host.device) / args.batch
+        trained = median_seconds(step, args.rounds, host.device) / args.batch + corrected
     stored = 2 * (features[0].numel() + 4 * side**2) * 2 + 4 * 128
     print(f"{host.checkpoint_name} at {host.default_size} px on {host.device}, {args.batch} at once:")
     print(
-        f"a drawn picture {drawn:.3f} s, a prepared face {prepared:.3f} s, a person in a step {trained:.3f} s, in a "
-        f"target's step {optimised:.3f} s"
+        f"a drawn picture {drawn:.3f} s, a prepared face {prepared:.3f} s, a person in a step {trained:.3f} s, of "
+        f"which {corrected:.3f} s for the correction of the recognisers, in a target's step {optimised:.3f} s"
     )
     table({"drawn": drawn, "prepared": prepared, "step": trained, "target": optimised}, stored, host.default_size)
 
@@ -131,14 +134,18 @@ def with_styles(host: Host, batch: Batch) -> Batch:
     return replace(batch, preserved=kept)
 
 
-def corrected(host: Host, eyes: Eyes, readers: Readers, drawings: torch.Tensor) -> None:
-    """What a build's recognisers learn after a step (`build/correction.py`), from drawings and as many faces."""
-    seen = torch.cat([eyes.identities(some) for some in decoded(host, drawings)]).to(drawings.device)
-    readers.requires_grad_(True)
-    named = torch.stack([reader(torch.cat([drawings, drawings])) for reader in readers.readers])
-    (named * torch.cat([seen, seen])).sum().backward()
-    readers.zero_grad(set_to_none=True)
-    readers.requires_grad_(False)
+def readers_and_lesson(count: int, device: torch.device) -> tuple[Readers, Lesson]:
+    """A build's two recognisers, and its lesson: everybody of a step is also drawn from pure noise."""
+    readers = untaught_readers(2).requires_grad_(False).to(device)
+    return readers, Lesson(identity=IdentityLoss(readers, drawn=count))
+
+
+def correction(host: Host, eyes: Eyes, readers: Readers, drawings: torch.Tensor) -> None:
+    """What a build's recognisers learn after a step, from drawings and as many faces."""
+    seen = who_is_seen(host, eyes, drawings).to(drawings.device)
+    with learning(readers):
+        answered(readers, torch.cat([drawings, drawings]), torch.cat([seen, seen]))
+        readers.zero_grad(set_to_none=True)
 
 
 def count(args: argparse.Namespace) -> None:
@@ -150,19 +157,17 @@ def count(args: argparse.Namespace) -> None:
     unet, _, vae = (module.eval() for module in sd15_modules())
     # The text encoder's few percent are left out.
     latents, embeds = torch.zeros(1, 4, 64, 64, device="meta"), torch.zeros(1, 77, 768, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        unet(latents, torch.zeros(1, dtype=torch.long, device="meta"), encoder_hidden_states=embeds)
-    forward = counter.get_total_flops()
+    timesteps, picture = torch.zeros(1, dtype=torch.long, device="meta"), torch.zeros(1, 3, 512, 512, device="meta")
     encoder = FaceEncoder(HypernetworkConfig(Architecture(())), pretrained=False)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        encoder(torch.zeros(1, 3, 128, 128))
-    looked = counter.get_total_flops()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        vae.encode(torch.zeros(1, 3, 512, 512, device="meta"))
-    encoded = counter.get_total_flops()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        vae.decode(latents)
-    shown = counter.get_total_flops()
+
+    def operations(module: Callable, *inputs: torch.Tensor, **more: torch.Tensor) -> float:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(*inputs, **more)
+        return counter.get_total_flops()
+
+    forward = operations(unet, latents, timesteps, encoder_hidden_states=embeds)
+    looked = operations(encoder, torch.zeros(1, 3, 128, 128))
+    encoded, shown = operations(vae.encode, picture), operations(vae.decode, latents)
     rate = args.sustained * 1e12
     options = BuildOptions()
     seconds = {
@@ -210,8 +215,7 @@ def memory(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(decoder.parameters())
     side = args.size // 8
     batch = a_batch(torch.randn(args.batch, TOKENS, CHANNELS, device=device), side, args.batch)
-    readers = untaught_readers(2).requires_grad_(False).to(device)
-    taught = Lesson(identity=IdentityLoss(readers, drawn=args.batch))
+    _, taught = readers_and_lesson(args.batch, device)
     began = time.perf_counter()
     before = peak(device)
     with host.frozen(), host.recomputing() if args.recompute else nullcontext():

@@ -44,7 +44,7 @@ class Correction:
         drew nobody teaches nothing."""
         if self._taken is None:
             return {}
-        with self._learning():
+        with learning(self.readers):
             figures = self._gradients(step, *self._taken)
             self.processes.mean([p.grad for p in self.readers.parameters() if p.grad is not None])
             self.optimizer.step()
@@ -55,24 +55,17 @@ class Correction:
     def tried(self, step: int) -> None:
         """Take the time that `after_update` takes, and learn nothing."""
         if self._taken is not None:
-            with self._learning():
+            with learning(self.readers):
                 self._gradients(step, *self._taken)
                 self.optimizer.zero_grad(set_to_none=True)
         self._taken = None
 
     def _gradients(self, step: int, drawings: torch.Tensor, identities: torch.Tensor) -> dict[str, float]:
-        seen = self.prepared.told_apart(self._identities(drawings)).to(drawings.device)
+        seen = self.prepared.told_apart(who_is_seen(self.host, self.eyes, drawings)).to(drawings.device)
         faces, people = self._faces(step)
         latents, wanted = torch.cat([drawings, faces.to(drawings)]), torch.cat([seen, people.to(seen)])
-        with torch.enable_grad():
-            named = [reader(latents) for reader in self.readers.readers]
-            torch.stack([(1 - (names * wanted).sum(-1)).mean() for names in named]).sum().backward()
-        told = self.readers.together([names[: len(drawings)].detach() for names in named])
+        told = self.readers.together([names[: len(drawings)] for names in answered(self.readers, latents, wanted)])
         return {name: float((of * identities).sum(-1).mean()) for name, of in (("seen", seen), ("told", told))}
-
-    def _identities(self, drawings: torch.Tensor) -> torch.Tensor:
-        pictures = decoded(self.host, drawings)
-        return torch.cat([self.eyes.identities(some.clamp(-1, 1)) for some in pictures])
 
     def _faces(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents and identities of this process's part of the faces that are repeated; random by the step alone."""
@@ -82,14 +75,6 @@ class Correction:
         latents = self.prepared.rows("latents", chosen)[np.arange(count), rng.integers(0, 2, count)].float()
         return softened(latents, rng)[self.part], self.prepared.identities(chosen[self.part])
 
-    @contextmanager
-    def _learning(self) -> Iterator[None]:
-        self.readers.requires_grad_(True)
-        try:
-            yield
-        finally:
-            self.readers.requires_grad_(False)
-
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs."""
         return {"readers": self.readers.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -98,3 +83,26 @@ class Correction:
         """Go on from `state`. Raises KeyError, RuntimeError or ValueError where it is another network's."""
         self.readers.load_state_dict(state["readers"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def who_is_seen(host: Host, eyes: Eyes, drawings: torch.Tensor) -> torch.Tensor:
+    """Clean latents [B, 4, h, w] -> who the bundled recogniser sees in their pictures, [B, 128]."""
+    return torch.cat([eyes.identities(some.clamp(-1, 1)) for some in decoded(host, drawings)])
+
+
+def answered(readers: Readers, latents: torch.Tensor, wanted: torch.Tensor) -> list[torch.Tensor]:
+    """Each reader's answers [B, 128] to `latents` [B, 4, h, w]; the gradients towards those `wanted` are added up."""
+    with torch.enable_grad():
+        named = [reader(latents) for reader in readers.readers]
+        torch.stack([(1 - (names * wanted).sum(-1)).mean() for names in named]).sum().backward()
+    return [names.detach() for names in named]
+
+
+@contextmanager
+def learning(readers: Readers) -> Iterator[None]:
+    """Within this context the frozen `readers` ask for gradients."""
+    readers.requires_grad_(True)
+    try:
+        yield
+    finally:
+        readers.requires_grad_(False)

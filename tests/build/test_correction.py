@@ -28,13 +28,14 @@ def prepared(prepared_folder) -> Prepared:
 def test_it_learns_who_is_seen_in_drawings_that_no_face_looks_like(host, prepared):
     torch.manual_seed(0)
     readers = untaught_readers(2).requires_grad_(False)
-    correction = Correction(readers, host, Eyes(), prepared, np.arange(2, FACES), slice(0, 4), Processes(), 0)
+    eyes = Eyes()
+    correction = Correction(readers, host, eyes, prepared, np.arange(2, FACES), slice(0, 4), Processes(), 0)
     # Upside down nobody looks like this, and the one who looks at pictures has an opinion all the same.
     drawings = prepared.rows("latents", np.arange(2, 6))[:, 0].float().flip(-2)
     wanted = prepared.identities(np.arange(2, 6))
 
     def mistaken() -> float:
-        seen = prepared.told_apart(Eyes().identities(host.decode_latents(drawings).clamp(-1, 1)))
+        seen = prepared.told_apart(eyes.identities(host.decode_latents(drawings).clamp(-1, 1)))
         return float((1 - F.cosine_similarity(readers(drawings), seen)).mean())
 
     before = mistaken()
