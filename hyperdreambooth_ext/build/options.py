@@ -23,8 +23,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "cfg": (1, 30), "target_steps": (0, 2000), "target_batch": (1, 1024), "width": (16, 4096), "depth": (1, 32),
     "iterations": (1, 16), "steps": (1, 10_000_000),
     "basis_people": (2, 100_000), "batch": (1, 4096), "warm_up": (0, 10_000_000), "lr": (1e-7, 1.0),
-    "identity_weight": (0, 10), "drawn_weight": (0, 10), "styled": (0, 1), "style_weight": (0, 100),
-    "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
+    "words_weight": (0, 1000), "identity_weight": (0, 10), "drawn_weight": (0, 10), "styled": (0, 1),
+    "style_weight": (0, 100), "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
     "evaluate_every": (1, 10_000_000),
     "score_steps": (1, 100), "seed": (0, 2**31), "hours": (0, 10_000), "beta": (0, 100),
 }  # fmt: skip
@@ -38,10 +38,11 @@ class BuildOptions:
     `target_steps` 0 leaves the targets out (β = 0): the diffusion loss teaches alone. With targets the first `warm_up`
     steps learn from them alone, and `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number
     of steps follows from what the first ones take. `encoder` "" is the bundled image encoder. `basis_people` faces
-    are what the PCA and the gradient-informed basis are made of. `identity_weight` is that of the identity loss of
-    noisy photos, `drawn_weight` that of drawings from pure noise. `styled` is the share of the people of a step who are
-    also asked for in a style, so that style words keep their meaning; `style_weight` is what that counts. `keep` says
-    which weights the file gets: those that were best on the held-out faces, or those after the last step.
+    are what the PCA and the gradient-informed basis are made of. `words_weight` is that of what the checkpoint makes of
+    the words that it drew a face from; `identity_weight` that of the identity loss of noisy photos, `drawn_weight` that
+    of drawings from pure noise, both None as `identity_weights` says. `styled` is the share of the people of a step who
+    are also asked for in a style, so that style words keep their meaning; `style_weight` is what that counts. `keep`
+    says which weights the file gets: those that were best on the held-out faces, or those after the last step.
     """
 
     faces: int = 1000
@@ -67,8 +68,9 @@ class BuildOptions:
     steps: int = 3000
     batch: int = 16
     lr: float = 1e-3
-    identity_weight: float = 0.1
-    drawn_weight: float = 1.0
+    words_weight: float = 20.0
+    identity_weight: float | None = None
+    drawn_weight: float | None = None
     styled: float = 0.25
     style_weight: float = 5.0
     recogniser_steps: int = 400
@@ -85,11 +87,26 @@ class BuildOptions:
         """Whether the checkpoint draws the faces itself."""
         return not (self.photos or self.shards)
 
+    @property
+    def words(self) -> float:
+        """The weight of what words say: photos come without any."""
+        return self.words_weight if self.draws else 0.0
+
+    @property
+    def identity_weights(self) -> tuple[float, float]:
+        """The weights of the identity loss of noisy photos and of drawings: where words teach, it is left out unless it
+        is asked for."""
+        noisy, drawn = (0.0, 0.0) if self.words else (0.1, 1.0)
+        return (
+            noisy if self.identity_weight is None else self.identity_weight,
+            drawn if self.drawn_weight is None else self.drawn_weight,
+        )
+
     def checked(self) -> "BuildOptions":
         """The same options. Raises UserError for a value that cannot be."""
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if not math.isfinite(value) or not low <= value <= high:
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
                 raise UserError(f"--{name.replace('_', '-')} {value} cannot be: choose from {low:g} to {high:g}.")
         if self.photos and self.shards:
             raise UserError("Faces come from one place: give --photos or --shards, not both.")

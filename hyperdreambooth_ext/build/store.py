@@ -50,6 +50,8 @@ class FaceStore:
         self.folder = folder
         self._places: list[_Place] = []
         self._identities: list[np.ndarray] = []
+        self.prompts: list[str] = []
+        """The words that each face was drawn from; "" of a photo."""
         self._next: dict[tuple[int, int], int] = {}
         self._shards: dict[int, int] = {}
         for file in sorted(folder.glob("faces-*.tar")):
@@ -121,6 +123,7 @@ class FaceStore:
     def _note(self, file: Path, facts: dict) -> None:
         rank, number = (int(part) for part in file.stem.split("-")[1:])
         self._identities.append(np.array(facts["identity"], np.float32))
+        self.prompts.append(str(facts.get("prompt", "")))
         key = rank, int(facts.get("processes", 1))
         self._next[key] = max(self._next.get(key, 0), int(facts["number"]) + 1)
         self._shards[rank] = max(self._shards.get(rank, 0), number + 1)

@@ -1,9 +1,9 @@
-"""The hypernetwork's training on a build's faces: diffusion loss, identity loss, targets where there are some."""
+"""The hypernetwork's training on a build's faces: diffusion loss, what words say or the identity loss, targets where
+there are some."""
 
 import io
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +13,12 @@ from safetensors.torch import save
 from ..errors import UserError
 from ..files import write_atomically
 from ..hosts.protocol import Host
-from ..hosts.schedule import add_noise
-from ..hosts.transfer import sent
 from ..hypernet.hypernetwork import WeightDecoder
 from ..hypernet.latent_recogniser import Readers
-from ..hypernet.training import (
-    Batch,
-    IdentityLoss,
-    Lesson,
-    Preserved,
-    drawn_noise,
-    drawn_timesteps,
-    training_losses,
-)
+from ..hypernet.training import Batch, IdentityLoss, Lesson, training_losses
 from ..personalize.preview import Sampling, Stopped
-from ..personalize.style_prior import STYLES, WITHIN, StylePrior, some_styles
-from ..personalize.subject import class_prompt
+from ..personalize.style_prior import STYLES
+from .batches import Batches
 from .correction import Correction
 from .eyes import Eyes
 from .folder import Folder
@@ -57,22 +47,21 @@ class Trainer:
         self.people = np.arange(options.held_out, prepared.count)
         self.part = processes.slice_of(options.batch)
         self.correction = self._correction(readers)
-        self.lesson = Lesson(beta=options.beta, identity=self._identity_loss(readers))
+        self.lesson = Lesson(beta=options.beta, identity=self._identity_loss(readers), words=options.words)
         if len(self.people) < options.batch:
             raise UserError(
                 f"A batch of {options.batch} is more than the {len(self.people)} faces there are to learn from: say "
                 "--batch with fewer, or --faces with more."
             )
-        prompt = decoder.config.prompt
-        self.styled = int(options.styled * options.batch)
-        with host.frozen():
-            self.styles = StylePrior.of(host, prompt, class_prompt(prompt)) if self.styled else None
+        self.batches = Batches(
+            options, store, prepared, host, decoder.config.prompt, self.people, self.lesson, processes
+        )  # fmt: skip
         self._taught = self._teaching()
         self.scores = folder.training / "scores.jsonl"
         self._newest: dict[str, float] | None = None
 
     def _correction(self, readers: Readers | None) -> Correction | None:
-        if readers is None or not self.options.drawn_weight:
+        if readers is None or not self.options.identity_weights[1]:
             return None
         return Correction(
             readers, self.host, self.eyes, self.prepared, self.people, self.part, self.processes, self.options.seed
@@ -81,12 +70,10 @@ class Trainer:
     def _identity_loss(self, readers: Readers | None) -> IdentityLoss | None:
         if readers is None:
             return None
-        options = self.options
+        weight, drawn_weight = self.options.identity_weights
         # All people of the batch, so that several processes draw whom one would.
-        drawn = self.part.stop - self.part.start if options.drawn_weight else 0
-        return IdentityLoss(
-            readers, options.identity_weight, drawn, options.drawn_weight, self.decoder.config.prompt
-        )  # fmt: skip
+        drawn = self.part.stop - self.part.start if drawn_weight else 0
+        return IdentityLoss(readers, weight, drawn, drawn_weight, self.decoder.config.prompt)
 
     def run(self, steps: int) -> None:
         """Train to `steps`. Raises Paused, FileError, TrainingError."""
@@ -112,28 +99,8 @@ class Trainer:
 
     def losses_of(self, step: int, rng: np.random.Generator) -> Losses:
         """The losses of one step: this process's part of the batch that all processes share."""
-        chosen = rng.choice(self.people, self.options.batch, replace=False)
-        seen, shown = rng.integers(0, 2, (2, len(chosen)))
-        generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-        part, rows = self.part, np.arange(self.part.stop - self.part.start)
-        chosen, seen, shown = chosen[part], seen[part], shown[part]
-        lesson, warming_up = self.lesson, step < self.options.warm_up
-        latents = self.prepared.rows("latents", chosen)[rows, shown].float()
-        noise, timesteps = drawn_noise(self.host, (self.options.batch, *latents.shape[1:]), generator, lesson)
-        batch = Batch(
-            self.prepared.rows("features", chosen)[rows, seen].float(), latents,
-            [self.decoder.config.prompt] * len(chosen), noise=noise[part], timesteps=timesteps[part],
-        )  # fmt: skip
-        if lesson.identity is not None:
-            drawing = torch.randn(noise.shape, generator=generator)[part]
-            batch = replace(batch, identities=self.prepared.identities(chosen), drawing=drawing)
-        batch = replace(batch, preserved=self._preserved(latents, generator))
-        if lesson.identity is not None:
-            drawn_at = drawn_timesteps(lesson.identity, len(self.host.alphas_cumprod), generator)
-            batch = replace(batch, drawn_at=drawn_at)
-        if warming_up or lesson.beta:
-            batch = replace(batch, targets=self.prepared.targets(chosen))
-        batch = batch.map(lambda tensor: tensor if tensor.is_cuda else sent(tensor, self.host.device))
+        warming_up = step < self.options.warm_up
+        batch = self.batches.of(rng, with_targets=warming_up or bool(self.lesson.beta))
         return self._warming_up(batch) if warming_up else self._judged(batch)
 
     def _judged(self, batch: Batch) -> Losses:
@@ -154,7 +121,8 @@ class Trainer:
         def losses_of(batch: Batch) -> Losses:
             return training_losses(self.host, self.decoder, batch, torch.Generator(), self.lesson)
 
-        alike = not self.styled or self.styled >= len(STYLES)
+        styled = self.batches.styled
+        alike = not styled or styled >= len(STYLES)
         if not (self.host.capturable and alike and self.options.precision != "fp16"):
             return losses_of
         parameters = [parameter for parameter in self.decoder.parameters() if parameter.requires_grad]
@@ -162,28 +130,6 @@ class Trainer:
 
     def _warn(self, message: str) -> None:
         self.reporter.tell(BuildProgress("train", 0, 1, message=message))
-
-    def _preserved(self, latents: torch.Tensor, generator: torch.Generator) -> Preserved | None:
-        """Of the styled people of the whole batch those who are in this process's part, whose `latents` these are."""
-        if self.styles is None:
-            return None
-        lesson, count = Lesson(timesteps=WITHIN), self.styled
-        noise, timesteps = drawn_noise(self.host, (count, *latents.shape[1:]), generator, lesson)
-        # Who comes where in a batch is random: from six on, each style has its places.
-        styles = some_styles(count, generator) if count < len(STYLES) else torch.arange(count) % len(STYLES)
-        people = torch.arange(count) * self.options.batch // count
-        mine = (people >= self.part.start) & (people < self.part.stop)
-        if not mine.any():
-            return None
-        people, timesteps, styles = people[mine] - self.part.start, timesteps[mine], styles[mine]
-        alphas_cumprod = self.host.alphas_cumprod.cpu()[timesteps]
-        # So that the mean over all processes is that over all styled people.
-        share = len(people) * self.processes.count / count
-        return Preserved(
-            people, add_noise(latents[people], noise[mine], alphas_cumprod), timesteps,
-            [self.styles.prompts[style] for style in styles.tolist()],
-            self.styles.general[sent(styles, self.host.device)], self.options.style_weight * share,
-        )  # fmt: skip
 
     def seconds_per_step(self, timed: int = 4) -> float:
         """What a step takes here; the weights stay as they are. The first one is not counted; where steps are recorded,

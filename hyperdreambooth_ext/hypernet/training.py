@@ -36,13 +36,24 @@ class Preserved:
 
 
 @dataclass(frozen=True)
+class Described:
+    """How the frozen model drew the people of a batch: with the conditions `words` [B, 77, width], away from those of
+    `none` [1, 77, width], by this guidance scale."""
+
+    words: torch.Tensor
+    none: torch.Tensor
+    guidance: float
+
+
+@dataclass(frozen=True)
 class Batch:
     """features [B, N, channels] of one photo a person; latents [B, 4, h, w] of another photo or of the same one;
     prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimised LiDBs are at hand; the
     recogniser's identities [B, channels] of the people, unit vectors, where it is asked. noise [B, 4, h, w],
     timesteps [B], and `drawing` [D, 4, h, w], the noise that the first D people are drawn from, are made where they are
     not given, and so are `drawn_at`, the timesteps that these drawings pass (see `drawn_timesteps`); several
-    processes that share a batch are given their parts. `preserved` is left out where it is None."""
+    processes that share a batch are given their parts. `preserved` is left out where it is None, and so is
+    `described`."""
 
     features: torch.Tensor
     latents: torch.Tensor
@@ -54,16 +65,19 @@ class Batch:
     drawing: torch.Tensor | None = None
     drawn_at: torch.Tensor | None = None
     preserved: Preserved | None = None
+    described: Described | None = None
 
     def tensors(self) -> list[torch.Tensor]:
         """All that there are, always in the same order."""
-        values = [*vars(self).values(), *(vars(self.preserved).values() if self.preserved else ())]
+        parts = [vars(part).values() for part in (self, self.preserved, self.described) if part is not None]
+        values = [value for part in parts for value in part]
         return [value for value in values if isinstance(value, torch.Tensor)]
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         """The same with `change(tensor)` in place of every tensor."""
         preserved = self.preserved and _mapped(self.preserved, change)
-        return replace(_mapped(self, change), preserved=preserved)
+        described = self.described and _mapped(self.described, change)
+        return replace(_mapped(self, change), preserved=preserved, described=described)
 
 
 def _mapped(values, change: Callable[[torch.Tensor], torch.Tensor]):
@@ -91,12 +105,9 @@ class IdentityLoss:
     judge: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def unlike(self, guess: torch.Tensor, identities: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
-        """1 − cosine [B] of who is seen in `guess` [B, 4, h, w] and `identities` [B, channels], unweighted.
-
-        Where nearly all is noise, the guess is a blur in which nobody can be seen: there it counts less.
-        """
-        visible = (10 * alphas_cumprod).clamp(max=1)
-        return (1 - F.cosine_similarity(self.recogniser(guess), identities, dim=-1)) * visible
+        """1 − cosine [B] of who is seen in `guess` [B, 4, h, w] and `identities` [B, channels], weighed by how much can
+        be seen in it."""
+        return (1 - F.cosine_similarity(self.recogniser(guess), identities, dim=-1)) * visible(alphas_cumprod)
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,8 @@ class Lesson:
 
     `min_snr_gamma` weighs timesteps as in arXiv 2303.09556: where little noise is left, who it is can be seen in the
     latents themselves, and nothing is learned about the weights; None weighs all alike. `timesteps` is the range they
-    are drawn from, as shares of all. `mask` [1, 1, h, w] weighs places. `identity` adds its term.
+    are drawn from, as shares of all. `mask` [1, 1, h, w] weighs places. `identity` adds its term. `words` weighs how
+    far the model is from what the frozen one makes of the words that it drew the person from (`Batch.described`).
     """
 
     alpha: float = 1.0
@@ -114,6 +126,7 @@ class Lesson:
     timesteps: tuple[float, float] = (0.0, 1.0)
     mask: torch.Tensor | None = None
     identity: IdentityLoss | None = None
+    words: float = 0.0
 
 
 def training_losses(
@@ -122,51 +135,71 @@ def training_losses(
     """ "loss" to minimise and its parts; where people were drawn, "drawings" are the clean latents [D, 4, h, w] that
     were judged. Call within `host.frozen()`."""
     theta = decoder(batch.features)
-    losses = {"size": theta.detach().square().mean()}
-    diffusion = None
+    losses, diffusion = {"size": theta.detach().square().mean()}, None
     if lesson.alpha:
-        diffusion, unlike, changed = _diffusion(host, decoder, theta, batch, generator, lesson)
-        losses |= {"diffusion": diffusion.detach(), "unlike": unlike.detach()}
-        if batch.preserved is not None:
-            losses["changed"] = changed.detach()
-            diffusion = diffusion + batch.preserved.weight * changed
-        if lesson.identity is not None:
-            diffusion = diffusion + lesson.identity.weight * unlike
-            if lesson.identity.drawn and batch.identities is not None:
-                drawings = _drawn(host, decoder, theta, batch, generator, lesson.identity)
-                drawn = _unlike(drawings, batch.identities, lesson.identity)
-                losses |= {"drawn": drawn.detach(), "drawings": drawings.detach()}
-                diffusion = diffusion + lesson.identity.drawn_weight * drawn
+        terms = _noisy(host, decoder, theta, batch, generator, lesson)
+        identity = lesson.identity
+        if identity is not None and identity.drawn and batch.identities is not None:
+            drawings = _drawn(host, decoder, theta, batch, generator, identity)
+            terms["drawn"] = identity.drawn_weight, _unlike(drawings, batch.identities, identity)
+            losses["drawings"] = drawings.detach()
+        diffusion = torch.stack([weight * term for weight, term in terms.values()]).sum()
+        losses |= {name: term.detach() for name, (_, term) in terms.items()}
     losses["loss"] = hypernetwork_loss(diffusion, theta, batch.targets, lesson.alpha, lesson.beta)
     return losses
 
 
-def _diffusion(
+def _noisy(
     host: Host,
     decoder: WeightDecoder,
     theta: torch.Tensor,
     batch: Batch,
     generator: torch.Generator,
     lesson: Lesson,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The diffusion loss, who is not seen in it, and how far what is to be preserved was changed: in one pass."""
+) -> dict[str, tuple[float, torch.Tensor]]:
+    """What one pass over noisy latents teaches, each with its weight: the diffusion loss, who is not seen, how far the
+    model is from what words say, and how far what is to be preserved was changed."""
     latents = batch.latents
     noise, timesteps = batch.noise, batch.timesteps
     if noise is None or timesteps is None:
         noise, timesteps = drawn_noise(host, latents.shape, generator, lesson)
     noise, timesteps = noise.to(latents), timesteps.to(host.device)
-    noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
+    alphas_cumprod = host.alphas_cumprod[timesteps]
+    noisy = add_noise(latents, noise, alphas_cumprod)
     predicted, kept = _predicted(host, decoder, theta, noisy, timesteps, batch)
     errors, guess = compared(host, latents, noise, timesteps, noisy, predicted)
-    changed = errors.new_zeros(()) if batch.preserved is None else F.mse_loss(kept, _frozen(host, batch.preserved))
     if lesson.mask is not None:
         errors = errors * (lesson.mask / lesson.mask.mean())
-    errors, alphas_cumprod = errors.mean((1, 2, 3)), host.alphas_cumprod[timesteps]
+    errors = errors.mean((1, 2, 3))
     if lesson.min_snr_gamma is not None:
         errors = errors * min_snr_weights(alphas_cumprod, lesson.min_snr_gamma)
-    if lesson.identity is None or batch.identities is None:
-        return errors.mean(), errors.new_zeros(()), changed
-    return errors.mean(), lesson.identity.unlike(guess, batch.identities, alphas_cumprod).mean(), changed
+    terms = {"diffusion": (1.0, errors.mean())}
+    if batch.preserved is not None:
+        terms["changed"] = batch.preserved.weight, F.mse_loss(kept, _frozen(host, batch.preserved))
+    if lesson.identity is not None and batch.identities is not None:
+        terms["unlike"] = lesson.identity.weight, lesson.identity.unlike(guess, batch.identities, alphas_cumprod).mean()
+    if lesson.words and batch.described is not None:
+        terms["words"] = lesson.words, _otherwise_than_said(host, guess, noisy, timesteps, batch.described)
+    return terms
+
+
+def _otherwise_than_said(
+    host: Host, guess: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor, described: Described
+) -> torch.Tensor:
+    """How far the clean latents that the model with a person's weights amounts to, its `guess`, are from those that
+    the frozen model sees in `noisy` when it is told in words who it is."""
+    alphas_cumprod = host.alphas_cumprod[timesteps]
+    with torch.no_grad():
+        output = host.predict(noisy, timesteps, described.words).float()
+        unsaid = host.predict(noisy, timesteps, described.none.expand(len(noisy), -1, -1)).float()
+        output = unsaid + described.guidance * (output - unsaid)
+        said = clean_latents(noisy, output, alphas_cumprod, host.prediction_type)
+    return ((guess - said).square().mean((1, 2, 3)) * visible(alphas_cumprod)).mean()
+
+
+def visible(alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """A weight [B]: where nearly all is noise, clean latents are a guess and count less."""
+    return (10 * alphas_cumprod).clamp(max=1)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""One folder with a few faces, found in photos and prepared once, that the tests of the training begin with."""
+"""Folders with a few faces, found in photos or drawn, and prepared once, that the tests of the training begin with."""
 
 import shutil
 from pathlib import Path
@@ -15,6 +15,7 @@ SMALL = {
     "photos": str(PEOPLE), "faces": 12, "held_out": 2, "batch": 4, "steps": 4, "width": 32, "recogniser_steps": 2,
     "evaluate_every": 2, "score_steps": 1,
 }  # fmt: skip
+SMALL_DRAWN = {key: value for key, value in SMALL.items() if key != "photos"} | {"faces": 8, "draw_steps": 4}
 
 
 @pytest.fixture(scope="session")
@@ -30,15 +31,32 @@ def prepared_folder(host, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def drawn_folder(host, tmp_path_factory):
+    """The same of faces that the checkpoint drew, which come with words."""
+    folder = tmp_path_factory.mktemp("drawn")
+    assert build(folder, SMALL_DRAWN, host, folder, stages=("faces",)) is None
+    return folder
+
+
 @pytest.fixture
 def run(host, prepared_folder, tmp_path):
     """Go on with a copy of the prepared folder; returns the file."""
+    return _going_on(host, prepared_folder, SMALL, tmp_path)
 
+
+@pytest.fixture
+def run_drawn(host, drawn_folder, tmp_path):
+    """Go on with a copy of the folder of drawn faces; returns the file."""
+    return _going_on(host, drawn_folder, SMALL_DRAWN, tmp_path)
+
+
+def _going_on(host, begun, settings, tmp_path):
     def go(wanted: dict | None = None, reporter: Reporter = Reporter(), name: str = "run", **keywords):
         folder = tmp_path / name
         if not folder.exists():
-            shutil.copytree(prepared_folder, folder)
+            shutil.copytree(begun, folder)
             (folder / "build.json").unlink()
-        return build(folder, SMALL | (wanted or {}), host, folder / "out", reporter, **keywords)
+        return build(folder, settings | (wanted or {}), host, folder / "out", reporter, **keywords)
 
     return go

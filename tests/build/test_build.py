@@ -79,6 +79,19 @@ def test_a_paused_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path,
     assert same(tmp_path / "whole", tmp_path / "run")
 
 
+def test_faces_that_were_drawn_teach_by_their_words_and_need_no_recogniser(run_drawn, tmp_path):
+    torch.set_num_threads(1)
+    made = run_drawn(name="whole")
+    log = [json.loads(line) for line in (tmp_path / "whole" / "training" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["words"] > 0 and "unlike" not in log[-1] and not (tmp_path / "whole" / "recogniser").exists()
+    assert load_hypernetwork(made).readers is None
+    asked = iter(range(1000))
+    with pytest.raises(Paused):
+        run_drawn({}, Reporter(should_pause=lambda: next(asked) >= 2))
+    run_drawn()
+    assert same(tmp_path / "whole", tmp_path / "run")
+
+
 def same(one: Path, other: Path) -> bool:
     """Whether both builds hold the same averaged weights after their last step, to the bit, and the same file."""
     states = [torch.load(folder / "training" / "state.pt", weights_only=True) for folder in (one, other)]
@@ -104,7 +117,9 @@ def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path)
     assert same(tmp_path / "whole", tmp_path / "run")
 
 
-def test_two_processes_learn_what_one_learns(run, tmp_path):
+@pytest.mark.parametrize("faces", ["run", "run_drawn"])
+def test_two_processes_learn_what_one_learns(faces, request, tmp_path):
+    run = request.getfixturevalue(faces)
     run({"steps": 2}, name="one")
     run({"steps": 2}, name="two", stages=("faces",))
     launched = subprocess.run(

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hyperdreambooth_ext.hosts.schedule import add_noise, clean_latents
 from hyperdreambooth_ext.hypernet.targets import preoptimise
-from hyperdreambooth_ext.hypernet.training import Batch, Lesson, Preserved, training_losses
+from hyperdreambooth_ext.hypernet.training import Batch, Described, Lesson, Preserved, training_losses
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.standalone.models import fitting_hypernetwork
 
@@ -66,3 +67,37 @@ def test_what_is_to_be_preserved_is_compared_under_the_weights_of_its_own_person
     torch.testing.assert_close(both["changed"], changed, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(both["diffusion"], alone["diffusion"], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(both["loss"], alone["loss"] + 10 * changed, rtol=1e-3, atol=1e-5)
+
+
+def test_words_say_what_the_model_with_the_persons_weights_shall_see(host, decoder):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 16, decoder.features_in.in_features, generator=generator)
+    noise, timesteps = torch.randn(2, 4, 16, 16, generator=generator), torch.tensor([300, 950])
+    batch = Batch(features, people(2), ["a sks face"] * 2, noise=noise, timesteps=timesteps)
+    with host.frozen(), torch.no_grad():
+        embeds = host.encode_prompts(["an old man, bald", "a young woman, smiling", ""])
+        described = Described(embeds[:2], embeds[2:], guidance=4.0)
+        alone = training_losses(host, decoder, batch, generator)
+        both = training_losses(host, decoder, replace(batch, described=described), generator, Lesson(words=3.0))
+        alphas = host.alphas_cumprod[timesteps]
+        noisy = add_noise(people(2), noise, alphas)
+
+        def seen(output: torch.Tensor) -> torch.Tensor:
+            return clean_latents(noisy, output, alphas, host.prediction_type)
+
+        none, said = (seen(host.predict(noisy, timesteps, of)) for of in (embeds[2:].expand(2, -1, -1), embeds[:2]))
+        with injected(host.linears(), Applied(decoder.as_lidb(decoder(features)))):
+            theirs = seen(host.predict(noisy, timesteps, host.encode_prompts(["a sks face"] * 2)))
+    far = (theirs - (none + 4 * (said - none))).square().mean((1, 2, 3))
+    assert alphas[1] < 0.02  # nearly all is noise there: it counts less
+    words = (far[0] + 10 * alphas[1] * far[1]) / 2
+    torch.testing.assert_close(both["words"], words, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(both["loss"], alone["loss"] + 3 * words, rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_hands_on_all_its_tensors_those_of_its_parts_too():
+    described = Described(torch.zeros(2, 77, 8), torch.zeros(1, 77, 8), guidance=4.0)
+    batch = Batch(torch.zeros(2, 4, 8), torch.zeros(2, 4, 2, 2), ["", ""], described=described)
+    moved = batch.map(lambda tensor: tensor + 1)
+    assert len(batch.tensors()) == 4 and all(float(tensor.min()) == 1 for tensor in moved.tensors())
+    assert moved.described.guidance == 4.0 and moved.prompts == ["", ""]
