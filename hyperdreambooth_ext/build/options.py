@@ -35,14 +35,14 @@ class BuildOptions:
     """`photos` or `shards` take the place of faces that the checkpoint draws; `prompts` names a text file of prompts to
     draw them from, "" takes the bundled words; `size` 0 is the checkpoint's own.
 
-    `target_steps` 0 leaves the targets out (β = 0): the diffusion loss teaches alone. With targets the first `warm_up`
-    steps learn from them alone, and `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number
-    of steps follows from what the first ones take. `encoder` "" is the bundled image encoder. `basis_people` faces
-    are what the PCA and the gradient-informed basis are made of. `words_weight` is that of what the checkpoint makes of
-    the words that it drew a face from; `identity_weight` that of the identity loss of noisy photos, `drawn_weight` that
-    of drawings from pure noise, both None as `identity_weights` says. `styled` is the share of the people of a step who
-    are also asked for in a style, so that style words keep their meaning; `style_weight` is what that counts. `keep`
-    says which weights the file gets: those that were best on the held-out faces, or those after the last step.
+    `target_steps` 0 leaves the targets out (β = 0). With targets the first `warm_up` steps learn from them alone, and
+    `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number of steps follows from what the
+    first ones take. `lr` None is `learning_rate`. `encoder` "" is the bundled image encoder. `basis_people` faces are
+    what the PCA and the gradient-informed basis are made of. `words_weight` is that of what the checkpoint makes of the
+    words that it drew a face from; `identity_weight` that of the identity loss of noisy photos, `drawn_weight` that of
+    drawings from pure noise; None is as `words` and `identity_weights` say. `styled` is the share of the people of a
+    step who are also asked for in a style, so that style words keep their meaning; `style_weight` is what that counts.
+    `keep` says which weights the file gets: those that were best on the held-out faces, or those after the last step.
     """
 
     faces: int = 1000
@@ -67,12 +67,12 @@ class BuildOptions:
     beta: float = 0.0
     steps: int = 3000
     batch: int = 16
-    lr: float = 1e-3
-    words_weight: float = 20.0
+    lr: float | None = None
+    words_weight: float | None = None
     identity_weight: float | None = None
     drawn_weight: float | None = None
     styled: float = 0.25
-    style_weight: float = 5.0
+    style_weight: float = 10.0
     recogniser_steps: int = 400
     precision: Precision = "fp32"
     ema: float = 0.99
@@ -88,14 +88,22 @@ class BuildOptions:
         return not (self.photos or self.shards)
 
     @property
+    def learning_rate(self) -> float:
+        """What was asked for, or what grows with the root of the batch: few people a step say different things each
+        time."""
+        return 1e-4 * self.batch**0.5 if self.lr is None else self.lr
+
+    @property
     def words(self) -> float:
-        """The weight of what words say: photos come without any."""
-        return self.words_weight if self.draws else 0.0
+        """The weight of what words say: what was asked for, or 20 for faces that the checkpoint drew from words."""
+        if self.words_weight is None:
+            return 20.0 if self.draws else 0.0
+        return self.words_weight
 
     @property
     def identity_weights(self) -> tuple[float, float]:
-        """The weights of the identity loss of noisy photos and of drawings: where words teach, it is left out unless it
-        is asked for."""
+        """The weights of the identity loss of noisy photos and of drawings: what was asked for, or 0.1 and 1 where no
+        words teach."""
         noisy, drawn = (0.0, 0.0) if self.words else (0.1, 1.0)
         return (
             noisy if self.identity_weight is None else self.identity_weight,
@@ -120,6 +128,8 @@ class BuildOptions:
                 f"Of {self.faces} faces {self.held_out} are kept out to measure with: ask for at least "
                 f"{self.held_out + MIN_FACES // 2}, or lower --held-out."
             )
+        if self.words and not self.draws:
+            raise UserError("Only faces that the checkpoint drew come with words: leave out --words-weight.")
         if self.basis == "pca" and not self.target_steps:
             raise UserError("The PCA basis is made of targets: say how many steps each gets, as --target-steps 40.")
         if self.basis == "learned" and (self.warm_up or self.beta):

@@ -78,7 +78,9 @@ class Trainer:
     def run(self, steps: int) -> None:
         """Train to `steps`. Raises Paused, FileError, TrainingError."""
         options = self.options
-        loop_options = LoopOptions(steps, options.lr, options.seed, ema=options.ema, precision=options.precision)
+        loop_options = LoopOptions(
+            steps, options.learning_rate, options.seed, ema=options.ema, precision=options.precision
+        )  # fmt: skip
         loop = Loop(self.folder.training, self.decoder, loop_options, self.processes, self.correction)
         drop_lines_after(self.scores, loop.step)
 

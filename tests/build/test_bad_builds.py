@@ -135,7 +135,7 @@ def test_another_checkpoint_or_other_options_do_not_mix(host, run, tmp_path, mon
     "wrong",
     [
         {"faces": 4}, {"batch": 0}, {"lr": float("nan")}, {"precision": "fp8"}, {"basis": "svd"}, {"size": 100},
-        {"photos": "a", "shards": "b"}, {"basis": "pca"}, {"beta": 1.0},
+        {"photos": "a", "shards": "b"}, {"photos": "a", "words_weight": 1.0}, {"basis": "pca"}, {"beta": 1.0},
        {"basis": "learned", "target_steps": 1, "beta": 1},
     ],
 )  # fmt: skip
