@@ -20,7 +20,7 @@ OPTIONS: dict[str, tuple[type, str]] = {
     "target-batch": (int, "people at once while doing so (32)"),
     "warm-up": (int, "so many steps on the targets alone (0)"),
     "beta": (float, "weight of the targets beside the diffusion loss (0)"),
-    "words-weight": (float, "weight of what the checkpoint makes of the words it drew a face from; 0: none (20; photos have none)"),
+    "words-weight": (float, "weight of what the checkpoint makes of the words of a face it drew (20; photos: 0)"),
     "identity-weight": (float, "weight of the identity loss of noisy photos (0.1 without words, with them 0)"),
     "drawn-weight": (float, "weight of that of drawings from pure noise; both 0: none (1 without words, with them 0)"),
     "styled": (float, "share of the people of a step who are also asked for in a style; 0: none (0.25)"),
