@@ -48,8 +48,6 @@ TOKENS, CHANNELS = 16, 1280
 # How often a training looks at each face, how many drawn pictures are kept, and steps of an optional target.
 LOOKS, KEPT, TARGET_STEPS = 20, 0.6, 40
 DEVICES, FACES = (1, 8, 64), (15_000, 1_000_000)
-# What a build from the checkpoint's own faces is taught by.
-WORDS = Lesson(words=BuildOptions().words)
 
 
 def main() -> None:
@@ -81,7 +79,7 @@ def measure(args: argparse.Namespace) -> None:
     images = torch.rand(args.batch, 3, host.default_size, host.default_size, device=host.device) * 2 - 1
     features = eyes.features(images)
     batch = a_batch(features, side, args.batch)
-    readers, asked = readers_and_lesson(args.batch, host.device)
+    readers, taught = readers_and_lesson(args.batch, host.device)
     sampling = Sampling(steps=2, size=host.default_size)
 
     def draw() -> None:
@@ -96,25 +94,29 @@ def measure(args: argparse.Namespace) -> None:
         training_losses(host, decoder, batch, torch.Generator().manual_seed(0))["loss"].backward()
 
     def step() -> None:
-        taught = with_words(host, with_styles(host, batch))
-        training_losses(host, decoder, taught, torch.Generator().manual_seed(0), WORDS)["loss"].backward()
+        said = with_words(host, with_styles(host, batch))
+        training_losses(host, decoder, said, torch.Generator().manual_seed(0), taught)["loss"].backward()
 
     def step_without_words() -> None:
         styled = with_styles(host, batch)
-        training_losses(host, decoder, styled, torch.Generator().manual_seed(0), asked)["loss"].backward()
+        training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)["loss"].backward()
+
+    def correct() -> None:
         correction(host, eyes, readers, batch.latents)
 
     with host.frozen():
         drawn = median_seconds(draw, args.rounds, host.device) / 2 * options.draw_steps / args.batch
         prepared = median_seconds(prepare, args.rounds, host.device) / args.batch
         optimised = median_seconds(target, args.rounds, host.device) / args.batch
-        trained = median_seconds(step, args.rounds, host.device) / args.batch
-        without = median_seconds(step_without_words, args.rounds, host.device) / args.batch
+        corrected = median_seconds(correct, args.rounds, host.device) / args.batch
+        trained = median_seconds(step, args.rounds, host.device) / args.batch + corrected
+        without = median_seconds(step_without_words, args.rounds, host.device) / args.batch + corrected
     stored = 2 * (features[0].numel() + 4 * side**2) * 2 + 4 * 128
     print(f"{host.checkpoint_name} at {host.default_size} px on {host.device}, {args.batch} at once:")
     print(
         f"a drawn picture {drawn:.3f} s, a prepared face {prepared:.3f} s, a person in a step {trained:.3f} s (from "
-        f"photos, with recognisers asked and corrected, {without:.3f} s), in a target's step {optimised:.3f} s"
+        f"photos, without words, {without:.3f} s), of which {corrected:.3f} s for the correction of the recognisers, "
+        f"in a target's step {optimised:.3f} s"
     )
     table({"drawn": drawn, "prepared": prepared, "step": trained, "target": optimised}, stored, host.default_size)
 
@@ -147,13 +149,14 @@ def with_words(host: Host, batch: Batch) -> Batch:
 
 
 def readers_and_lesson(count: int, device: torch.device) -> tuple[Readers, Lesson]:
-    """The two recognisers of a build from photos, and its lesson: everybody of a step is also drawn from pure noise."""
+    """A build's two recognisers, and its lesson: everybody of a step is also drawn from pure noise, and words teach
+    where a batch has any."""
     readers = untaught_readers(2).requires_grad_(False).to(device)
-    return readers, Lesson(identity=IdentityLoss(readers, drawn=count))
+    return readers, Lesson(identity=IdentityLoss(readers, drawn=count), words=BuildOptions().words)
 
 
 def correction(host: Host, eyes: Eyes, readers: Readers, drawings: torch.Tensor) -> None:
-    """What the recognisers learn after a step, from drawings and as many faces."""
+    """What a build's recognisers learn after a step, from drawings and as many faces."""
     seen = who_is_seen(host, eyes, drawings).to(drawings.device)
     with learning(readers):
         answered(readers, torch.cat([drawings, drawings]), torch.cat([seen, seen]))
@@ -187,16 +190,14 @@ def count(args: argparse.Namespace) -> None:
         "prepared": 2 * (looked + encoded) / rate,
         # Backward through frozen weights: once more the forward's operations.
         "target": 2 * forward / rate,
-        # Forward and backward, and the frozen model's two halves of the guidance by words; of those in a style, its
-        # forward, and one forward and backward.
-        "step": (4 + 3 * options.styled) * forward / rate,
+        # The frozen model's two halves of the guidance by words; of those in a style, its forward, and one forward and
+        # backward. The drawing is looked at.
+        "step": ((6 + drawing_forwards() + 3 * options.styled) * forward + shown + looked) / rate,
     }
-    # Drawn from noise, too, and what is drawn is looked at.
-    without = ((4 + drawing_forwards() + 3 * options.styled) * forward + shown + looked) / rate
     print(
         f"SD 1.5 at 512 px: {forward / 1e12:.2f} TFLOP a forward, {encoded / 1e12:.2f} a picture encoded, "
         f"{shown / 1e12:.2f} decoded; at {args.sustained:g} TFLOP/s sustained a person in a step takes "
-        f"{seconds['step']:.3f} s (from photos, with recognisers asked and corrected, {without:.3f} s):"
+        f"{seconds['step']:.3f} s (from photos, without words, {seconds['step'] - 2 * forward / rate:.3f} s):"
     )
     table(seconds, 2 * (TOKENS * CHANNELS + 4 * 64 * 64) * 2 + 4 * 128, 512)
 
@@ -231,11 +232,12 @@ def memory(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(decoder.parameters())
     side = args.size // 8
     batch = a_batch(torch.randn(args.batch, TOKENS, CHANNELS, device=device), side, args.batch)
+    _, taught = readers_and_lesson(args.batch, device)
     began = time.perf_counter()
     before = peak(device)
     with host.frozen(), host.recomputing() if args.recompute else nullcontext():
-        taught = with_words(host, with_styles(host, batch))
-        training_losses(host, decoder, taught, torch.Generator().manual_seed(0), WORDS)["loss"].backward()
+        said = with_words(host, with_styles(host, batch))
+        training_losses(host, decoder, said, torch.Generator().manual_seed(0), taught)["loss"].backward()
         optimizer.step()
     print(
         f"batch {args.batch}, {args.size} px, {args.precision}, recompute {'on' if args.recompute else 'off'}, "

@@ -107,7 +107,7 @@ class _Build:
         options, folder, host, processes = self.options, self.folder, self.host, self.processes
         decoder = new_decoder(config, prepared, eyes, options.seed, learn_basis=options.basis == "learned")
         readers = None
-        if any(options.identity_weights):
+        if options.identity_weight or options.drawn_weight:
             readers = teach_recognisers(folder, options, prepared, host.device, self.reporter, processes)
         trainer = Trainer(
             folder, options, store, prepared, host, eyes, decoder, readers, self.reporter, processes

@@ -39,10 +39,10 @@ class BuildOptions:
     `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number of steps follows from what the
     first ones take. `lr` None is `learning_rate`. `encoder` "" is the bundled image encoder. `basis_people` faces are
     what the PCA and the gradient-informed basis are made of. `words_weight` is that of what the checkpoint makes of the
-    words that it drew a face from; `identity_weight` that of the identity loss of noisy photos, `drawn_weight` that of
-    drawings from pure noise; None is as `words` and `identity_weights` say. `styled` is the share of the people of a
-    step who are also asked for in a style, so that style words keep their meaning; `style_weight` is what that counts.
-    `keep` says which weights the file gets: those that were best on the held-out faces, or those after the last step.
+    words that it drew a face from, None is `words`; `identity_weight` is that of the identity loss of noisy photos,
+    `drawn_weight` that of drawings from pure noise. `styled` is the share of the people of a step who are also asked
+    for in a style, so that style words keep their meaning; `style_weight` is what that counts. `keep` says which
+    weights the file gets: those that were best on the held-out faces, or those after the last step.
     """
 
     faces: int = 1000
@@ -69,10 +69,10 @@ class BuildOptions:
     batch: int = 16
     lr: float | None = None
     words_weight: float | None = None
-    identity_weight: float | None = None
-    drawn_weight: float | None = None
+    identity_weight: float = 0.1
+    drawn_weight: float = 1.0
     styled: float = 0.25
-    style_weight: float = 10.0
+    style_weight: float = 5.0
     recogniser_steps: int = 400
     precision: Precision = "fp32"
     ema: float = 0.99
@@ -95,20 +95,10 @@ class BuildOptions:
 
     @property
     def words(self) -> float:
-        """The weight of what words say: what was asked for, or 20 for faces that the checkpoint drew from words."""
+        """The weight of what words say: what was asked for, or 5 for faces that the checkpoint drew from words."""
         if self.words_weight is None:
-            return 20.0 if self.draws else 0.0
+            return 5.0 if self.draws else 0.0
         return self.words_weight
-
-    @property
-    def identity_weights(self) -> tuple[float, float]:
-        """The weights of the identity loss of noisy photos and of drawings: what was asked for, or 0.1 and 1 where no
-        words teach."""
-        noisy, drawn = (0.0, 0.0) if self.words else (0.1, 1.0)
-        return (
-            noisy if self.identity_weight is None else self.identity_weight,
-            drawn if self.drawn_weight is None else self.drawn_weight,
-        )
 
     def checked(self) -> "BuildOptions":
         """The same options. Raises UserError for a value that cannot be."""

@@ -61,7 +61,7 @@ class Trainer:
         self._newest: dict[str, float] | None = None
 
     def _correction(self, readers: Readers | None) -> Correction | None:
-        if readers is None or not self.options.identity_weights[1]:
+        if readers is None or not self.options.drawn_weight:
             return None
         return Correction(
             readers, self.host, self.eyes, self.prepared, self.people, self.part, self.processes, self.options.seed
@@ -70,10 +70,12 @@ class Trainer:
     def _identity_loss(self, readers: Readers | None) -> IdentityLoss | None:
         if readers is None:
             return None
-        weight, drawn_weight = self.options.identity_weights
+        options = self.options
         # All people of the batch, so that several processes draw whom one would.
-        drawn = self.part.stop - self.part.start if drawn_weight else 0
-        return IdentityLoss(readers, weight, drawn, drawn_weight, self.decoder.config.prompt)
+        drawn = self.part.stop - self.part.start if options.drawn_weight else 0
+        return IdentityLoss(
+            readers, options.identity_weight, drawn, options.drawn_weight, self.decoder.config.prompt
+        )  # fmt: skip
 
     def run(self, steps: int) -> None:
         """Train to `steps`. Raises Paused, FileError, TrainingError."""
