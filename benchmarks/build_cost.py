@@ -4,10 +4,10 @@
     python -m benchmarks.build_cost count   [--sustained 60]
     python -m benchmarks.build_cost memory  [--batch 1] [--size 512] [--precision fp32] [--recompute]
 
-`measure` times a drawn face, a prepared one, a person in a target's step and in a training step, that of a build from
-photos too, weighs what is kept on the disk, and works out whole builds. `count` does so for SD 1.5 at 512 px from
-operations counted on its shapes and a rate of TFLOP/s that a card is said to sustain. `memory` does one training step
-on SD 1.5's shapes with random weights and tells the most memory that it needed.
+`measure` times a drawn face, a prepared one, a person in a target's step and in a training step, weighs what is kept
+on the disk, and works out whole builds. `count` does so for SD 1.5 at 512 px from operations counted on its shapes and
+a rate of TFLOP/s that a card is said to sustain. `memory` does one training step on SD 1.5's shapes with random
+weights and tells the most memory that it needed.
 """
 
 import argparse
@@ -30,7 +30,6 @@ from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
 from hyperdreambooth_ext.hypernet.latent_recogniser import WIDTH, Readers, untaught_readers
 from hyperdreambooth_ext.hypernet.training import (
     Batch,
-    Described,
     IdentityLoss,
     Lesson,
     Preserved,
@@ -94,10 +93,6 @@ def measure(args: argparse.Namespace) -> None:
         training_losses(host, decoder, batch, torch.Generator().manual_seed(0))["loss"].backward()
 
     def step() -> None:
-        said = with_words(host, with_styles(host, batch))
-        training_losses(host, decoder, said, torch.Generator().manual_seed(0), taught)["loss"].backward()
-
-    def step_without_words() -> None:
         styled = with_styles(host, batch)
         training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)["loss"].backward()
 
@@ -110,13 +105,11 @@ def measure(args: argparse.Namespace) -> None:
         optimised = median_seconds(target, args.rounds, host.device) / args.batch
         corrected = median_seconds(correct, args.rounds, host.device) / args.batch
         trained = median_seconds(step, args.rounds, host.device) / args.batch + corrected
-        without = median_seconds(step_without_words, args.rounds, host.device) / args.batch + corrected
     stored = 2 * (features[0].numel() + 4 * side**2) * 2 + 4 * 128
     print(f"{host.checkpoint_name} at {host.default_size} px on {host.device}, {args.batch} at once:")
     print(
-        f"a drawn picture {drawn:.3f} s, a prepared face {prepared:.3f} s, a person in a step {trained:.3f} s (from "
-        f"photos, without words, {without:.3f} s), of which {corrected:.3f} s for the correction of the recognisers, "
-        f"in a target's step {optimised:.3f} s"
+        f"a drawn picture {drawn:.3f} s, a prepared face {prepared:.3f} s, a person in a step {trained:.3f} s, of "
+        f"which {corrected:.3f} s for the correction of the recognisers, in a target's step {optimised:.3f} s"
     )
     table({"drawn": drawn, "prepared": prepared, "step": trained, "target": optimised}, stored, host.default_size)
 
@@ -141,18 +134,10 @@ def with_styles(host: Host, batch: Batch) -> Batch:
     return replace(batch, preserved=kept)
 
 
-def with_words(host: Host, batch: Batch) -> Batch:
-    """The same people, said in words."""
-    with torch.no_grad():
-        embeds = host.encode_prompts(["a face"] * (len(batch.latents) + 1))
-    return replace(batch, described=Described(embeds[1:], embeds[:1], BuildOptions.cfg))
-
-
 def readers_and_lesson(count: int, device: torch.device) -> tuple[Readers, Lesson]:
-    """A build's two recognisers, and its lesson: everybody of a step is also drawn from pure noise, and words teach
-    where a batch has any."""
+    """A build's two recognisers, and its lesson: everybody of a step is also drawn from pure noise."""
     readers = untaught_readers(2).requires_grad_(False).to(device)
-    return readers, Lesson(identity=IdentityLoss(readers, drawn=count), words=BuildOptions().words)
+    return readers, Lesson(identity=IdentityLoss(readers, drawn=count))
 
 
 def correction(host: Host, eyes: Eyes, readers: Readers, drawings: torch.Tensor) -> None:
@@ -190,14 +175,12 @@ def count(args: argparse.Namespace) -> None:
         "prepared": 2 * (looked + encoded) / rate,
         # Backward through frozen weights: once more the forward's operations.
         "target": 2 * forward / rate,
-        # The frozen model's two halves of the guidance by words; of those in a style, its forward, and one forward and
-        # backward. The drawing is looked at.
-        "step": ((6 + drawing_forwards() + 3 * options.styled) * forward + shown + looked) / rate,
+        # Of those in a style: the frozen model's forward, and one forward and backward. The drawing is looked at.
+        "step": ((4 + drawing_forwards() + 3 * options.styled) * forward + shown + looked) / rate,
     }
     print(
         f"SD 1.5 at 512 px: {forward / 1e12:.2f} TFLOP a forward, {encoded / 1e12:.2f} a picture encoded, "
-        f"{shown / 1e12:.2f} decoded; at {args.sustained:g} TFLOP/s sustained a person in a step takes "
-        f"{seconds['step']:.3f} s (from photos, without words, {seconds['step'] - 2 * forward / rate:.3f} s):"
+        f"{shown / 1e12:.2f} decoded; at {args.sustained:g} TFLOP/s sustained:"
     )
     table(seconds, 2 * (TOKENS * CHANNELS + 4 * 64 * 64) * 2 + 4 * 128, 512)
 
@@ -236,8 +219,8 @@ def memory(args: argparse.Namespace) -> None:
     began = time.perf_counter()
     before = peak(device)
     with host.frozen(), host.recomputing() if args.recompute else nullcontext():
-        said = with_words(host, with_styles(host, batch))
-        training_losses(host, decoder, said, torch.Generator().manual_seed(0), taught)["loss"].backward()
+        styled = with_styles(host, batch)
+        training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)["loss"].backward()
         optimizer.step()
     print(
         f"batch {args.batch}, {args.size} px, {args.precision}, recompute {'on' if args.recompute else 'off'}, "

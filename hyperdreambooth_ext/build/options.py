@@ -23,8 +23,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "cfg": (1, 30), "target_steps": (0, 2000), "target_batch": (1, 1024), "width": (16, 4096), "depth": (1, 32),
     "iterations": (1, 16), "steps": (1, 10_000_000),
     "basis_people": (2, 100_000), "batch": (1, 4096), "warm_up": (0, 10_000_000), "lr": (1e-7, 1.0),
-    "words_weight": (0, 1000), "identity_weight": (0, 10), "drawn_weight": (0, 10), "styled": (0, 1),
-    "style_weight": (0, 100), "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
+    "identity_weight": (0, 10), "drawn_weight": (0, 10), "words_weight": (0, 1000), "styled": (0, 1),
+    "style_weight": (0, 100),
+    "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
     "evaluate_every": (1, 10_000_000),
     "score_steps": (1, 100), "seed": (0, 2**31), "hours": (0, 10_000), "beta": (0, 100),
 }  # fmt: skip
@@ -35,14 +36,14 @@ class BuildOptions:
     """`photos` or `shards` take the place of faces that the checkpoint draws; `prompts` names a text file of prompts to
     draw them from, "" takes the bundled words; `size` 0 is the checkpoint's own.
 
-    `target_steps` 0 leaves the targets out (β = 0). With targets the first `warm_up` steps learn from them alone, and
-    `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number of steps follows from what the
-    first ones take. `lr` None is `learning_rate`. `encoder` "" is the bundled image encoder. `basis_people` faces are
-    what the PCA and the gradient-informed basis are made of. `words_weight` is that of what the checkpoint makes of the
-    words that it drew a face from, None is `words`; `identity_weight` is that of the identity loss of noisy photos,
-    `drawn_weight` that of drawings from pure noise. `styled` is the share of the people of a step who are also asked
-    for in a style, so that style words keep their meaning; `style_weight` is what that counts. `keep` says which
-    weights the file gets: those that were best on the held-out faces, or those after the last step.
+    `target_steps` 0 leaves the targets out (β = 0): the diffusion loss teaches alone. With targets the first `warm_up`
+    steps learn from them alone, and `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number of
+    steps follows from what the first ones take. `encoder` "" is the bundled image encoder. `basis_people` faces are
+    what the PCA and the gradient-informed basis are made of. `identity_weight` is that of the identity loss of noisy
+    photos, `drawn_weight` that of drawings from pure noise, `words_weight` that of what the checkpoint makes of the
+    words that it drew a face from. `styled` is the share of the people of a step who are also asked for in a style, so
+    that style words keep their meaning; `style_weight` is what that counts. `keep` says which weights the file gets:
+    those that were best on the held-out faces, or those after the last step.
     """
 
     faces: int = 1000
@@ -67,10 +68,10 @@ class BuildOptions:
     beta: float = 0.0
     steps: int = 3000
     batch: int = 16
-    lr: float | None = None
-    words_weight: float | None = None
+    lr: float = 1e-3
     identity_weight: float = 0.1
     drawn_weight: float = 1.0
+    words_weight: float = 0.0
     styled: float = 0.25
     style_weight: float = 5.0
     recogniser_steps: int = 400
@@ -87,24 +88,11 @@ class BuildOptions:
         """Whether the checkpoint draws the faces itself."""
         return not (self.photos or self.shards)
 
-    @property
-    def learning_rate(self) -> float:
-        """What was asked for, or what grows with the root of the batch: few people a step say different things each
-        time."""
-        return 1e-4 * self.batch**0.5 if self.lr is None else self.lr
-
-    @property
-    def words(self) -> float:
-        """The weight of what words say: what was asked for, or 5 for faces that the checkpoint drew from words."""
-        if self.words_weight is None:
-            return 5.0 if self.draws else 0.0
-        return self.words_weight
-
     def checked(self) -> "BuildOptions":
         """The same options. Raises UserError for a value that cannot be."""
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and low <= value <= high):
+            if not math.isfinite(value) or not low <= value <= high:
                 raise UserError(f"--{name.replace('_', '-')} {value} cannot be: choose from {low:g} to {high:g}.")
         if self.photos and self.shards:
             raise UserError("Faces come from one place: give --photos or --shards, not both.")
@@ -118,7 +106,7 @@ class BuildOptions:
                 f"Of {self.faces} faces {self.held_out} are kept out to measure with: ask for at least "
                 f"{self.held_out + MIN_FACES // 2}, or lower --held-out."
             )
-        if self.words and not self.draws:
+        if self.words_weight and not self.draws:
             raise UserError("Only faces that the checkpoint drew come with words: leave out --words-weight.")
         if self.basis == "pca" and not self.target_steps:
             raise UserError("The PCA basis is made of targets: say how many steps each gets, as --target-steps 40.")

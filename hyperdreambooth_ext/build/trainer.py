@@ -47,7 +47,7 @@ class Trainer:
         self.people = np.arange(options.held_out, prepared.count)
         self.part = processes.slice_of(options.batch)
         self.correction = self._correction(readers)
-        self.lesson = Lesson(beta=options.beta, identity=self._identity_loss(readers), words=options.words)
+        self.lesson = Lesson(beta=options.beta, identity=self._identity_loss(readers), words=options.words_weight)
         if len(self.people) < options.batch:
             raise UserError(
                 f"A batch of {options.batch} is more than the {len(self.people)} faces there are to learn from: say "
@@ -80,9 +80,7 @@ class Trainer:
     def run(self, steps: int) -> None:
         """Train to `steps`. Raises Paused, FileError, TrainingError."""
         options = self.options
-        loop_options = LoopOptions(
-            steps, options.learning_rate, options.seed, ema=options.ema, precision=options.precision
-        )  # fmt: skip
+        loop_options = LoopOptions(steps, options.lr, options.seed, ema=options.ema, precision=options.precision)
         loop = Loop(self.folder.training, self.decoder, loop_options, self.processes, self.correction)
         drop_lines_after(self.scores, loop.step)
 

@@ -79,15 +79,16 @@ def test_a_paused_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path,
     assert same(tmp_path / "whole", tmp_path / "run")
 
 
-def test_faces_that_were_drawn_teach_by_their_words_too(run_drawn, tmp_path):
+def test_faces_that_were_drawn_teach_by_their_words_where_asked_for(run_drawn, tmp_path):
     torch.set_num_threads(1)
-    run_drawn(name="whole")
+    words = {"words_weight": 5.0}
+    run_drawn(words, name="whole")
     log = [json.loads(line) for line in (tmp_path / "whole" / "training" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["words"] > 0
     asked = iter(range(1000))
     with pytest.raises(Paused):
-        run_drawn({}, Reporter(should_pause=lambda: next(asked) >= 2))
-    run_drawn()
+        run_drawn(words, Reporter(should_pause=lambda: next(asked) >= 2))
+    run_drawn(words)
     assert same(tmp_path / "whole", tmp_path / "run")
 
 
@@ -116,11 +117,11 @@ def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path)
     assert same(tmp_path / "whole", tmp_path / "run")
 
 
-@pytest.mark.parametrize("faces", ["run", "run_drawn"])
-def test_two_processes_learn_what_one_learns(faces, request, tmp_path):
+@pytest.mark.parametrize(("faces", "more"), [("run", {}), ("run_drawn", {"words_weight": 5.0})])
+def test_two_processes_learn_what_one_learns(faces, more, request, tmp_path):
     run = request.getfixturevalue(faces)
-    run({"steps": 2}, name="one")
-    run({"steps": 2}, name="two", stages=("faces",))
+    run({"steps": 2} | more, name="one")
+    run({"steps": 2} | more, name="two", stages=("faces",))
     launched = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
