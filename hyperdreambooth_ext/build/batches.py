@@ -28,7 +28,8 @@ class Batches:
         self.people, self.lesson, self.processes = people, lesson, processes
         self.part = processes.slice_of(options.batch)
         self.styled = int(options.styled * options.batch)
-        with host.frozen():
+        with host.frozen(), torch.no_grad():
+            self.unsaid = host.encode_prompts([options.negative]) if lesson.words else None
             self.styles = StylePrior.of(host, prompt, class_prompt(prompt)) if self.styled else None
 
     def of(self, rng: np.random.Generator, with_targets: bool) -> Batch:
@@ -48,8 +49,8 @@ class Batches:
         if lesson.identity is not None:
             drawing = torch.randn(noise.shape, generator=generator)[part]
             batch = replace(batch, identities=self.prepared.identities(chosen), drawing=drawing)
-        if lesson.words:
-            batch = replace(batch, described=self._described(chosen))
+        if self.unsaid is not None:
+            batch = replace(batch, described=self._described(chosen, self.unsaid))
         batch = replace(batch, preserved=self._preserved(latents, generator))
         if lesson.identity is not None:
             drawn_at = drawn_timesteps(lesson.identity, len(self.host.alphas_cumprod), generator)
@@ -59,11 +60,10 @@ class Batches:
         return batch.map(lambda tensor: tensor if tensor.is_cuda else sent(tensor, self.host.device))
 
     @torch.no_grad()
-    def _described(self, people: np.ndarray) -> Described:
+    def _described(self, people: np.ndarray, unsaid: torch.Tensor) -> Described:
         """How these faces were drawn."""
-        words = [self.store.prompts[person] for person in people]
-        embeds = self.host.encode_prompts([*words, self.options.negative])
-        return Described(embeds[:-1], embeds[-1:], self.options.cfg)
+        words = self.host.encode_prompts([self.store.prompts[person] for person in people])
+        return Described(words, unsaid, self.options.cfg)
 
     def _preserved(self, latents: torch.Tensor, generator: torch.Generator) -> Preserved | None:
         """Of the styled people of the whole batch those who are in this process's part, whose `latents` these are."""

@@ -1,5 +1,4 @@
-"""The hypernetwork's training on a build's faces: diffusion loss, what words say or the identity loss, targets where
-there are some."""
+"""The hypernetwork's training on a build's faces: diffusion loss, identity loss, words and targets where asked for."""
 
 import io
 import time
