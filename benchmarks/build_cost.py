@@ -2,12 +2,12 @@
 
     python -m benchmarks.build_cost measure [--checkpoint FILE] [--device auto]
     python -m benchmarks.build_cost count   [--sustained 60]
-    python -m benchmarks.build_cost memory  [--batch 1] [--size 512] [--precision fp32] [--recompute]
+    python -m benchmarks.build_cost memory  [--batch 1] [--size 512] [--precision fp32] [--recompute] [--words]
 
 `measure` times a drawn face, a prepared one, a person in a target's step and in a training step, weighs what is kept
 on the disk, and works out whole builds. `count` does so for SD 1.5 at 512 px from operations counted on its shapes and
 a rate of TFLOP/s that a card is said to sustain. `memory` does one training step on SD 1.5's shapes with random
-weights and tells the most memory that it needed.
+weights, the recognisers' correction after it included, and tells the most memory that it needed.
 """
 
 import argparse
@@ -28,14 +28,8 @@ from hyperdreambooth_ext.hosts.protocol import Host
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
 from hyperdreambooth_ext.hypernet.latent_recogniser import WIDTH, Readers, untaught_readers
-from hyperdreambooth_ext.hypernet.training import (
-    Batch,
-    IdentityLoss,
-    Lesson,
-    Preserved,
-    drawing_timesteps,
-    training_losses,
-)
+from hyperdreambooth_ext.hypernet.lesson import Batch, Described, IdentityLoss, Lesson, Preserved
+from hyperdreambooth_ext.hypernet.training import drawing_timesteps, training_losses
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.preview import Sampling, sample_many
 from hyperdreambooth_ext.standalone.commands import load_host
@@ -63,6 +57,7 @@ def main() -> None:
     weighing.add_argument("--size", type=int, default=512)
     weighing.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     weighing.add_argument("--recompute", action="store_true", help="keep no activations within the blocks")
+    weighing.add_argument("--words", action="store_true", help="a step that words teach, too")
     for action in (measuring, weighing):
         action.add_argument("--device", default="auto")
     args = parser.parse_args()
@@ -132,6 +127,13 @@ def with_styles(host: Host, batch: Batch) -> Batch:
     kept = Preserved(people, batch.latents[:count], timesteps, batch.prompts[:count], general,
                      BuildOptions.style_weight)  # fmt: skip
     return replace(batch, preserved=kept)
+
+
+@torch.no_grad()
+def with_words(host: Host, batch: Batch) -> Batch:
+    """The same people, told in words."""
+    words, none = host.encode_prompts(["an old man"] * len(batch.latents)), host.encode_prompts([""])
+    return replace(batch, described=Described(words, none, 4.0))
 
 
 def readers_and_lesson(count: int, device: torch.device) -> tuple[Readers, Lesson]:
@@ -215,15 +217,20 @@ def memory(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(decoder.parameters())
     side = args.size // 8
     batch = a_batch(torch.randn(args.batch, TOKENS, CHANNELS, device=device), side, args.batch)
-    _, taught = readers_and_lesson(args.batch, device)
+    eyes, (readers, taught) = Eyes(device=device), readers_and_lesson(args.batch, device)
+    if args.words:
+        batch, taught = with_words(host, batch), replace(taught, words=1.0)
     began = time.perf_counter()
     before = peak(device)
     with host.frozen(), host.recomputing() if args.recompute else nullcontext():
         styled = with_styles(host, batch)
-        training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)["loss"].backward()
+        losses = training_losses(host, decoder, styled, torch.Generator().manual_seed(0), taught)
+        losses["loss"].backward()
         optimizer.step()
+        correction(host, eyes, readers, losses["drawings"])
     print(
         f"batch {args.batch}, {args.size} px, {args.precision}, recompute {'on' if args.recompute else 'off'}, "
+        f"words {'on' if args.words else 'off'}, "
         f"{device}: {peak(device):.1f} GB at the most ({before:.1f} GB with the model loaded), "
         f"{time.perf_counter() - began:.0f} s"
     )

@@ -24,7 +24,7 @@ from transformers import CLIPTokenizer
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER
 from hyperdreambooth_ext.hosts.schedule import add_noise, clean_latents, ddpm_alphas_cumprod
 from hyperdreambooth_ext.hypernet.latent_recogniser import Readers
-from hyperdreambooth_ext.hypernet.training import IdentityLoss
+from hyperdreambooth_ext.hypernet.lesson import IdentityLoss
 
 from .captions import PHOTO, describe
 from .faces import FIRST_TRAINING_IDENTITY

@@ -28,8 +28,9 @@ from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
 from hyperdreambooth_ext.hypernet.file import save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork, WeightDecoder
 from hyperdreambooth_ext.hypernet.latent_recogniser import Readers
+from hyperdreambooth_ext.hypernet.lesson import Batch, IdentityLoss, Lesson
 from hyperdreambooth_ext.hypernet.targets import preoptimise
-from hyperdreambooth_ext.hypernet.training import Batch, IdentityLoss, Lesson, training_losses
+from hyperdreambooth_ext.hypernet.training import training_losses
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.face import face_mask

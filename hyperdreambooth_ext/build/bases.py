@@ -15,9 +15,10 @@ import torch
 from ..errors import FileError
 from ..files import write_atomically
 from ..hosts.protocol import Host
+from ..hypernet.lesson import Lesson
 from ..hypernet.loss import denoising_errors
 from ..hypernet.targets import preoptimise
-from ..hypernet.training import Lesson, drawn_noise, min_snr_weights
+from ..hypernet.training import drawn_noise, min_snr_weights
 from ..lidb.basis import AnyBasis, Basis
 from ..lidb.injection import adding
 from ..lidb.layers import Architecture

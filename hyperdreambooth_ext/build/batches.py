@@ -8,7 +8,8 @@ import torch
 from ..hosts.protocol import Host
 from ..hosts.schedule import add_noise
 from ..hosts.transfer import sent
-from ..hypernet.training import Batch, Described, Lesson, Preserved, drawn_noise, drawn_timesteps
+from ..hypernet.lesson import Batch, Described, Lesson, Preserved
+from ..hypernet.training import drawn_noise, drawn_timesteps
 from ..personalize.style_prior import STYLES, WITHIN, StylePrior, some_styles
 from ..personalize.subject import class_prompt
 from .options import BuildOptions

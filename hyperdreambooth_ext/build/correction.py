@@ -1,7 +1,7 @@
 """The recognisers go on learning while they teach.
 
 They learned from faces. What the hypernetwork draws is not quite that, and what it learns first is to please them in
-ways that nobody sees in the picture: their verdict goes on rising and the likeness does not (docs/any-checkpoint.md).
+ways that nobody sees in the picture: their verdict goes on rising and the likeness does not (docs/builds-tried.md).
 So after every step its drawings are decoded, and the recognisers learn who is really seen in them.
 """
 

@@ -14,7 +14,8 @@ from ..files import write_atomically
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import WeightDecoder
 from ..hypernet.latent_recogniser import Readers
-from ..hypernet.training import Batch, IdentityLoss, Lesson, training_losses
+from ..hypernet.lesson import Batch, IdentityLoss, Lesson
+from ..hypernet.training import training_losses
 from ..personalize.preview import Sampling, Stopped
 from ..personalize.style_prior import STYLES
 from .batches import Batches

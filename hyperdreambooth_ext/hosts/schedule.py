@@ -35,6 +35,11 @@ def clean_latents(
     return alphas.sqrt() * noisy - (1 - alphas).sqrt() * output
 
 
+def guided(unconditional: torch.Tensor, conditional: torch.Tensor, scale: float) -> torch.Tensor:
+    """Classifier-free guidance (arXiv 2207.12598) as Stable Diffusion writes it: 1 is the conditional output."""
+    return unconditional + scale * (conditional - unconditional)
+
+
 def spread_timesteps(
     size: int, timesteps: int, generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
 ) -> torch.Tensor:

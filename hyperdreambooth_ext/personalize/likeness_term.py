@@ -1,6 +1,6 @@
 """A term beside the finetune's diffusion loss: is the person seen in what the model makes of the noisy photo?
 
-Not in the paper; what the hypernetwork's training asks (`hypernet/training.py`), asked again about the one photo.
+Not in the paper; what the hypernetwork's training asks (`hypernet/lesson.py`), asked again about the one photo.
 """
 
 import copy
@@ -11,8 +11,8 @@ import torch
 from ..errors import UserError
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
+from ..hypernet.lesson import IdentityLoss
 from ..hypernet.likeness import identities_of_images
-from ..hypernet.training import IdentityLoss
 
 # Of 0.1 and 0.4 the better (docs/training.md).
 WEIGHT = 0.1

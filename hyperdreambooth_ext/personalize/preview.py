@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import ddim_step, trailing_timesteps
+from ..hosts.schedule import ddim_step, guided, trailing_timesteps
 from ..lidb.injection import Applied, injected
 
 # So many places of latents are decoded at once: a large picture alone, many small ones together.
@@ -76,7 +76,7 @@ def sample_many(
             output = host.predict(latents, now, wanted)
             if unwanted is not None:
                 base = host.predict(latents, now, unwanted)
-                output = base + sampling.cfg * (output - base)
+                output = guided(base, output, sampling.cfg)
             alpha = host.alphas_cumprod[timestep]
             last = i + 1 == len(timesteps)
             alpha_next = torch.ones_like(alpha) if last else host.alphas_cumprod[timesteps[i + 1]]

@@ -11,6 +11,7 @@ from diffusers import DPMSolverMultistepScheduler
 from ..errors import FileError
 from ..files import checked_name
 from ..hosts.protocol import Host
+from ..hosts.schedule import guided
 from ..lidb.file import load
 from ..lidb.injection import Applied, injected
 from ..lidb.tags import parse_prompt
@@ -57,7 +58,7 @@ def sample(
             output = host.predict(latents, timesteps, wanted)
             if unwanted is not None:
                 base = host.predict(latents, timesteps, unwanted)
-                output = base + sampling.cfg * (output - base)
+                output = guided(base, output, sampling.cfg)
             latents = scheduler.step(output, timestep, latents).prev_sample
             on_step()
     return [to_picture(image) for image in host.decode_latents(latents)]

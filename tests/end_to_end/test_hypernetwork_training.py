@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from hyperdreambooth_ext.hosts.schedule import add_noise, clean_latents
+from hyperdreambooth_ext.hypernet.lesson import Batch, Described, Lesson, Preserved
 from hyperdreambooth_ext.hypernet.targets import preoptimise
-from hyperdreambooth_ext.hypernet.training import Batch, Described, Lesson, Preserved, training_losses
+from hyperdreambooth_ext.hypernet.training import training_losses
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.standalone.models import fitting_hypernetwork
 
