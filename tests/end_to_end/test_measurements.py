@@ -1,12 +1,19 @@
 """The benchmarks of time and memory run, and say what they are asked for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from benchmarks import full_size, growth, step
+from benchmarks import build_cost, full_size, growth, step
 from benchmarks.compare.rows import ROWS
 from benchmarks.random_host import sd15_architecture
+from hyperdreambooth_ext.build.eyes import Eyes
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
+from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
+from hyperdreambooth_ext.hypernet.training import training_losses
+from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.standalone.models import CHECKPOINT
 from tests.conftest import sd15_layers
@@ -71,3 +78,16 @@ def test_the_shapes_without_weights_are_sd15s():
 
 def test_the_papers_ablations_take_part():
     assert {"no hypernetwork", "only hypernetwork", "k = 1", "no rank relaxation"} < set(ROWS)
+
+
+def test_what_a_build_costs_counts_all_that_a_step_is_taught_by():
+    host, eyes = DiffusersHost(CHECKPOINT), Eyes()
+    decoder = WeightDecoder(HypernetworkConfig(Architecture.of(host.linears()), **eyes.settings), build_cost.CHANNELS)
+    readers, taught = build_cost.readers_and_lesson(4, host.device)
+    features = torch.randn(4, build_cost.TOKENS, build_cost.CHANNELS)
+    with host.frozen():
+        batch = build_cost.with_styles(host, build_cost.with_words(host, build_cost.a_batch(features, 16, 4)))
+        losses = training_losses(host, decoder, batch, torch.Generator(), replace(taught, words=1.0))
+        build_cost.correction(host, eyes, readers, losses["drawings"])
+    assert {"diffusion", "changed", "unlike", "words", "drawn"} <= losses.keys()
+    assert all(parameter.grad is None for parameter in readers.parameters())
