@@ -133,7 +133,7 @@ def with_styles(host: Host, batch: Batch) -> Batch:
 def with_words(host: Host, batch: Batch) -> Batch:
     """The same people, told in words."""
     words, none = host.encode_prompts(["an old man"] * len(batch.latents)), host.encode_prompts([""])
-    return replace(batch, described=Described(words, none, 4.0))
+    return replace(batch, described=Described(words, none, BuildOptions.cfg))
 
 
 def readers_and_lesson(count: int, device: torch.device) -> tuple[Readers, Lesson]:

@@ -12,9 +12,9 @@ who are the nearest of all by it. The photos are those of `evaluate`, the one th
 """
 
 import argparse
-import json
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 
 from hyperdreambooth_ext.build.eyes import Eyes, as_images
 from hyperdreambooth_ext.build.folder import Folder
+from hyperdreambooth_ext.build.options import remembered
 from hyperdreambooth_ext.build.prepare import Prepared
 from hyperdreambooth_ext.build.store import FaceStore
 from hyperdreambooth_ext.errors import UserError
@@ -39,7 +40,7 @@ from .recogniser import Recogniser
 PEOPLE = 100  # to be told apart, and as many faces to choose the ridge on
 RIDGES = (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 AT_ONCE = 8
-STEPS = 12
+SAMPLING = Sampling(steps=12)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Seen:
     who: dict[str, np.ndarray]
 
     def some(self, some: slice) -> "Seen":
+        """A part of the people."""
         return Seen(self.features[some], {name: who[some] for name, who in self.who.items()})
 
 
@@ -59,16 +61,30 @@ def main() -> None:
     parser.add_argument("build", type=Path, help="the folder of a build, whose faces are drawn and prepared")
     parser.add_argument("--hypernetwork", type=Path, help="a hypernetwork of the embedded checkpoint")
     args = parser.parse_args()
+    try:
+        measure(Folder(args.build), args.hypernetwork)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+def measure(folder: Folder, hypernetwork: Path | None) -> None:
+    """Print the tables. Raises UserError, FileError among them, for a build or a file that does not do."""
+    begun = remembered(folder.options)
+    if begun is None:
+        raise UserError(f"{folder.path} is no build's folder: there is no {folder.options.name} in it.")
     host, eyes, recogniser = DiffusersHost(CHECKPOINT), Eyes(), Recogniser()
-    folder = Folder(args.build)
-    faces, photos = drawn(folder, recogniser), photographed(host, eyes, recogniser)
+    faces = drawn(folder, recogniser)
+    people = synthetic(SYNTHETIC, PEOPLE, host.default_size)
+    sharp = [person.crop for person in people]
+    soft = looked_at([through_autoencoder(host, crop) for crop in sharp], eyes)
+    shown = {"photos": sharp, "other photos": [person.others[0] for person in people]}
+    photos = Seen(soft, {name: who_is_shown(crops, recogniser) for name, crops in shown.items()})
     print(table("fitted on", readings(faces, photos)))
-    if args.hypernetwork:
-        held_out = json.loads(folder.options.read_text())["options"]["held_out"]
-        network = load_hypernetwork(args.hypernetwork)
+    if hypernetwork is not None:
+        network = load_hypernetwork(hypernetwork)
         if not network.config.through_autoencoder:
-            photos = photographed(None, eyes, recogniser)
-        print(table("pictures of", pictured(host, network, recogniser, faces, photos, held_out)))
+            photos = replace(photos, features=looked_at(sharp, eyes))
+        print(table("pictures of", pictured(host, network, recogniser, faces, photos, begun[0].held_out)))
 
 
 def drawn(folder: Folder, recogniser: Recogniser) -> Seen:
@@ -77,16 +93,18 @@ def drawn(folder: Folder, recogniser: Recogniser) -> Seen:
     if len(store) < 4 * PEOPLE:
         raise UserError(f"{folder.path} has {len(store)} faces, and fewer than {4 * PEOPLE} say nothing.")
     features = Prepared(folder, len(store)).rows("features", np.arange(len(store)))[:, 0].float()
-    return Seen(features, {"drawn faces": np.stack([recogniser.features(store.crop(i)) for i in range(len(store))])})
+    crops = [store.crop(index) for index in range(len(store))]
+    return Seen(features, {"drawn faces": who_is_shown(crops, recogniser)})
 
 
-def photographed(host: DiffusersHost | None, eyes: Eyes, recogniser: Recogniser) -> Seen:
-    """The measured people, looked at through the autoencoder of `host`, or as they are."""
-    people = synthetic(SYNTHETIC, PEOPLE, 128)
-    shown = [through_autoencoder(host, person.crop) if host else person.crop for person in people]
-    features = torch.cat([eyes.features(as_images(shown[i : i + AT_ONCE])) for i in range(0, PEOPLE, AT_ONCE)])
-    crops = {"photos": [p.crop for p in people], "other photos": [p.others[0] for p in people]}
-    return Seen(features, {name: np.stack([recogniser.features(c) for c in of]) for name, of in crops.items()})
+def looked_at(crops: list[np.ndarray], eyes: Eyes) -> torch.Tensor:
+    """What a hypernetwork is given of aligned crops: features [n, tokens, channels]."""
+    return torch.cat([eyes.features(as_images(crops[i : i + AT_ONCE])) for i in range(0, len(crops), AT_ONCE)])
+
+
+def who_is_shown(pictures: list[np.ndarray], recogniser: Recogniser) -> np.ndarray:
+    """Whom dlib sees, float64 [n, 128]."""
+    return np.stack([recogniser.features(picture) for picture in pictures])
 
 
 def readings(faces: Seen, photos: Seen) -> dict[str, dict[str, tuple[float, float]]]:
@@ -142,15 +160,13 @@ def pictured(
 def who_is_drawn(
     host: DiffusersHost, network: Hypernetwork, recogniser: Recogniser, features: torch.Tensor
 ) -> np.ndarray:
-    """Whom dlib sees in pictures of "a sks face" of people with these features: float64 [n, 128]."""
-    seen, sampling = [], Sampling(STEPS, 4.0, host.default_size)
+    """Whom dlib sees in a picture each of the people with these features: float64 [n, 128]."""
+    drawings: list[np.ndarray] = []
     for first in range(0, len(features), AT_ONCE):
-        lidbs = network.decoder.as_lidb(network.decoder(features[first : first + AT_ONCE]))
-        count = len(features[first : first + AT_ONCE])
-        seeds = list(range(first, first + count))
-        pictures = sample_many(host, ["a sks face"] * count, seeds, sampling, [Applied(lidbs, 1.0, 1.0)])
-        seen += [recogniser.features(picture) for picture in pictures]
-    return np.stack(seen)
+        theta = network.decoder(features[first : first + AT_ONCE])
+        prompts, seeds = [network.config.prompt] * len(theta), range(first, first + len(theta))
+        drawings += sample_many(host, prompts, seeds, SAMPLING, [Applied(network.decoder.as_lidb(theta))])
+    return who_is_shown(drawings, recogniser)
 
 
 def found(read: np.ndarray, who: np.ndarray, first: int = 0, common: np.ndarray | None = None) -> tuple[float, float]:

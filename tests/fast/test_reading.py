@@ -59,3 +59,9 @@ def test_too_few_faces_are_refused(tmp_path):
     (tmp_path / "faces").mkdir()
     with pytest.raises(UserError, match="0 faces, and fewer than 400"):
         reading.drawn(Folder(tmp_path), reading.Recogniser())
+
+
+def test_a_folder_that_is_no_build_is_said_so_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["reading", str(tmp_path)])
+    with pytest.raises(SystemExit, match="is no build's folder: there is no build.json in it"):
+        reading.main()
