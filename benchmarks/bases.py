@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hyperdreambooth_ext.build.options import BASES, BuildOptions
+from hyperdreambooth_ext.pretrain.options import BASES, BuildOptions
 
 from .machine import run_all
 from .report import against

@@ -21,18 +21,18 @@ from pathlib import Path
 
 import torch
 
-from hyperdreambooth_ext.build.correction import answered, learning, who_is_seen
-from hyperdreambooth_ext.build.eyes import Eyes
-from hyperdreambooth_ext.build.options import BuildOptions
+from hyperdreambooth_ext.cli.commands import load_host
 from hyperdreambooth_ext.hosts.protocol import Host
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
+from hyperdreambooth_ext.hypernet.embedder import Eyes
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
 from hyperdreambooth_ext.hypernet.latent_recogniser import WIDTH, Readers, untaught_readers
 from hyperdreambooth_ext.hypernet.lesson import Batch, Described, IdentityLoss, Lesson, Preserved
 from hyperdreambooth_ext.hypernet.training import drawing_timesteps, training_losses
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.personalize.preview import Sampling, sample_many
-from hyperdreambooth_ext.standalone.commands import load_host
+from hyperdreambooth_ext.pretrain.correction import answered, learning, who_is_seen
+from hyperdreambooth_ext.pretrain.options import BuildOptions
+from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
 
 from .random_host import RandomHost, sd15_modules
 from .targets import median_seconds

@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hyperdreambooth_ext.cli.generate import Sampling, sample, to_picture
+from hyperdreambooth_ext.cli.models import CHECKPOINT, MODELS, fitting_hypernetwork
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.lidb.injection import Applied
 from hyperdreambooth_ext.lidb.weights import LiDB
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize, save
-from hyperdreambooth_ext.standalone.generate import Sampling, sample, to_picture
-from hyperdreambooth_ext.standalone.models import CHECKPOINT, MODELS, fitting_hypernetwork
 
 from .machine import end_with_parent
 from .people import SYNTHETIC, Person, openpeople, synthetic

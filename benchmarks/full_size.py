@@ -17,18 +17,18 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from hyperdreambooth_ext.cli.memory import peak_megabytes
+from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.images.face import find_face
+from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.personalize.face import find_face
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, finetune
-from hyperdreambooth_ext.personalize.photo import load_photo
 from hyperdreambooth_ext.personalize.starts import hypernetwork_start
 from hyperdreambooth_ext.personalize.subject import prepare_subject
-from hyperdreambooth_ext.standalone.memory import peak_megabytes
-from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
 
 from .machine import CLOCKS, add_machine_options
 from .random_host import RandomHost

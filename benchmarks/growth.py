@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hyperdreambooth_ext.cli.models import CHECKPOINT, fitting_hypernetwork
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.loss import denoising_errors
@@ -30,7 +31,6 @@ from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.weights import LiDB
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
 from hyperdreambooth_ext.personalize.subject import Subject
-from hyperdreambooth_ext.standalone.models import CHECKPOINT, fitting_hypernetwork
 
 from .random_host import random_lidb
 

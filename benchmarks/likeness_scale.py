@@ -14,7 +14,7 @@ from PIL import Image
 
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.likeness import identities
-from hyperdreambooth_ext.service.identity import aligned
+from hyperdreambooth_ext.jobs.identity import aligned
 from hyperdreambooth_ext.shipped import HYPERNETWORK
 
 from .people import SYNTHETIC, synthetic

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from hyperdreambooth_ext.errors import UserError
-from hyperdreambooth_ext.personalize.face import crop_face, find_face, find_faces
-from hyperdreambooth_ext.personalize.photo import load_photo
+from hyperdreambooth_ext.images.face import crop_face, find_face, find_faces
+from hyperdreambooth_ext.images.photo import load_photo
 
 SYNTHETIC = Path(__file__).parent / "people"
 LEFT_OUT = ("P003",)  # of OpenPeople: its sheets do not show one person throughout

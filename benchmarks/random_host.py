@@ -8,10 +8,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from hyperdreambooth_ext.hosts.checkpoint import CONFIGS
+from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, ddpm_alphas_cumprod
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hosts.naming import kohya_linears
-from hyperdreambooth_ext.hosts.schedule import ddpm_alphas_cumprod
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.weights import LiDB, zeros

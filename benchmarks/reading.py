@@ -20,18 +20,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hyperdreambooth_ext.build.eyes import Eyes, as_images
-from hyperdreambooth_ext.build.folder import Folder
-from hyperdreambooth_ext.build.options import remembered
-from hyperdreambooth_ext.build.prepare import Prepared
-from hyperdreambooth_ext.build.store import FaceStore
+from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.hypernet.embedder import Eyes, as_images
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.lidb.injection import Applied
-from hyperdreambooth_ext.personalize.preview import Sampling, sample_many
-from hyperdreambooth_ext.standalone.models import CHECKPOINT
+from hyperdreambooth_ext.pretrain.folder import Folder
+from hyperdreambooth_ext.pretrain.options import remembered
+from hyperdreambooth_ext.pretrain.prepare import Prepared
+from hyperdreambooth_ext.pretrain.store import FaceStore
+from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
 
 from .evaluate import through_autoencoder
 from .people import SYNTHETIC, synthetic

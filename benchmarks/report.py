@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperdreambooth_ext.personalize.sheet import picture_sheet, save_png
+from hyperdreambooth_ext.images.sheet import picture_sheet, save_png
 
 from .people import Person
 from .recogniser import Recogniser, distances

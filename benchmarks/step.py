@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
@@ -25,7 +26,6 @@ from hyperdreambooth_ext.personalize.captured import Captured
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, finetune
 from hyperdreambooth_ext.personalize.iteration import Look, look_at
 from hyperdreambooth_ext.personalize.subject import Subject
-from hyperdreambooth_ext.standalone.models import CHECKPOINT
 
 from .machine import CLOCKS, add_machine_options
 from .random_host import RandomHost

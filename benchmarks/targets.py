@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from hyperdreambooth_ext.hosts.schedule import add_noise
+from hyperdreambooth_ext.cli.commands import load_host
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
 from hyperdreambooth_ext.hypernet.targets import preoptimise
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.standalone.commands import load_host
+from hyperdreambooth_ext.sampling.schedule import add_noise
 
 
 def main() -> None:

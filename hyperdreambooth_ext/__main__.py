@@ -6,7 +6,7 @@ import sys
 # OpenCV 5 warns at each face that its new engine has no targets to choose from. It reads this once, when imported.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
-from .standalone.cli import main  # noqa: E402
+from .cli.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

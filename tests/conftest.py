@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
+from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS
 from hyperdreambooth_ext.hosts.naming import kohya_linears
+from hyperdreambooth_ext.images.photo import load_photo
+from hyperdreambooth_ext.jobs.jobs import Studio
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture, Layer
 from hyperdreambooth_ext.lidb.weights import LiDB, zeros
-from hyperdreambooth_ext.personalize.photo import load_photo
-from hyperdreambooth_ext.service.jobs import Studio
-from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
-from tests.service import WatchedBackend
+from tests.studio import WatchedBackend
 from tests.versions import head, row
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from hyperdreambooth_ext.build.loop import SAFE_BF16, torch_version
+from hyperdreambooth_ext.pretrain.loop import SAFE_BF16, torch_version
 
 
 def safe_on_the_processor() -> bool:

@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTokenizer
 
-from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER
-from hyperdreambooth_ext.hosts.schedule import add_noise, clean_latents, ddpm_alphas_cumprod
+from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER, ddpm_alphas_cumprod
 from hyperdreambooth_ext.hypernet.latent_recogniser import Readers
 from hyperdreambooth_ext.hypernet.lesson import IdentityLoss
+from hyperdreambooth_ext.sampling.schedule import add_noise, clean_latents
 
 from .captions import PHOTO, describe
 from .faces import FIRST_TRAINING_IDENTITY

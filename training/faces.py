@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hyperdreambooth_ext.personalize.face import align_matrix, warp
+from hyperdreambooth_ext.images.face import align_matrix, warp
 
 from .captions import PHOTO
 from .looks import looks

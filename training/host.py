@@ -7,9 +7,8 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from hyperdreambooth_ext.hosts import modules
-from hyperdreambooth_ext.hosts.checkpoint import TOKENIZER
+from hyperdreambooth_ext.hosts.checkpoint import TOKENIZER, ddpm_alphas_cumprod
 from hyperdreambooth_ext.hosts.naming import diffusers_name, kohya_linears
-from hyperdreambooth_ext.hosts.schedule import ddpm_alphas_cumprod
 
 from .checkpoint import SCHEDULE, TextToImage
 from .models import UNET

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as safetensors_bytes
 
-from hyperdreambooth_ext.build.weights import with_learned_basis
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.checkpoint import file_sha256
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
@@ -31,9 +30,10 @@ from hyperdreambooth_ext.hypernet.latent_recogniser import Readers
 from hyperdreambooth_ext.hypernet.lesson import Batch, IdentityLoss, Lesson
 from hyperdreambooth_ext.hypernet.targets import preoptimise
 from hyperdreambooth_ext.hypernet.training import training_losses
+from hyperdreambooth_ext.images.face import face_mask
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.personalize.face import face_mask
+from hyperdreambooth_ext.pretrain.weights import with_learned_basis
 
 from .captions import PHOTO
 from .checkpoint import TextToImage

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from hyperdreambooth_ext.build.loop import Loop, LoopOptions, Step, lines_of
-from hyperdreambooth_ext.build.progress import Reporter
+from hyperdreambooth_ext.pretrain.loop import Loop, LoopOptions, Step, lines_of
+from hyperdreambooth_ext.pretrain.progress import Reporter
 
 PRINT_EVERY = 50
 

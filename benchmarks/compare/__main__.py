@@ -19,7 +19,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from hyperdreambooth_ext.standalone.models import CHECKPOINT, MODELS
+from hyperdreambooth_ext.cli.models import CHECKPOINT, MODELS
 
 from ..machine import CLOCKS, run_all
 from .cell import MULTIPLIERS, Cell

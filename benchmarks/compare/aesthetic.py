@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from hyperdreambooth_ext.cli.generate import Sampling, sample
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
-from hyperdreambooth_ext.standalone.generate import Sampling, sample
 
 from .method import PROMPT, Descent, Learned, Task, Watch
 

@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
 
+from hyperdreambooth_ext.cli.generate import Sampling, sample
+from hyperdreambooth_ext.cli.memory import peak_megabytes
+from hyperdreambooth_ext.cli.models import fitting_hypernetwork
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
-from hyperdreambooth_ext.standalone.generate import Sampling, sample
-from hyperdreambooth_ext.standalone.memory import peak_megabytes
-from hyperdreambooth_ext.standalone.models import fitting_hypernetwork
 
 from ..machine import CLOCKS
 from ..people import SYNTHETIC, synthetic_person

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from hyperdreambooth_ext.files import write_atomically
-from hyperdreambooth_ext.personalize.sheet import picture_sheet, save_png
+from hyperdreambooth_ext.images.sheet import picture_sheet, save_png
 
 from ..people import SYNTHETIC, synthetic_person
 from .rows import OURS, ROWS, folder_name

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
-from hyperdreambooth_ext.hosts.schedule import add_noise, training_target
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
-from hyperdreambooth_ext.personalize.face import find_face
+from hyperdreambooth_ext.images.face import find_face
 from hyperdreambooth_ext.personalize.subject import Subject, prepare_subject
+from hyperdreambooth_ext.sampling.schedule import add_noise, training_target
 
 from ..people import Person
 

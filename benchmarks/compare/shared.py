@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from hyperdreambooth_ext.cli.generate import Sampling, sample
+from hyperdreambooth_ext.cli.models import fitting_hypernetwork
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
-from hyperdreambooth_ext.standalone.generate import Sampling, sample
-from hyperdreambooth_ext.standalone.models import fitting_hypernetwork
 
 from .aesthetic import image_head
 from .method import CLASS_PROMPT

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from ..errors import PhotoError
-from ..personalize.photo import MAX_PHOTO_BYTES
-from ..service.library import Entry
-from ..service.status import JobStatus, Result
+from ..images.photo import MAX_PHOTO_BYTES
+from ..jobs.library import Entry
+from ..jobs.status import JobStatus, Result
 
 
 class PersonalizeRequest(BaseModel):

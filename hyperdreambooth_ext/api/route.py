@@ -10,8 +10,8 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from ..errors import UserError
-from ..personalize.photo import MAX_PHOTO_BYTES
-from ..service.jobs import QueueFull, UnknownJob
+from ..images.photo import MAX_PHOTO_BYTES
+from ..jobs.jobs import QueueFull, UnknownJob
 from ..texts import plain_text
 from .gate import Gate
 

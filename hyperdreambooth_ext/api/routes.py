@@ -6,10 +6,10 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from .. import __version__
-from ..personalize.photo import photo_from_bytes
-from ..service.jobs import Studio
-from ..service.library import entries, export
-from ..service.task import Task
+from ..images.photo import photo_from_bytes
+from ..jobs.jobs import Studio
+from ..jobs.library import entries, export
+from ..jobs.task import Task
 from .gate import Gate
 from .models import (
     Exported,

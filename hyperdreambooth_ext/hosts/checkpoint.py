@@ -12,13 +12,18 @@ from safetensors.torch import load_file
 from ..errors import ArchitectureError, FileError
 from ..shipped import MODELS
 from ..texts import plain_text
-from .schedule import ddpm_alphas_cumprod
 from .sidecar import read_sidecar, read_text_config
 
 CONFIGS = Path(__file__).parent / "configs"
 TOKENIZER = MODELS / "clip"
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer."
+
+
+def ddpm_alphas_cumprod(linear_start: float, linear_end: float, timesteps: int) -> torch.Tensor:
+    """ᾱ, float32 [timesteps], for β that grow linearly in their square root (`ldm`'s schedule "linear")."""
+    betas = torch.linspace(linear_start**0.5, linear_end**0.5, timesteps, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0).float()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import add_noise, clean_latents, training_target
+from ..sampling.schedule import add_noise, clean_latents, training_target
 
 
 def denoising_errors(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import spread_timesteps
 from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB
+from ..sampling.schedule import spread_timesteps
 from .hypernetwork import WeightDecoder
 from .loss import denoising_errors
 from .training import min_snr_weights

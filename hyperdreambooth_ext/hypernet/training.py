@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import add_noise, clean_latents, ddim_step, guided, spread_timesteps
 from ..lidb.injection import Applied, injected
+from ..sampling.guidance import guided
+from ..sampling.schedule import add_noise, clean_latents, ddim_step, spread_timesteps
 from .hypernetwork import WeightDecoder
 from .lesson import Batch, Described, IdentityLoss, Lesson, Preserved, visible
 from .loss import compared, hypernetwork_loss

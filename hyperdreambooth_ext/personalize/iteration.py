@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import add_noise, clean_latents, training_target
 from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB, StackedLiDB
+from ..sampling.schedule import add_noise, clean_latents, training_target
 from .likeness_term import LikenessTerm
 from .style_prior import StyleLesson
 from .subject import Subject

@@ -22,11 +22,11 @@ from ..files import checked_name
 from ..hosts.protocol import Host
 from ..hypernet.file import check_fits
 from ..hypernet.hypernetwork import Hypernetwork
+from ..images.face import Face, choose_face, crop_face, find_faces
 from ..lidb import file
 from ..lidb.basis import Basis
 from ..lidb.layers import Architecture
 from ..lidb.weights import LiDB
-from .face import Face, choose_face, crop_face, find_faces
 from .finetune import Finetuned, FinetuneOptions, Progress, finetune
 from .likeness_term import LikenessTerm
 from .starts import Start, gradient_start, hypernetwork_start, zero_start

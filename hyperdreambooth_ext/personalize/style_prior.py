@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import add_noise
 from ..hosts.transfer import sent
+from ..sampling.schedule import add_noise
 from .subject import Subject
 
 STYLES = ("pencil sketch", "oil painting", "cartoon", "pixel art", "blueprint", "watercolor")

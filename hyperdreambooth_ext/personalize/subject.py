@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from ..hosts.protocol import Host
-from ..hosts.schedule import spread_timesteps
 from ..hosts.transfer import sent
-from .face import Face, crop_face, face_mask
+from ..images.face import Face, crop_face, face_mask
+from ..sampling.schedule import spread_timesteps
 
 # Outside the face the loss counts this much: enough to keep the picture whole, not enough to learn the wallpaper.
 BACKGROUND_WEIGHT = 0.1

@@ -21,7 +21,7 @@ from .builtin_lora import find_networks, forget
 
 
 class WebuiBackend:
-    """`service.backend.Backend` for AUTOMATIC1111's WebUI 1.10."""
+    """`jobs.backend.Backend` for AUTOMATIC1111's WebUI 1.10."""
 
     def __init__(self) -> None:
         self.name = f"WebUI {launch_utils.git_tag()}"

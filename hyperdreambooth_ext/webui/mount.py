@@ -8,7 +8,7 @@ from fastapi import Depends, HTTPException
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from modules import shared
 
-from ..service.jobs import Studio
+from ..jobs.jobs import Studio
 from .backend import WebuiBackend
 
 
@@ -41,6 +41,6 @@ def api(app: Any) -> None:
 def tabs() -> list[tuple[Any, str, str]]:
     """The callback of on_ui_tabs."""
     # Here and not above: what is not shown need not be imported when the WebUI starts.
-    from ..tab.tab import build_tab
+    from ..ui.tab import build_tab
 
     return [(build_tab(studio()), "HyperDreamBooth", "hyperdreambooth")]

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hyperdreambooth_ext.jobs.status import JobStatus, Result
 from hyperdreambooth_ext.lidb import file
-from hyperdreambooth_ext.service.status import JobStatus, Result
-from hyperdreambooth_ext.tab import html
-from hyperdreambooth_ext.tab.upload import Photo, describe
+from hyperdreambooth_ext.ui import html
+from hyperdreambooth_ext.ui.upload import Photo, describe
 from tests.browser.test_tab import drop
 from tests.conftest import SMALL, random_lidb
 

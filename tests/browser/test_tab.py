@@ -7,8 +7,8 @@ from itertools import count
 import pytest
 from PIL import Image
 
-from hyperdreambooth_ext.service.task import PRESETS
-from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
+from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
+from hyperdreambooth_ext.jobs.task import PRESETS
 from tests.browser.conftest import ANSWERED
 
 VIEWS = [(width, theme) for width in (1280, 800) for theme in ("light", "dark")]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hyperdreambooth_ext.cli.cli import main
+from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
-from hyperdreambooth_ext.personalize.face import find_face
+from hyperdreambooth_ext.images.face import find_face
 from hyperdreambooth_ext.personalize.subject import prepare_subject
-from hyperdreambooth_ext.standalone.cli import main
-from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hyperdreambooth_ext.hosts.schedule import add_noise, clean_latents
+from hyperdreambooth_ext.cli.models import fitting_hypernetwork
 from hyperdreambooth_ext.hypernet.lesson import Batch, Described, Lesson, Preserved
 from hyperdreambooth_ext.hypernet.targets import preoptimise
 from hyperdreambooth_ext.hypernet.training import training_losses
 from hyperdreambooth_ext.lidb.injection import Applied, injected
-from hyperdreambooth_ext.standalone.models import fitting_hypernetwork
+from hyperdreambooth_ext.sampling.schedule import add_noise, clean_latents
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from hyperdreambooth_ext.errors import UserError
-from hyperdreambooth_ext.hosts.schedule import add_noise, clean_latents
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.latent_recogniser import untaught_readers
 from hyperdreambooth_ext.lidb.basis import Basis
@@ -18,6 +17,7 @@ from hyperdreambooth_ext.personalize.likeness_term import LikenessTerm
 from hyperdreambooth_ext.personalize.personalize import Request, personalize
 from hyperdreambooth_ext.personalize.starts import zero_start
 from hyperdreambooth_ext.personalize.style_prior import StylePrior
+from hyperdreambooth_ext.sampling.schedule import add_noise, clean_latents
 from hyperdreambooth_ext.shipped import HYPERNETWORK
 
 

@@ -14,16 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
+from hyperdreambooth_ext.cli.generate import Sampling, sample
+from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
 from hyperdreambooth_ext.errors import TrainingError
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hosts.ldm import LdmHost
+from hyperdreambooth_ext.images.face import crop_face, find_face
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.injection import Applied
-from hyperdreambooth_ext.personalize.face import crop_face, find_face
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize
-from hyperdreambooth_ext.standalone.generate import Sampling, sample
-from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
 from tests.hosts.ldm_model import ldm_model
 
 ROOT = Path(__file__).parents[2]

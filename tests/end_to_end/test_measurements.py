@@ -8,14 +8,14 @@ import torch
 from benchmarks import build_cost, full_size, growth, step
 from benchmarks.compare.rows import ROWS
 from benchmarks.random_host import sd15_architecture
-from hyperdreambooth_ext.build.eyes import Eyes
+from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
+from hyperdreambooth_ext.hypernet.embedder import Eyes
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
 from hyperdreambooth_ext.hypernet.training import training_losses
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
-from hyperdreambooth_ext.standalone.models import CHECKPOINT
 from tests.conftest import sd15_layers
 
 

@@ -3,11 +3,11 @@
 import torch
 import torch.nn.functional as F
 
+from hyperdreambooth_ext.images.face import find_face
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.weights import LiDB
-from hyperdreambooth_ext.personalize.face import find_face
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
 from hyperdreambooth_ext.personalize.starts import zero_start
 from hyperdreambooth_ext.personalize.style_prior import StylePrior

@@ -15,8 +15,8 @@ from hyperdreambooth_ext import __version__
 from hyperdreambooth_ext.api.gate import Gate
 from hyperdreambooth_ext.api.route import MAX_BODY_BYTES
 from hyperdreambooth_ext.api.routes import PREFIX, mount_api
-from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
-from tests.service import SHORT
+from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
+from tests.studio import SHORT
 
 PHOTO = base64.b64encode(SAMPLE_PHOTO.read_bytes()).decode()
 ROUTES = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hyperdreambooth_ext.errors import PhotoError
-from hyperdreambooth_ext.personalize.face import align_matrix, crop_face, face_mask, find_face, find_faces
+from hyperdreambooth_ext.images.face import align_matrix, crop_face, face_mask, find_face, find_faces
 
 
 def landmarks_in_crop(photo, size=128):

@@ -11,25 +11,28 @@ for name in ("modules", "gradio", "diffusers", "peft", "accelerate", "webdataset
     sys.modules[name] = None
 import hyperdreambooth_ext.lidb.file, hyperdreambooth_ext.lidb.lora, hyperdreambooth_ext.lidb.injection
 import hyperdreambooth_ext.hypernet.training, hyperdreambooth_ext.hypernet.file
-import hyperdreambooth_ext.personalize.personalize, hyperdreambooth_ext.personalize.preview
-import hyperdreambooth_ext.hosts.ldm
-import hyperdreambooth_ext.build.build
+import hyperdreambooth_ext.images.photo, hyperdreambooth_ext.images.face, hyperdreambooth_ext.images.sheet
+import hyperdreambooth_ext.hosts.ldm, hyperdreambooth_ext.sampling.sampler
+import hyperdreambooth_ext.personalize.personalize
+import hyperdreambooth_ext.pretrain.build
 """
-SERVICE = """
+JOBS = """
 import sys
 for name in ("modules", "gradio", "fastapi", "pydantic", "uvicorn", "diffusers", "ldm"):
     sys.modules[name] = None
-import hyperdreambooth_ext.service.jobs, hyperdreambooth_ext.service.library
+import hyperdreambooth_ext.jobs.jobs, hyperdreambooth_ext.jobs.library
 """
-TAB = """
+UI = """
 import sys
 for name in ("modules", "diffusers", "ldm"):
     sys.modules[name] = None
-import hyperdreambooth_ext.tab.tab, hyperdreambooth_ext.api.routes
+import hyperdreambooth_ext.ui.tab, hyperdreambooth_ext.api.routes
 """
-# Each may import those before it; `tab` and `api` know nothing of each other, nor do `standalone` and `webui`.
-FLOORS = ["lidb", "hosts", "hypernet", "personalize", "build", "service", "tab", "api", "standalone", "webui"]
-SIDE_BY_SIDE = [("tab", "api"), ("standalone", "webui")]
+# Each may import those before it; `ui` and `api` know nothing of each other, nor do `cli` and `webui`.
+FLOORS = [
+    "lidb", "images", "hosts", "sampling", "hypernet", "personalize", "pretrain", "jobs", "ui", "api", "cli", "webui",
+]  # fmt: skip
+SIDE_BY_SIDE = [("ui", "api"), ("cli", "webui")]
 
 
 def test_the_lower_floors_know_no_webui_no_gradio_and_no_diffusers():
@@ -44,11 +47,11 @@ def test_the_ground_floor_needs_torch_and_safetensors_alone():
 
 
 def test_the_jobs_know_neither_tab_nor_web_server():
-    subprocess.run([sys.executable, "-c", SERVICE], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", JOBS], check=True, cwd=ROOT)
 
 
 def test_the_tab_and_the_api_need_no_webui_and_no_diffusers():
-    subprocess.run([sys.executable, "-c", TAB], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", UI], check=True, cwd=ROOT)
 
 
 def test_no_floor_imports_one_above_it():

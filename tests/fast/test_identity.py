@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from hyperdreambooth_ext.personalize.face import crop_face, find_face
-from hyperdreambooth_ext.service.identity import aligned, compare
+from hyperdreambooth_ext.images.face import crop_face, find_face
+from hyperdreambooth_ext.jobs.identity import aligned, compare
 
 WALL = np.full((128, 128, 3), 120, np.uint8)
 

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from hyperdreambooth_ext.errors import UserError
+from hyperdreambooth_ext.jobs.jobs import MAX_WAITING, QueueFull, Studio, UnknownJob
+from hyperdreambooth_ext.jobs.task import PRESETS, Task
 from hyperdreambooth_ext.lidb import file
-from hyperdreambooth_ext.service.jobs import MAX_WAITING, QueueFull, Studio, UnknownJob
-from hyperdreambooth_ext.service.task import PRESETS, Task
 from hyperdreambooth_ext.shipped import HYPERNETWORK
-from tests.service import ended, short_task
+from tests.studio import ended, short_task
 
 
 def stages(studio):
@@ -255,7 +255,7 @@ def test_the_photo_is_forgotten_when_the_job_has_ended(studio, small_photo):
 
 
 def test_old_jobs_are_forgotten(loaded_backend, tmp_path, small_photo, monkeypatch):
-    monkeypatch.setattr("hyperdreambooth_ext.service.jobs.MAX_REMEMBERED", 2)
+    monkeypatch.setattr("hyperdreambooth_ext.jobs.jobs.MAX_REMEMBERED", 2)
     studio = Studio(loaded_backend.again(tmp_path))
     wall = np.full((100, 100, 3), 90, np.uint8)
     for name in "abcd":

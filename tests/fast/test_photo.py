@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from hyperdreambooth_ext.errors import PhotoError
-from hyperdreambooth_ext.personalize.photo import load_photo
+from hyperdreambooth_ext.images.photo import load_photo
 
 COLOURS = np.zeros((40, 60, 3), np.uint8)
 COLOURS[:, :30] = (250, 20, 20)

@@ -6,8 +6,8 @@ import torch
 
 from benchmarks import reading
 from benchmarks.reading import Seen
-from hyperdreambooth_ext.build.folder import Folder
 from hyperdreambooth_ext.errors import UserError
+from hyperdreambooth_ext.pretrain.folder import Folder
 
 
 def people(count: int, noise: float, seed: int, shift: float = 0.0) -> tuple[torch.Tensor, np.ndarray]:

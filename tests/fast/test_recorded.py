@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import torch
 
-from hyperdreambooth_ext.build.progress import Reporter
-from hyperdreambooth_ext.build.recorded import _WithGradients
-from hyperdreambooth_ext.build.trainer import Trainer
 from hyperdreambooth_ext.hypernet.lesson import Batch, Preserved
+from hyperdreambooth_ext.pretrain.progress import Reporter
+from hyperdreambooth_ext.pretrain.recorded import _WithGradients
+from hyperdreambooth_ext.pretrain.trainer import Trainer
 
 
 def test_a_loss_with_known_gradients_gives_them_to_whoever_asks():

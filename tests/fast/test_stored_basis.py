@@ -11,6 +11,7 @@ from hyperdreambooth_ext.errors import FileError
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork, read_config, save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.jobs.library import entries
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.file import Info, relative_error
@@ -19,7 +20,6 @@ from hyperdreambooth_ext.lidb.lora import lora_tensors
 from hyperdreambooth_ext.lidb.safetensors_bytes import from_file, to_bytes
 from hyperdreambooth_ext.lidb.stored_basis import NamedBasis, StoredBasis
 from hyperdreambooth_ext.lidb.weights import StackedLiDB
-from hyperdreambooth_ext.service.library import entries
 from tests.conftest import SMALL, random_lidb
 
 

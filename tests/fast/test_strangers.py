@@ -14,12 +14,12 @@ from hyperdreambooth_ext.errors import FileError, PhotoError, UserError
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.encoder import backbone
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
+from hyperdreambooth_ext.images.photo import photo_from_bytes
+from hyperdreambooth_ext.jobs.library import entries
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.safetensors_bytes import to_bytes
 from hyperdreambooth_ext.lidb.weights import LiDB
-from hyperdreambooth_ext.personalize.photo import photo_from_bytes
-from hyperdreambooth_ext.service.library import entries
 from tests.conftest import SMALL, random_lidb
 from tests.robustness.fuzz import fuzzed
 from tests.robustness.guard import ALLOWANCE, _peak, _start_of_peak

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.errors import PhotoError, UserError
-from hyperdreambooth_ext.service.status import JobStatus, Result
-from hyperdreambooth_ext.service.task import PRESETS, Task
+from hyperdreambooth_ext.jobs.status import JobStatus, Result
+from hyperdreambooth_ext.jobs.task import PRESETS, Task
 from hyperdreambooth_ext.shipped import HYPERNETWORK
-from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
-from hyperdreambooth_ext.tab import html
-from hyperdreambooth_ext.tab.advanced import Advanced
-from hyperdreambooth_ext.tab.folder import can_open
-from hyperdreambooth_ext.tab.handlers import Handlers
-from hyperdreambooth_ext.tab.tab import build_tab
-from hyperdreambooth_ext.tab.upload import Photo, describe, read_upload
-from tests.service import SHORT, ended
+from hyperdreambooth_ext.ui import html
+from hyperdreambooth_ext.ui.advanced import Advanced
+from hyperdreambooth_ext.ui.folder import can_open
+from hyperdreambooth_ext.ui.handlers import Handlers
+from hyperdreambooth_ext.ui.tab import build_tab
+from hyperdreambooth_ext.ui.upload import Photo, describe, read_upload
+from tests.studio import SHORT, ended
 
 EVIL = "<img src=x onerror=alert(1)>"
 PROGRESS, RESULT, INTERRUPT, KEEP = 1, 2, 5, 6
@@ -171,7 +171,7 @@ def test_a_path_outside_of_the_upload_folder_is_neither_read_nor_deleted(uploads
 
 
 def test_a_photo_that_is_too_large(uploads, monkeypatch):
-    monkeypatch.setattr("hyperdreambooth_ext.tab.upload.MAX_PHOTO_BYTES", 1000)
+    monkeypatch.setattr("hyperdreambooth_ext.ui.upload.MAX_PHOTO_BYTES", 1000)
     with pytest.raises(PhotoError, match="larger than"):
         read_upload(uploads(SAMPLE_PHOTO.read_bytes()))
 
@@ -229,7 +229,7 @@ def test_after_a_refresh_a_job_is_found_again_and_an_unknown_one_shows_the_first
 
 
 def handlers_task(photo):
-    from tests.service import short_task
+    from tests.studio import short_task
 
     return short_task(photo.pixels, "bea")
 
@@ -249,7 +249,7 @@ def test_export_writes_a_lora_once(handlers, photo):
 
 
 def test_the_folder_opens_only_for_somebody_at_this_machine(monkeypatch):
-    monkeypatch.setattr("hyperdreambooth_ext.tab.folder._opener", lambda: "open")
+    monkeypatch.setattr("hyperdreambooth_ext.ui.folder._opener", lambda: "open")
 
     def request(host, headers=None):
         return SimpleNamespace(client=SimpleNamespace(host=host), headers=headers or {})
@@ -261,6 +261,6 @@ def test_the_folder_opens_only_for_somebody_at_this_machine(monkeypatch):
 
 def test_the_upload_folder_is_gradios(monkeypatch):
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
-    from hyperdreambooth_ext.tab.upload import _upload_folder
+    from hyperdreambooth_ext.ui.upload import _upload_folder
 
     assert _upload_folder() == (Path(tempfile.gettempdir()) / "gradio").resolve()

@@ -6,8 +6,8 @@ from argparse import Namespace
 import pytest
 from fastapi.testclient import TestClient
 
+from hyperdreambooth_ext.cli.window import SCRIPT, SCRIPT_URL, STYLE, create_app, serve
 from hyperdreambooth_ext.errors import UserError
-from hyperdreambooth_ext.standalone.ui import SCRIPT, SCRIPT_URL, STYLE, create_app, serve
 
 
 def test_the_page_the_script_and_the_api_are_one_application(loaded_backend, tmp_path):

@@ -3,20 +3,20 @@
 import pytest
 import torch
 
+from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.latent_recogniser import untaught_readers
+from hyperdreambooth_ext.images.face import find_face
+from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.stored_basis import StoredBasis
 from hyperdreambooth_ext.lidb.weights import LiDB, zeros
-from hyperdreambooth_ext.personalize.face import find_face
 from hyperdreambooth_ext.personalize.finetune import Finetuned, FinetuneOptions, finetune
 from hyperdreambooth_ext.personalize.likeness_term import LikenessTerm
-from hyperdreambooth_ext.personalize.photo import load_photo
 from hyperdreambooth_ext.personalize.subject import Subject, prepare_subject
 from hyperdreambooth_ext.shipped import HYPERNETWORK
-from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card with CUDA")
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.errors import ArchitectureError
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, read_checkpoint
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
@@ -14,7 +15,6 @@ from hyperdreambooth_ext.hosts.ldm import LdmHost
 from hyperdreambooth_ext.hosts.naming import diffusers_name
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.standalone.models import CHECKPOINT
 from tests.conftest import random_lidb
 from tests.hosts.ldm_model import ldm_model
 

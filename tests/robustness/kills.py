@@ -24,19 +24,19 @@ from random import Random
 import torch
 from safetensors.torch import load as parsed
 
+from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork, save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.hypernet.lesson import Batch
 from hyperdreambooth_ext.hypernet.training import training_losses
+from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.lora import export_lora
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize, save
-from hyperdreambooth_ext.personalize.photo import load_photo
-from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
 from hyperdreambooth_ext.temporary import SUFFIX, remove_leftovers
 from training.loop import train
 

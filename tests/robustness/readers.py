@@ -15,24 +15,23 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hyperdreambooth_ext.cli.generate import load_named
+from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import checked_name
-from hyperdreambooth_ext.hosts.checkpoint import CONFIGS
-from hyperdreambooth_ext.hosts.schedule import ddpm_alphas_cumprod
+from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, ddpm_alphas_cumprod
 from hyperdreambooth_ext.hosts.sidecar import read_sidecar, read_text_config
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork, save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.images.photo import MAX_MEGAPIXELS, load_photo
+from hyperdreambooth_ext.jobs.library import entries
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.lora import lora_tensors
 from hyperdreambooth_ext.lidb.stored_basis import StoredBasis
 from hyperdreambooth_ext.lidb.tags import parse_prompt
 from hyperdreambooth_ext.lidb.weights import zeros
-from hyperdreambooth_ext.personalize.photo import MAX_MEGAPIXELS, load_photo
-from hyperdreambooth_ext.service.library import entries
-from hyperdreambooth_ext.standalone.generate import load_named
-from hyperdreambooth_ext.standalone.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.texts import is_plain
 from hyperdreambooth_ext.webui.card_prompt import card_prompt
 from tests.conftest import SMALL, random_lidb

@@ -13,13 +13,13 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from hyperdreambooth_ext.api.routes import PREFIX, mount_api
+from hyperdreambooth_ext.cli.backend import StandaloneBackend
+from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import checked_name
+from hyperdreambooth_ext.jobs.jobs import Job, Studio
+from hyperdreambooth_ext.jobs.task import MAX_SEED, MAX_STEPS, Task
 from hyperdreambooth_ext.lidb.file import MAX_RANK
-from hyperdreambooth_ext.service.jobs import Job, Studio
-from hyperdreambooth_ext.service.task import MAX_SEED, MAX_STEPS, Task
-from hyperdreambooth_ext.standalone.backend import StandaloneBackend
-from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
 
 REFUSALS = (400, 404, 413, 422)
 # What each input is sent to: a body of one route is nonsense to the others.

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperdreambooth_ext.personalize.photo import load_photo
-from hyperdreambooth_ext.personalize.preview import Sampling
-from hyperdreambooth_ext.service.jobs import Studio
-from hyperdreambooth_ext.service.task import Task
-from hyperdreambooth_ext.standalone.backend import StandaloneBackend
-from hyperdreambooth_ext.standalone.generate import generate
-from hyperdreambooth_ext.standalone.models import SAMPLE_PHOTO
+from hyperdreambooth_ext.cli.backend import StandaloneBackend
+from hyperdreambooth_ext.cli.generate import generate
+from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
+from hyperdreambooth_ext.images.photo import load_photo
+from hyperdreambooth_ext.jobs.jobs import Studio
+from hyperdreambooth_ext.jobs.task import Task
+from hyperdreambooth_ext.sampling.sampler import Sampling
 from tests.robustness.process import open_handles, resident_megabytes, threads
-from tests.service import ended
+from tests.studio import ended
 
 # Allocators and caches settle before the first figure counts.
 SETTLED = 20

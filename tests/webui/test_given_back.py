@@ -18,19 +18,19 @@ import pytest
 import torch
 from torch import nn
 
+from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.hosts.checkpoint import read_checkpoint
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hosts.ldm import LdmHost
+from hyperdreambooth_ext.jobs.jobs import Studio
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.service.jobs import Studio
-from hyperdreambooth_ext.standalone.models import CHECKPOINT
 from tests import half
 from tests.conftest import random_lidb
 from tests.hosts.ldm_model import ldm_model
-from tests.service import WatchedBackend, ended, short_task
 from tests.snapshot import differences, parts, snapshot
+from tests.studio import WatchedBackend, ended, short_task
 
 STAGES = ("face", "predict", "finetune", "saving", "pictures")
 ROWS = (

@@ -8,19 +8,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.errors import TrainingError, UserError
 from hyperdreambooth_ext.hosts.checkpoint import read_checkpoint
 from hyperdreambooth_ext.hosts.ldm import LdmHost
+from hyperdreambooth_ext.jobs.building import Builder
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.file import Info
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize
-from hyperdreambooth_ext.service.building import Builder
-from hyperdreambooth_ext.standalone.models import CHECKPOINT
-from tests.build.conftest import SMALL
 from tests.conftest import random_lidb
 from tests.hosts.ldm_model import ldm_model
+from tests.pretrain.conftest import SMALL
 
 REQUEST = Request(name="anna", start="gradient", options=FinetuneOptions(steps=2, batch=2))
 

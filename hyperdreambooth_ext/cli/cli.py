@@ -1,0 +1,163 @@
+"""The command line: personalize, generate, export, inspect, demo, ui, build."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import __version__
+from ..errors import UserError
+from ..personalize.finetune import FinetuneOptions
+from ..personalize.starts import STARTS
+from ..temporary import remove_leftovers
+from ..texts import plain_text
+from .build_options import add_build
+
+DEFAULT_DIR = Path("lidb")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 1 an error that the user was told, 130 interrupted."""
+    args = _parser().parse_args(argv)
+    try:
+        summary = _run(args)
+    except UserError as error:
+        print(f"error: {plain_text(str(error))}", file=sys.stderr)
+        return _finish(args, {"ok": False, "error": str(error)}, 1)
+    except KeyboardInterrupt:
+        print("Interrupted: nothing was saved.", file=sys.stderr)
+        return _finish(args, {"ok": False, "error": "interrupted"}, 130)
+    return _finish(args, {"ok": True, **summary}, 0)
+
+
+def _run(args: argparse.Namespace) -> dict:
+    if args.command == "ui":
+        # Without the other commands and their diffusers: the page is there before the model is.
+        from .window import serve
+
+        return serve(args)
+    for written in ("out", "lora"):
+        if path := getattr(args, written, None):
+            remove_leftovers(path if path.is_dir() else path.parent)
+    if args.command == "build":
+        from .build import run_build
+
+        return run_build(args)
+    from . import commands
+
+    return getattr(commands, args.command)(args)
+
+
+def _finish(args: argparse.Namespace, summary: dict, code: int) -> int:
+    if args.json:
+        print(json.dumps(summary))
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hyperdreambooth_ext", description="One photo of a face becomes a LiDB file.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    _personalize(commands)
+    _generate(commands)
+    _export(commands)
+    _inspect(commands)
+    _demo(commands)
+    _ui(commands)
+    add_build(commands, _command)
+    return parser
+
+
+def _command(commands, name: str, what: str, example: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=what, description=what, epilog=f"example:\n  python run.py {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON summary as the last line; no progress bars")
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, help="an SD 1.x .safetensors file (default: the bundled one)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, help="side in pixels (default: what the checkpoint was trained at)")
+
+
+def _personalize(commands) -> None:
+    parser = _command(
+        commands, "personalize", "Learn the face of one photo and save it as a LiDB.",
+        "personalize photo.jpg --name anna",
+    )  # fmt: skip
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("--name", required=True, help="the name in <lidb:NAME:1>")
+    _model_options(parser)
+    parser.add_argument("--out", type=Path, default=DEFAULT_DIR, help="folder of the LiDB (default: %(default)s)")
+    iterations = "iterations of the finetune (default: %(default)s)"
+    parser.add_argument("--steps", type=int, default=FinetuneOptions.steps, help=iterations)
+    parser.add_argument("--rank", type=int, help="relaxed rank (default: 2)")
+    parser.add_argument("--start", choices=STARTS, help="default: hypernetwork where one fits, else gradient")
+    parser.add_argument("--face", type=int, default=1, help="which face, counted from the largest (default: 1)")
+    parser.add_argument("--hypernetwork", type=Path, help="a hypernetwork file (default: the bundled one that fits)")
+    low = "take less memory and more time, for small graphics cards"
+    parser.add_argument("--low-memory", action="store_true", help=low)
+    parser.add_argument("--predict-only", action="store_true", help="keep the hypernetwork's prediction, train nothing")
+    parser.add_argument("--no-thumbnail", action="store_true", help="keep the face's picture out of the file")
+    parser.add_argument("--overwrite", action="store_true", help="replace a LiDB of the same name")
+
+
+def _generate(commands) -> None:
+    parser = _command(
+        commands, "generate", "Make a picture from a prompt with <lidb:NAME:MULTIPLIER> tags.",
+        'generate "a sks face, pencil sketch <lidb:anna:0.8>" --out anna.png',
+    )  # fmt: skip
+    parser.add_argument("prompt")
+    parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    parser.add_argument("--lidb-dir", type=Path, default=DEFAULT_DIR, help="where the LiDBs are (default: %(default)s)")
+    _model_options(parser)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--cfg", type=float, default=4.0, help="guidance scale (default: %(default)s)")
+    parser.add_argument("--negative", default="", help="what the picture should not be")
+    parser.add_argument("--overwrite", action="store_true", help="replace a picture of the same name")
+
+
+def _export(commands) -> None:
+    parser = _command(
+        commands, "export", "Turn a LiDB into an ordinary LoRA for hosts without this extension.",
+        "export lidb/anna.safetensors --lora anna_lora.safetensors",
+    )  # fmt: skip
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--lora", type=Path, required=True, help="the LoRA to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
+
+
+def _inspect(commands) -> None:
+    parser = _command(
+        commands, "inspect", "Say what a LiDB or hypernetwork file is and what it was made for.",
+        "inspect lidb/anna.safetensors",
+    )  # fmt: skip
+    parser.add_argument("file", type=Path)
+
+
+def _demo(commands) -> None:
+    parser = _command(
+        commands, "demo", "Personalise a photo and lay the pictures out on one sheet.", "demo --out demo",
+    )  # fmt: skip
+    parser.add_argument("--photo", type=Path, help="default: the bundled sample photo")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the LiDB and the sheet")
+    iterations = "iterations of the finetune (default: %(default)s)"
+    parser.add_argument("--steps", type=int, default=FinetuneOptions.steps, help=iterations)
+    parser.add_argument("--no-thumbnail", action="store_true", help="keep the face's picture out of the file")
+    _model_options(parser)
+
+
+def _ui(commands) -> None:
+    parser = _command(
+        commands, "ui", "Open the tab in a window of its own, at http://127.0.0.1:7861.", "ui",
+    )  # fmt: skip
+    parser.add_argument("--port", type=int, default=7861, help="(default: %(default)s)")
+    parser.add_argument("--listen", action="store_true", help="let other machines in too, without any password")
+    parser.add_argument("--out", type=Path, default=DEFAULT_DIR, help="folder of the LiDBs (default: %(default)s)")
+    parser.add_argument("--checkpoint", type=Path, help="an SD 1.x .safetensors file (default: the bundled one)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")

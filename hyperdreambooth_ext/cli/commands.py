@@ -1,0 +1,197 @@
+"""What each command does; every one returns the summary that --json prints."""
+
+import argparse
+import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils.logging import set_verbosity_error
+
+from ..errors import FileError, UserError
+from ..hosts.diffusers import DiffusersHost
+from ..hypernet.file import MAX_FILE_BYTES, file_hash, load_hypernetwork, read_config
+from ..hypernet.hypernetwork import Hypernetwork
+from ..images.photo import load_photo
+from ..images.sheet import save_png
+from ..lidb import file
+from ..lidb.basis import AnyBasis
+from ..lidb.lora import export_lora
+from ..lidb.safetensors_bytes import metadata_of
+from ..personalize.finetune import FinetuneOptions, Progress
+from ..personalize.personalize import Personalized, Request, destination, save
+from ..personalize.personalize import personalize as learn
+from ..sampling.sampler import Sampling
+from ..texts import plain_text
+from .demo import write_sheet
+from .generate import generate as make_picture
+from .interrupt import stop_on_interrupt
+from .memory import peak_megabytes
+from .models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
+from .progress import progress_bar
+
+
+def personalize(args: argparse.Namespace) -> dict:
+    """Photo -> LiDB file."""
+    started = time.monotonic()
+    destination(args.out, args.name, args.overwrite)
+    photo = load_photo(args.photo)
+    host = load_host(args)
+    hypernetwork, hypernetwork_name = _hypernetwork(args, host)
+    rank = args.rank or FinetuneOptions().rank
+    if not 1 <= rank <= file.MAX_RANK:
+        raise UserError(f"The rank must be between 1 and {file.MAX_RANK}, not {rank}.")
+    request = Request(
+        name=args.name, start=args.start, seed=args.seed,
+        options=FinetuneOptions(steps=args.steps, rank=rank, at_once=1 if args.low_memory else None),
+        size=checked_size(args.size), face=args.face, thumbnail=not args.no_thumbnail,
+        predict_only=args.predict_only,
+    )  # fmt: skip
+    with host.recomputing() if args.low_memory else nullcontext():
+        result = _learn_with_bar(photo, request, host, hypernetwork, hypernetwork_name, quiet=args.json)
+    path = save(result, args.out, args.overwrite)
+    summary: dict[str, Any] = {
+        "file": str(path), "bytes": path.stat().st_size, "start": result.start, "steps": result.steps,
+        "faces": result.faces, "seconds": round(time.monotonic() - started, 2), "peak_megabytes": peak_megabytes(),
+        "tag": f"<lidb:{result.info.name}:1>", "prompt": f"a {result.info.trigger} face",
+    }  # fmt: skip
+    if not args.json:
+        if result.faces > 1:
+            print(f"{result.faces} faces were found; number {args.face} by size was learned (--face takes another).")
+        holds = " It holds a thumbnail of the face (--no-thumbnail leaves it out)." if result.info.thumbnail else ""
+        print(
+            f"{path} ({summary['bytes'] / 1000:.0f} KB) in {summary['seconds']:.0f} s, started from the "
+            f'{result.start} start.{holds}\nUse it: "{summary["prompt"]} {summary["tag"]}"'
+        )
+    return summary
+
+
+def generate(args: argparse.Namespace) -> dict:
+    """Prompt with tags -> PNG."""
+    if args.steps < 1:
+        raise UserError(f"{args.steps} sampling steps make no picture: use at least 1, 25 is the default.")
+    _check_free(args.out, args.overwrite)
+    host = load_host(args)
+    sampling = Sampling(args.steps, args.cfg, checked_size(args.size), args.negative, args.seed)
+    started = time.monotonic()
+    with progress_bar("Sampling", args.steps, args.json) as bar:
+        picture = make_picture(host, args.prompt, args.lidb_dir, sampling, bar.update)
+    save_png(picture, args.out, args.overwrite)
+    return {"file": str(args.out), "seconds": round(time.monotonic() - started, 2), "seed": args.seed}
+
+
+def export(args: argparse.Namespace) -> dict:
+    """LiDB -> LoRA."""
+    _check_free(args.lora, args.overwrite)
+    lidb, info = file.load(args.file)
+    export_lora(args.lora, lidb, info, args.overwrite)
+    return {"file": str(args.lora), "bytes": args.lora.stat().st_size, "rank": lidb.rank}
+
+
+def inspect(args: argparse.Namespace) -> dict:
+    """What a file is."""
+    metadata = metadata_of(args.file, MAX_FILE_BYTES)
+    if "hypernetwork" in metadata:
+        config = read_config(args.file)
+        facts = {
+            "kind": "hypernetwork", "family": config.family, "checkpoint": config.checkpoint,
+            "checkpoint_hash": config.checkpoint_hash, "architecture": config.architecture.fingerprint,
+            "layers": len(config.architecture), "encoder": config.encoder, "iterations": config.iterations,
+            "basis": _basis_words(config.basis), "prompt": config.prompt, "trained_on": config.trained_on,
+            "held_out": config.held_out, "made_with": config.made_with,
+        }  # fmt: skip
+    else:
+        lidb, info = file.load(args.file, None)
+        facts = {
+            "kind": "LiDB", "name": info.name, "trigger": info.trigger, "family": info.model_family,
+            "checkpoint": info.checkpoint, "checkpoint_hash": info.checkpoint_hash,
+            "architecture": lidb.architecture.fingerprint, "layers": len(lidb.architecture), "rank": lidb.rank,
+            "numbers": lidb.numel(), "start": info.start, "steps": info.steps, "seed": info.seed,
+            "basis": _basis_words(lidb.basis),
+            "hypernetwork": info.hypernetwork, "made_with": info.made_with, "thumbnail_bytes": len(info.thumbnail),
+        }  # fmt: skip
+    facts["bytes"] = args.file.stat().st_size
+    if not args.json:
+        print("\n".join(f"{name:<16} {plain_text(str(value))}" for name, value in facts.items()))
+    return facts
+
+
+def demo(args: argparse.Namespace) -> dict:
+    """Photo -> LiDB file and picture sheet."""
+    host = load_host(args)
+    hypernetwork, hypernetwork_name = fitting_hypernetwork(host)
+    photo = load_photo(args.photo or SAMPLE_PHOTO)
+    started = time.monotonic()
+    options = FinetuneOptions(steps=args.steps)
+    request = Request(
+        name="demo", options=options, seed=args.seed, size=checked_size(args.size), thumbnail=not args.no_thumbnail
+    )
+    result = _learn_with_bar(photo, request, host, hypernetwork, hypernetwork_name, quiet=args.json)
+    seconds = round(time.monotonic() - started, 2)
+    path = save(result, args.out, overwrite=True)
+    sheet = write_sheet(host, result, path, args.out / "sheet.png", quiet=args.json)
+    if not args.json:
+        print(f"{path}: {path.stat().st_size / 1000:.0f} KB, learned in {seconds} s.\n{sheet}: look at it.")
+    return {
+        "file": str(path), "bytes": path.stat().st_size, "sheet": str(sheet), "start": result.start,
+        "seconds": seconds, "peak_megabytes": peak_megabytes(),
+    }  # fmt: skip
+
+
+def _basis_words(basis: AnyBasis) -> str:
+    """ "random, a 100, b 50", or the kind and name of a stored one."""
+    facts = basis.to_dict()
+    kind = f"{facts['kind']} {facts['sha256'][:10]}" if "kind" in facts else "random"
+    return f"{kind}, a {facts['a']}, b {facts['b']}"
+
+
+def load_host(args: argparse.Namespace, dtype: torch.dtype | None = None) -> DiffusersHost:
+    """The checkpoint that the arguments name, on the device that they name; without a dtype in bfloat16 on a graphics
+    card that has it."""
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"The device {device!r} cannot be used here: say --device cpu.") from error
+    # Its warnings are for programmers: newer versions warn at every move to a device.
+    set_verbosity_error()
+    # float16 would need its gradients scaled; bfloat16 has the range of float32.
+    halved = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    return DiffusersHost(args.checkpoint or CHECKPOINT, device, dtype or (torch.bfloat16 if halved else torch.float32))
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    """Before the work rather than after it; the writing itself looks once more."""
+    if os.path.lexists(path) and not overwrite:
+        raise FileError(f"{path} exists: take another name, or say --overwrite.")
+
+
+def checked_size(size: int | None) -> int | None:
+    """A picture size that the latents can hold. Raises UserError otherwise."""
+    if size is not None and (size % 64 or not 64 <= size <= 2048):
+        raise UserError(f"A size of {size} pixels cannot be made: use a multiple of 64 between 64 and 2048.")
+    return size
+
+
+def _hypernetwork(args: argparse.Namespace, host: DiffusersHost) -> tuple[Hypernetwork | None, str]:
+    if args.start in ("gradient", "zero"):
+        return None, ""
+    if args.hypernetwork:
+        return load_hypernetwork(args.hypernetwork), file_hash(args.hypernetwork)
+    return fitting_hypernetwork(host)
+
+
+def _learn_with_bar(
+    photo, request: Request, host: DiffusersHost, hypernetwork: Hypernetwork | None, name: str, quiet: bool
+) -> Personalized:
+    with stop_on_interrupt() as stopped, progress_bar("Finetune", request.options.steps, quiet) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.set_postfix_str(f" · loss {progress.loss:.3f}", refresh=False)
+            bar.update()
+
+        return learn(photo, request, host, hypernetwork, name, show, stopped)

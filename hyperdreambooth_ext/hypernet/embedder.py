@@ -1,0 +1,58 @@
+"""What looks at the faces: the hypernetwork's frozen image encoder, and the recogniser that tells people apart."""
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..lidb.layers import Architecture
+from ..shipped import HYPERNETWORK
+from .config import HypernetworkConfig
+from .encoder import FaceEncoder
+from .file import load_hypernetwork
+
+
+class Eyes:
+    """The encoder that the new hypernetwork will carry, and the bundled one for who is who. All on `device`."""
+
+    def __init__(self, encoder: str = "", device: torch.device | str = "cpu") -> None:
+        """`encoder` "" is the bundled one, otherwise timm's or open_clip's name as in HypernetworkConfig.
+
+        Raises UserError when it cannot be made.
+        """
+        self.device = torch.device(device)
+        # The bundled hypernetwork's encoder was taught by a face recogniser, and it is there without any download.
+        bundled = load_hypernetwork(HYPERNETWORK).to(self.device)
+        self._recogniser, self._decoder = bundled.encoder, bundled.decoder
+        self.own = not encoder
+        if self.own:
+            kept = ("encoder", "image_size", "image_mean", "image_std", "identity_width")
+            self.settings = {name: getattr(bundled.config, name) for name in kept}
+            self.encoder = bundled.encoder
+        else:
+            size = 224 if "vit" in encoder.lower() else 128
+            self.settings = {"encoder": encoder, "encoder_bundled": False, "image_size": size}
+            config = replace(HypernetworkConfig(Architecture(())), **self.settings)  # type: ignore[arg-type]
+            self.encoder = FaceEncoder(config, pretrained=True).to(self.device).eval().requires_grad_(False)
+
+    @cached_property
+    def identity_head(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What turns the bundled encoder's features into an identity: weight and bias."""
+        return self._decoder.identity_weight, self._decoder.identity_bias
+
+    @torch.no_grad()
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Aligned faces [B, 3, H, W] in [-1, 1] -> what the decoder is given, float32 [B, tokens, channels]."""
+        return self.encoder(images.to(self.device)).float()
+
+    @torch.no_grad()
+    def identities(self, images: torch.Tensor) -> torch.Tensor:
+        """Aligned faces [B, 3, H, W] in [-1, 1] -> who they are, unit vectors [B, 128]."""
+        return F.normalize(self._decoder.identity(self._recogniser(images.to(self.device))), dim=-1)
+
+
+def as_images(crops: list[np.ndarray]) -> torch.Tensor:
+    """RGB uint8 crops [S, S, 3] -> float32 [B, 3, S, S] in [-1, 1]."""
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1

@@ -1,0 +1,45 @@
+"""How alike a made picture is to the photo: a cosine of the bundled recogniser's features, and plain words for it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..hypernet.file import load_hypernetwork
+from ..hypernet.likeness import in_words, likeness
+from ..images.face import crop_face, find_faces
+from ..shipped import HYPERNETWORK
+
+
+@dataclass(frozen=True)
+class Identity:
+    """`score` and `score_before` are cosines, None without one; `words` says what the score means, or why none is."""
+
+    score: float | None
+    score_before: float | None
+    words: str
+
+    @classmethod
+    def without(cls, why: str) -> "Identity":
+        """No score, and the reason as the rest of a sentence."""
+        return cls(None, None, f"No identity score: {why}.")
+
+
+def compare(crop: np.ndarray, before: np.ndarray, after: np.ndarray) -> Identity:
+    """The aligned `crop` of the photo against pictures before and after; all RGB uint8 [S, S, 3]."""
+    # Its encoder was taught by a face recogniser. Always the same one, so that the same number means the same.
+    recogniser = load_hypernetwork(HYPERNETWORK)
+
+    def score(picture: np.ndarray) -> float | None:
+        face = aligned(picture, len(crop))
+        return None if face is None else likeness(recogniser, crop, face)
+
+    after_score = score(after)
+    if after_score is None:
+        return Identity.without("no face was found in the picture with the LiDB")
+    return Identity(after_score, score(before), in_words(after_score))
+
+
+def aligned(picture: np.ndarray, size: int) -> np.ndarray | None:
+    """The largest face of a picture, cropped as the photo was; None without any."""
+    faces = find_faces(picture)
+    return crop_face(picture, faces[0], size) if faces else None

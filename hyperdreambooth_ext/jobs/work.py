@@ -1,0 +1,168 @@
+"""What a job does, stage by stage: face, predict, finetune, saving, pictures."""
+
+import contextlib
+import io
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import TrainingError
+from ..hosts.protocol import Host
+from ..images.face import choose_face, crop_face, find_faces
+from ..lidb import file
+from ..lidb.injection import Applied
+from ..personalize.finetune import Progress
+from ..personalize.personalize import Personalized, personalize, save
+from ..sampling.sampler import Sampling, Stopped, sample
+from .backend import Backend
+from .identity import Identity, compare
+from .job import Cancelled, Job
+from .pace import Pace
+from .start import chosen_start
+from .status import Result, Stage
+
+PREVIEW = Sampling(steps=8)
+
+
+class Work:
+    """One job on one backend; `run` is called once, from the job's thread."""
+
+    def __init__(self, job: Job, backend: Backend) -> None:
+        self.job, self.backend = job, backend
+        self.task = job.task
+        self.pace = Pace()
+
+    def run(self) -> Result:
+        """Do all of it. Raises Cancelled when interrupted, UserError for what the user can act on."""
+        started = time.monotonic()
+        self.job.update(message="Waiting for the model.")
+        with self.backend.model() as host:
+            # Kept with the job: a full disk must not cost what was learned.
+            learned = self.job.learned = self.job.learned or self._learn(host)
+            if self._interrupted() and not self.job.keep:
+                raise Cancelled(learned)
+            self.job.obeyed()
+            # Saved before anything else can go wrong, and the pictures show what the file holds.
+            self._stage("saving")
+            path = save(learned, self.backend.lidb_dir(), self.task.overwrite)
+            pictures = self._pictures(host, path, learned)
+        self.backend.saved(path)
+        result = Result(
+            path=path,
+            file_bytes=path.stat().st_size,
+            seconds=0.0,
+            steps=learned.steps,
+            start=learned.start,
+            start_reason=self.job.status().start_reason,
+            name=learned.info.name,
+            trigger=learned.info.trigger,
+            seed=learned.info.seed,
+            photo=jpeg(learned.crop),
+        )
+        result = _with_pictures(result, learned, pictures)
+        return replace(result, seconds=round(time.monotonic() - started, 2))
+
+    def _learn(self, host: Host) -> Personalized:
+        """Face, prediction and finetune; what was learned until an interrupt."""
+        task = self.task
+        self._stage("face", message="Looking for the face.")
+        face = choose_face(find_faces(task.photo), task.face)
+        self.job.update(photo=jpeg(crop_face(task.photo, face, task.size or host.default_size)))
+        self._stage("predict", message="Predicting the first weights.")
+        start = chosen_start(task, self.backend, host)
+        self.job.update(start=start.kind, start_reason=start.reason)
+        iterations = task.options().steps
+
+        def should_stop() -> bool:
+            # Asked for the first time when the start is ready and the finetune begins.
+            if self.job.status().stage != "finetune":
+                self._stage("finetune", iterations, "Learning the face.")
+                self.pace.begin()
+            return self._interrupted()
+
+        def on_step(progress: Progress) -> None:
+            self.pace.iteration()
+            self._step(progress.step, self.pace.left(iterations - progress.step, 2 * task.picture_steps))
+            self._preview(host, start.prompt, progress)
+            self.pace.begin()
+
+        try:
+            return personalize(task.photo, task.request(), host, start.hypernetwork, start.hash, on_step, should_stop)
+        except TrainingError as error:
+            if self._interrupted():
+                raise Cancelled from error
+            raise
+
+    def _preview(self, host: Host, prompt: str, progress: Progress) -> None:
+        every = self.task.preview_every
+        due = every and (progress.step % every == 0 or progress.step == 1) and progress.step < progress.steps
+        if not due or self._interrupted():
+            return
+        with contextlib.suppress(Stopped):
+            picture = self._picture(host, prompt, PREVIEW, [Applied(progress.lidb)])
+            status = self.job.update(preview=jpeg(picture), preview_step=progress.step)
+            self.backend.report(status.stage, status.step, status.steps, Image.fromarray(picture))
+
+    def _pictures(self, host: Host, path: Path, learned: Personalized) -> tuple[np.ndarray, np.ndarray] | None:
+        """Without and with the LiDB of the file at one seed; None when interrupted or when the model was changed."""
+        if host.checkpoint_hash != learned.info.checkpoint_hash:
+            return None
+        sampling = Sampling(steps=self.task.picture_steps)
+        total = 2 * sampling.steps
+        self._stage("pictures", total, "Drawing the pictures before and after.")
+        self.pace.begin()
+
+        def on_step() -> None:
+            self.pace.sampling()
+            step = self.job.status().step + 1
+            self._step(step, self.pace.left(0, total - step))
+
+        lidb, info = file.load(path, self.backend.hypernetwork_dirs())
+        prompt = f"a {info.trigger} face"
+        try:
+            before = self._picture(host, prompt, sampling, [], on_step)
+            return before, self._picture(host, prompt, sampling, [Applied(lidb)], on_step)
+        except Stopped:
+            return None
+
+    def _picture(
+        self, host: Host, prompt: str, sampling: Sampling, applied: list[Applied], on_step=lambda: None
+    ) -> np.ndarray:
+        sampling = replace(sampling, seed=self.task.seed, size=self.task.size)
+        return sample(host, prompt, sampling, applied, on_step, self._interrupted)
+
+    def _stage(self, stage: Stage, steps: int = 0, message: str = "") -> None:
+        if stage in ("face", "predict") and self._interrupted():
+            raise Cancelled
+        self.job.update(stage=stage, step=0, steps=steps, message=message)
+        self.backend.report(stage, 0, steps, None)
+
+    def _step(self, step: int, eta_seconds: float | None) -> None:
+        status = self.job.update(step=step, eta_seconds=eta_seconds)
+        self.backend.report(status.stage, step, status.steps, None)
+
+    def _interrupted(self) -> bool:
+        return self.job.stopping or self.backend.interrupted()
+
+
+def _with_pictures(
+    result: Result, learned: Personalized, pictures: tuple[np.ndarray, np.ndarray] | None
+) -> Result:  # fmt: skip
+    if pictures is None:
+        return replace(result, identity_words=Identity.without("the pictures were left out").words)
+    before, after = pictures
+    identity = compare(learned.crop, before, after)
+    return replace(
+        result, before=jpeg(before), after=jpeg(after), identity=identity.score,
+        identity_before=identity.score_before, identity_words=identity.words,
+    )  # fmt: skip
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    """RGB uint8 [H, W, 3] as a JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()

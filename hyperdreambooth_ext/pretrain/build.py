@@ -1,0 +1,140 @@
+"""The whole job: a checkpoint gets a hypernetwork of its own.
+
+faces = gather(checkpoint)                 portraits that it draws itself, or photos
+prepared = prepare(faces)                  features, latents, identities: each computed once
+targets = optimise_targets(prepared)       optional
+train(prepared, targets)                   the best weights so far are kept
+export(best or last)                       one file, used from the next personalisation on
+
+Every part keeps what it made in the folder and goes on from there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import UserError
+from ..hosts.protocol import Host
+from ..hypernet.config import HypernetworkConfig
+from ..hypernet.embedder import Eyes
+from ..hypernet.file import save_hypernetwork
+from ..hypernet.latent_recogniser import Readers
+from ..lidb.layers import Architecture
+from .bases import settled_basis
+from .budget import Budget
+from .faces import gather
+from .folder import Folder
+from .options import BuildOptions, BuiltFor, settle
+from .prepare import Prepared, prepare
+from .processes import Processes
+from .progress import BuildProgress, Reporter
+from .recogniser import teach_recognisers
+from .store import FaceStore
+from .targets import optimise_targets
+from .trainer import Trainer, kept_score
+from .weights import configuration, in_words, new_decoder, with_encoder
+
+STAGES = ("faces", "targets", "train", "export")
+
+
+def build(
+    path: Path,
+    wanted: dict,
+    host: Host,
+    destination: Path,
+    reporter: Reporter = Reporter(),
+    processes: Processes = Processes(),
+    stages: Sequence[str] = STAGES,
+) -> Path | None:
+    """Build a hypernetwork for the checkpoint that `host` holds, or go on with it; returns its file in `destination`.
+
+    `wanted` are the options that were asked for by name; `stages` may leave out the later ones, and then None is
+    returned. Raises UserError with a sentence for the user, Paused when it was told to: either way everything that
+    was made is in the folder `path`.
+    """
+    folder = Folder(Path(path))
+    built_for = BuiltFor(host.checkpoint_name, host.checkpoint_hash, Architecture.of(host.linears()).fingerprint)
+    options = processes.share(settle(folder.options, wanted, built_for) if processes.first else None)
+    budget = Budget(folder, options)
+    try:
+        return _Build(folder, options, host, destination, reporter, processes, budget).run(stages)
+    finally:
+        if processes.first:
+            budget.note()
+
+
+@dataclass(frozen=True)
+class _Build:
+    """One run of a build whose options are settled."""
+
+    folder: Folder
+    options: BuildOptions
+    host: Host
+    destination: Path
+    reporter: Reporter
+    processes: Processes
+    budget: Budget
+
+    def run(self, stages: Sequence[str]) -> Path | None:
+        folder, options, host, processes = self.folder, self.options, self.host, self.processes
+        eyes = Eyes(options.encoder, host.device)
+        store = gather(
+            folder, replace(options, faces=self.budget.faces), host, eyes, self.reporter, processes,
+            self.budget.enough_faces,
+        )  # fmt: skip
+        self.budget.found(len(store))
+        prepared = prepare(folder, store, host, eyes, self.reporter, processes)
+        if not set(stages) & {"targets", "train", "export"}:
+            return None
+        basis = settled_basis(folder, options, prepared, host, eyes, self.reporter, processes)
+        config = configuration(options, host, eyes, basis, self._trained_on(len(store)))
+        self._targets(stages, config, prepared, eyes)
+        if not set(stages) & {"train", "export"}:
+            return None
+        readers = self._train(config, store, prepared, eyes)
+        return self._export(config, eyes, readers) if processes.first else None
+
+    def _targets(self, stages: Sequence[str], config: HypernetworkConfig, prepared: Prepared, eyes: Eyes) -> None:
+        options, last = self.options, tuple(stages)[-1:] == ("targets",)
+        if last and not options.target_steps:
+            raise UserError("Targets take steps: say how many, such as --target-steps 40.")
+        if options.warm_up or options.beta or last:
+            decoder = new_decoder(config, prepared, eyes, options.seed)
+            optimise_targets(self.folder, options, prepared, self.host, decoder, self.reporter, self.processes)
+
+    def _train(self, config: HypernetworkConfig, store: FaceStore, prepared: Prepared, eyes: Eyes) -> Readers | None:
+        """Returns the recognisers that taught, None where the identity loss is off."""
+        options, folder, host, processes = self.options, self.folder, self.host, self.processes
+        decoder = new_decoder(config, prepared, eyes, options.seed, learn_basis=options.basis == "learned")
+        readers = None
+        if options.identity_weight or options.drawn_weight:
+            readers = teach_recognisers(folder, options, prepared, host.device, self.reporter, processes)
+        trainer = Trainer(
+            folder, options, store, prepared, host, eyes, decoder, readers, self.reporter, processes
+        )  # fmt: skip
+        steps = self.budget.steps(trainer.seconds_per_step) if processes.first else 0
+        trainer.run(processes.share(steps))
+        return readers
+
+    def _export(self, config: HypernetworkConfig, eyes: Eyes, readers: Readers | None) -> Path:
+        self.reporter.tell(BuildProgress("export", 0, 1))
+        keep = self.options.keep
+        config = replace(config, held_out=in_words(kept_score(self.folder, keep)))
+        name = f"{_safe(self.host.checkpoint_name)}-{self.host.checkpoint_hash}-hypernetwork.safetensors"
+        file = self.destination / name
+        decoder = self.folder.last if keep == "last" else self.folder.best
+        save_hypernetwork(file, with_encoder(config, eyes, decoder, readers))
+        self.reporter.tell(BuildProgress("done", 1, 1, message=f"{name} is used from the next personalisation on."))
+        return file
+
+    def _trained_on(self, faces: int) -> str:
+        if self.options.photos:
+            return f"{faces:,} photos of faces"
+        if self.options.shards:
+            return f"{faces:,} faces out of webdataset shards"
+        return f"{faces:,} faces that {self.host.checkpoint_name or 'the checkpoint'} drew itself"
+
+
+def _safe(name: str) -> str:
+    kept = "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
+    return kept.strip(".") or "checkpoint"

@@ -1,0 +1,64 @@
+"""The diffusion process that Stable Diffusion is trained on."""
+
+import torch
+
+
+def add_noise(latents: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """The forward process q(x_t | x_0): sqrt(ᾱ) x_0 + sqrt(1 - ᾱ) ε, with `alphas_cumprod` [B] at the timesteps."""
+    alphas = alphas_cumprod.to(latents).view(-1, 1, 1, 1)
+    return alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
+
+
+def training_target(
+    latents: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str
+) -> torch.Tensor:
+    """What the UNet should output: the noise, or the velocity sqrt(ᾱ) ε - sqrt(1 - ᾱ) x_0."""
+    if prediction_type == "epsilon":
+        return noise
+    alphas = alphas_cumprod.to(latents).view(-1, 1, 1, 1)
+    return alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
+
+
+def clean_latents(
+    noisy: torch.Tensor, output: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str
+) -> torch.Tensor:
+    """x_0 as the UNet's `output` for the noisy latents x_t puts it, with `alphas_cumprod` [B] at the timesteps."""
+    alphas = alphas_cumprod.to(noisy).view(-1, 1, 1, 1)
+    if prediction_type == "epsilon":
+        return (noisy - (1 - alphas).sqrt() * output) / alphas.sqrt()
+    return alphas.sqrt() * noisy - (1 - alphas).sqrt() * output
+
+
+def spread_timesteps(
+    size: int, timesteps: int, generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
+) -> torch.Tensor:
+    """`size` random timesteps, int64, one in each of `size` equal parts of the range; `within` are shares of all."""
+    shares = (torch.arange(size) + torch.rand(size, generator=generator)) / size
+    low, high = within
+    return ((low + (high - low) * shares) * timesteps).long()
+
+
+def trailing_timesteps(steps: int, timesteps: int) -> list[int]:
+    """`steps` timesteps from the last one downwards, evenly spaced ("trailing" of arXiv 2305.08891)."""
+    return [round(timesteps * (steps - i) / steps) - 1 for i in range(steps)]
+
+
+def ddim_step(
+    latents: torch.Tensor,
+    output: torch.Tensor,
+    alpha: torch.Tensor,
+    alpha_next: torch.Tensor,
+    prediction_type: str,
+) -> torch.Tensor:
+    """x_t -> x at the next timestep, from the UNet's output; `alpha` is ᾱ at t, `alpha_next` ᾱ at the next.
+
+    DDIM (Song et al., arXiv 2010.02502) with η = 0.
+    """
+    latents, output = latents.float(), output.float()
+    if prediction_type == "v_prediction":
+        start = alpha.sqrt() * latents - (1 - alpha).sqrt() * output
+        noise = alpha.sqrt() * output + (1 - alpha).sqrt() * latents
+    else:
+        noise = output
+        start = (latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+    return alpha_next.sqrt() * start + (1 - alpha_next).sqrt() * noise

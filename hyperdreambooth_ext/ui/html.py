@@ -1,0 +1,168 @@
+"""The tab's pictures and sentences as HTML. Everything from outside is escaped here.
+
+Labels and numbers are text nodes of their own: the WebUI's localisation replaces whole text nodes.
+"""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from ..jobs.status import JobStatus, Result
+
+_STAGES = {
+    "queued": "Waiting",
+    "face": "Finding the face",
+    "predict": "Predicting",
+    "finetune": "Learning",
+    "saving": "Saving",
+    "pictures": "Drawing",
+    "failed": "Failed",
+    "cancelled": "Interrupted",
+}
+_WELCOME = (
+    ("One photo", "A face from the front, in even light. It stays on this machine and is not kept."),
+    ("One name", "It becomes the tag that brings the person into any prompt."),
+    ("Personalise", "A minute later the person is in your pictures, in a file of about 100 KB."),
+)
+
+
+def welcome(answered: bool = False) -> str:
+    """What is shown before anything was done; `answered` tells the script that the server has nothing else to show."""
+    steps = "".join(
+        f'<li><span class="hdb_number">{number}</span><div><b>{escape(title)}</b><p>{escape(text)}</p></div></li>'
+        for number, (title, text) in enumerate(_WELCOME, 1)
+    )
+    yes = "yes" if answered else ""
+    return f'<div class="hdb_card hdb_welcome" data-job="" data-answered="{yes}"><ol>{steps}</ol></div>'
+
+
+def note(sentence: str, kind: str = "info") -> str:
+    """One sentence; `kind` is info, warning or error. Empty for an empty sentence."""
+    if not sentence:
+        return ""
+    role = "alert" if kind == "error" else "status"
+    return f'<div class="hdb_note hdb_{kind}" role="{role}">{escape(sentence)}</div>'
+
+
+def card(inner: str) -> str:
+    """A frame around HTML that is escaped already."""
+    return f'<div class="hdb_card">{inner}</div>'
+
+
+def saved(sentence: str, path: Path) -> str:
+    """What was written, and where."""
+    return (
+        f'<div class="hdb_note hdb_info" role="status"><span>{escape(sentence)}</span> '
+        f'<code class="hdb_path">{escape(str(path))}</code></div>'
+    )
+
+
+def picture(jpeg: bytes, caption: str, css: str = "", kind: str = "jpeg") -> str:
+    """A picture with words under it, inside the page: nothing is written to a folder that others can read."""
+    data = base64.b64encode(jpeg).decode()
+    return (
+        f'<figure class="hdb_picture {css}"><img alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def faces(crops: Sequence[bytes], chosen: int) -> str:
+    """The faces of a photo, the largest first; `chosen` counts from 1. A click chooses another, by the script."""
+    if len(crops) == 1:
+        return f'<div class="hdb_faces">{picture(crops[0], "The face that is learned")}</div>'
+    items = "".join(
+        f'<button type="button" class="hdb_face{" hdb_chosen" if number == chosen else ""}" data-face="{number}" '
+        f'aria-pressed="{str(number == chosen).lower()}" title="Learn this face">'
+        f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(crop).decode()}"></button>'
+        for number, crop in enumerate(crops, 1)
+    )
+    return f'<div class="hdb_faces">{items}</div>'
+
+
+def progress(status: JobStatus) -> str:
+    """Where a job is: the bar, the time left, photo and preview; once it ended, its last sentence."""
+    known = f'data-job="{escape(status.id)}" data-stage="{status.stage}"'
+    if status.stage == "done":
+        # The result says the rest.
+        return f"<div hidden {known}></div>"
+    head = f'<div class="hdb_card hdb_progress" {known}>'
+    lines = [head, f'<div class="hdb_line"><b>{_STAGES[status.stage]}</b>{_counts(status)}</div>']
+    if not status.ended:
+        lines.append(bar(status.fraction))
+    lines.append(_pictures_so_far(status))
+    if status.stage == "failed":
+        lines.append(note(status.message, "error"))
+    elif status.message:
+        lines.append(f'<p class="hdb_message">{escape(status.message)}</p>')
+    if status.start_reason and not status.ended:
+        lines.append(f'<p class="hdb_message hdb_quiet">{escape(status.start_reason)}</p>')
+    return "".join([*lines, "</div>"])
+
+
+def result(done: Result) -> str:
+    """A finished job: the pictures, how alike they are, and the file."""
+    shown = picture(done.photo, "The photo")
+    if done.before and done.after:
+        shown += picture(done.before, "Without the LiDB") + picture(done.after, "With the LiDB", "hdb_after")
+    facts = (
+        ("File", f'<code class="hdb_path">{escape(str(done.path))}</code>'),
+        ("Size", f"<span>{done.file_bytes / 1000:.0f} KB</span>"),
+        ("Time", f"<span>{clock(done.seconds)}</span>"),
+        ("Iterations", f"<span>{done.steps}</span>"),
+        ("Seed", f"<span>{done.seed}</span>"),
+    )
+    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts)
+    return (
+        f'<div class="hdb_card hdb_result"><div class="hdb_pictures">{shown}</div>{_identity(done)}'
+        f'<dl class="hdb_facts">{rows}</dl><p class="hdb_message hdb_quiet">{escape(done.start_reason)}</p></div>'
+    )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, 1:05, with hours only where there are any."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _counts(status: JobStatus) -> str:
+    parts = []
+    if status.stage == "queued" and status.waiting:
+        parts.append(f"<span>Jobs before this one</span><span>{status.waiting}</span>")
+    if status.steps and not status.ended:
+        parts.append(f'<span class="hdb_count">{status.step} / {status.steps}</span>')
+    if status.eta_seconds is not None and not status.ended:
+        left = f'<span class="hdb_count">{clock(status.eta_seconds)}</span>'
+        parts.append(f'<span class="hdb_eta"><span>Time left</span> {left}</span>')
+    return "".join(parts)
+
+
+def bar(fraction: float) -> str:
+    """How far something is, from 0 to 1."""
+    percent = f"{100 * fraction:.1f}"
+    return (
+        f'<div class="hdb_bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">'
+        f'<div style="width:{percent}%"></div></div>'
+    )
+
+
+def _pictures_so_far(status: JobStatus) -> str:
+    shown = picture(status.photo, "The photo") if status.photo else ""
+    if status.preview:
+        shown += picture(status.preview, "So far", "hdb_live")
+    elif status.photo and not status.ended:
+        shown += '<figure class="hdb_picture hdb_empty"><div></div><figcaption>So far</figcaption></figure>'
+    return f'<div class="hdb_pictures">{shown}</div>' if shown else ""
+
+
+def _identity(done: Result) -> str:
+    if done.identity is None:
+        return f'<p class="hdb_message hdb_quiet">{escape(done.identity_words)}</p>'
+    before = ""
+    if done.identity_before is not None:
+        before = f'<span class="hdb_quiet"><span>Without the LiDB</span> {done.identity_before:.2f}</span>'
+    return (
+        f'<p class="hdb_identity"><b>{escape(done.identity_words)}</b>'
+        f'<span class="hdb_quiet"><span>Likeness</span> {done.identity:.2f}</span>{before}</p>'
+    )

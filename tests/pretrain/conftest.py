@@ -1,0 +1,62 @@
+"""Folders with a few faces, found in photos or drawn, and prepared once, that the tests of the training begin with."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hyperdreambooth_ext.cli.models import CHECKPOINT
+from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.pretrain.build import build
+from hyperdreambooth_ext.pretrain.progress import Reporter
+
+PEOPLE = Path(__file__).parents[2] / "benchmarks" / "people"
+SMALL = {
+    "photos": str(PEOPLE), "faces": 12, "held_out": 2, "batch": 4, "steps": 4, "width": 32, "recogniser_steps": 2,
+    "evaluate_every": 2, "score_steps": 1,
+}  # fmt: skip
+SMALL_DRAWN = {key: value for key, value in SMALL.items() if key != "photos"} | {"faces": 8, "draw_steps": 4}
+
+
+@pytest.fixture(scope="session")
+def host():
+    return DiffusersHost(CHECKPOINT)
+
+
+@pytest.fixture(scope="session")
+def prepared_folder(host, tmp_path_factory):
+    """Faces and what is computed of them, of photos that ship with the benchmarks."""
+    folder = tmp_path_factory.mktemp("faces")
+    assert build(folder, SMALL, host, folder, stages=("faces",)) is None
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_folder(host, tmp_path_factory):
+    """The same of faces that the checkpoint drew, which come with words."""
+    folder = tmp_path_factory.mktemp("drawn")
+    assert build(folder, SMALL_DRAWN, host, folder, stages=("faces",)) is None
+    return folder
+
+
+@pytest.fixture
+def run(host, prepared_folder, tmp_path):
+    """Go on with a copy of the prepared folder; returns the file."""
+    return _going_on(host, prepared_folder, SMALL, tmp_path)
+
+
+@pytest.fixture
+def run_drawn(host, drawn_folder, tmp_path):
+    """Go on with a copy of the folder of drawn faces; returns the file."""
+    return _going_on(host, drawn_folder, SMALL_DRAWN, tmp_path)
+
+
+def _going_on(host, begun, settings, tmp_path):
+    def go(wanted: dict | None = None, reporter: Reporter = Reporter(), name: str = "run", **keywords):
+        folder = tmp_path / name
+        if not folder.exists():
+            shutil.copytree(begun, folder)
+            (folder / "build.json").unlink()
+        return build(folder, settings | (wanted or {}), host, folder / "out", reporter, **keywords)
+
+    return go

@@ -1,0 +1,169 @@
+"""A checkpoint gets a hypernetwork of its own: from faces that it draws itself to the next personalisation."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hyperdreambooth_ext.cli.cli import main
+from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
+from hyperdreambooth_ext.hypernet.file import file_hash, load_hypernetwork, read_config
+from hyperdreambooth_ext.lidb import file
+from hyperdreambooth_ext.pretrain.progress import Paused, Reporter
+from hyperdreambooth_ext.pretrain.store import FaceStore
+from tests import half
+
+ROOT = Path(__file__).parents[2]
+SAFE = half.safe_on_the_processor()
+UNSAFE = "this torch damages memory in bf16 on the processor"
+
+
+def test_from_its_own_faces_to_the_next_personalisation(tmp_path, capsys):
+    folder = tmp_path / "build"
+    small = ["--faces", 8, "--held-out", 2, "--draw-steps", 4, "--batch", 2, "--steps", 2, "--width", 32]
+    small += ["--recogniser-steps", 1, "--score-steps", 1, "--out", tmp_path / "models", "--json"]
+    assert main(list(map(str, ["build", folder, *small]))) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    made = Path(summary["file"])
+    assert made.parent == tmp_path / "models" and set(summary["score"]) >= {"likeness", "rank1"}
+    config = read_config(made)
+    assert "faces that faces128 drew itself" in config.trained_on and config.checkpoint == "faces128"
+    assert len(FaceStore(folder / "faces")) == 8 and (folder / "training" / "sheet.png").stat().st_size > 1000
+    assert main(["inspect", str(made), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["trained_on"] == config.trained_on
+    learn = ["personalize", str(SAMPLE_PHOTO), "--name", "anna", "--predict-only", "--out", str(tmp_path), "--json"]
+    assert main([*learn, "--hypernetwork", str(made)]) == 0
+    assert file.load(tmp_path / "anna.safetensors")[1].hypernetwork == file_hash(made)
+
+
+def test_training_moves_the_weights_and_keeps_the_best(run, tmp_path):
+    made = run({"steps": 6})
+    log = [json.loads(line) for line in (tmp_path / "run" / "training" / "log.jsonl").read_text().splitlines()]
+    scores = [json.loads(line) for line in (tmp_path / "run" / "training" / "scores.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in scores] == [0, 2, 4, 6] and log[-1]["size"] > 0
+    best = max(scores, key=lambda line: line["margin"])
+    assert f"step {best['step']}" in read_config(made).held_out
+    network = load_hypernetwork(made)
+    assert network.decoder.head_weight.abs().sum() > 0 or best["step"] == 0
+    # The recognisers as the training corrected them.
+    taught = load_file(tmp_path / "run" / "recogniser" / "recogniser.safetensors")["head.weight"]
+    state = torch.load(tmp_path / "run" / "training" / "state.pt", weights_only=True)["beside"]["readers"]
+    corrected = state["readers.0.head.weight"]
+    assert torch.equal(network.readers.readers[0].head.weight, corrected.half().float())
+    assert 0 < float((corrected - taught).norm()) < 0.3 * float(taught.norm())
+    assert -1 <= log[-1]["seen"] <= 1 and -1 <= log[-1]["told"] <= 1
+
+
+def test_a_finished_build_gives_its_last_weights_too(run, tmp_path):
+    run()
+    last = run({"keep": "last"})
+    state = torch.load(tmp_path / "run" / "training" / "state.pt", weights_only=True)["average"]
+    assert "step 4" in read_config(last).held_out
+    assert torch.equal(load_hypernetwork(last).decoder.positions, state["module.positions"].half().float())
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not SAFE, reason=UNSAFE))])
+def test_a_paused_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path, precision):
+    torch.set_num_threads(1)
+    run({"precision": precision}, name="whole")
+    for stop_at in (1, 3, 2):
+        asked = iter(range(1000))
+        with pytest.raises(Paused):
+            run({"precision": precision}, Reporter(should_pause=lambda asked=asked, at=stop_at: next(asked) >= at))
+    run({"precision": precision})
+    assert same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_faces_that_were_drawn_teach_by_their_words_where_asked_for(run_drawn, tmp_path):
+    torch.set_num_threads(1)
+    words = {"words_weight": 5.0}
+    run_drawn(words, name="whole")
+    log = [json.loads(line) for line in (tmp_path / "whole" / "training" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["words"] > 0
+    asked = iter(range(1000))
+    with pytest.raises(Paused):
+        run_drawn(words, Reporter(should_pause=lambda: next(asked) >= 2))
+    run_drawn(words)
+    assert same(tmp_path / "whole", tmp_path / "run")
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether both builds hold the same averaged weights after their last step, to the bit, and the same file."""
+    states = [torch.load(folder / "training" / "state.pt", weights_only=True) for folder in (one, other)]
+    assert states[0]["step"] == states[1]["step"]
+    averages = [state["average"] for state in states]
+    files = [next((folder / "out").glob("*.safetensors")).read_bytes() for folder in (one, other)]
+    return all(torch.equal(averages[0][key], averages[1][key]) for key in averages[0]) and files[0] == files[1]
+
+
+def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path):
+    torch.set_num_threads(1)
+    wanted = {"target_steps": 2, "beta": 0.1}
+    run(wanted, name="whole")
+    run(wanted, name="run", stages=("faces",))
+    # In the first recogniser's training, in the second one's, and in the hypernetwork's between two savings.
+    for stage, nth in (("recogniser", 1), ("recogniser", 3), ("train", 3)):
+        child = subprocess.run(
+            [sys.executable, "-m", "tests.pretrain.killed", str(tmp_path / "run"), stage, str(nth)], cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert child.returncode == -9, child.stderr
+    run(wanted)
+    assert same(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize(("faces", "more"), [("run", {}), ("run_drawn", {"words_weight": 5.0})])
+def test_two_processes_learn_what_one_learns(faces, more, request, tmp_path):
+    run = request.getfixturevalue(faces)
+    run({"steps": 2} | more, name="one")
+    run({"steps": 2} | more, name="two", stages=("faces",))
+    launched = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+            "-m", "hyperdreambooth_ext", "build", str(tmp_path / "two"), "--device", "cpu",
+            "--out", str(tmp_path / "two" / "out"), "--json",
+        ],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr[-2000:]
+    one, two = (torch.load(tmp_path / name / "training" / "state.pt")["average"] for name in ("one", "two"))
+    # It starts at zero. Adam divides by the gradient's size: where that is nearly nothing, rounding decides about
+    # single numbers, so all are asked together.
+    one, two = one["module.head_weight"], two["module.head_weight"]
+    assert float((one - two).norm()) < 0.02 * float(one.norm()) > 0, (one - two).norm() / one.norm()
+
+
+@pytest.mark.parametrize("basis", ["learned", "pca", "gradient"])
+def test_every_basis_makes_a_file_and_a_lidb_names_its_basis(run, tmp_path, basis, sample_photo):
+    wanted = {"basis": basis, "basis_people": 4, "steps": 2, "evaluate_every": 2, "identity_weight": 0.0}
+    wanted["drawn_weight"] = 0.0
+    made = run(wanted | ({"target_steps": 2} if basis == "pca" else {}))
+    network = load_hypernetwork(made)
+    assert network.config.basis.kind == basis
+    main(["personalize", str(SAMPLE_PHOTO), "--name", "anna", "--predict-only", "--hypernetwork", str(made),
+          "--out", str(tmp_path / "lidb"), "--json"])  # fmt: skip
+    lidb, _ = file.load(tmp_path / "lidb" / "anna.safetensors", [made.parent])
+    layer = lidb.architecture.layers[5]
+    assert torch.equal(lidb.basis.a_of(layer), network.config.basis.a_of(layer))
+    with pytest.raises(file.FileError, match="hypernetwork that is not here"):
+        file.load(tmp_path / "lidb" / "anna.safetensors", [])
+    # One bit of the basis: it is another basis then, and nobody may take it for the one that it names.
+    content = bytearray(made.read_bytes())
+    place = len(content) - 1 - content[::-1].index(network.config.basis.a_of(layer).half().numpy().tobytes()[::-1])
+    content[place] ^= 1
+    made.write_bytes(bytes(content))
+    with pytest.raises(file.FileError, match="damaged basis"):
+        load_hypernetwork(made)
+
+
+def test_the_checkpoint_is_given_back_as_it_was(run, host):
+    before = {key: value.clone() for key, value in host.unet.state_dict().items()}
+    flags = [parameter.requires_grad for parameter in host.unet.parameters()]
+    run({"steps": 2})
+    assert all(torch.equal(before[key], value) for key, value in host.unet.state_dict().items())
+    assert flags == [parameter.requires_grad for parameter in host.unet.parameters()]
