@@ -1,6 +1,6 @@
 """Everything from one file: makes its own environment on first use, then runs a command in it.
 
-    python run.py demo                          personalise the sample photo, draw the picture sheet
+    python run.py demo                          personalize the sample photo, draw the picture sheet
     python run.py personalize photo.jpg --name anna
     python run.py generate "a sks face <lidb:anna:0.8>" --out anna.png
     python run.py ui                            the tab in a window of its own

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--styled", type=float, default=BuildOptions.styled, help="as `run.py build --styled`")
-    parser.add_argument("--recogniser-steps", type=int, default=BuildOptions.recogniser_steps)
+    parser.add_argument("--recognizer-steps", type=int, default=BuildOptions.recognizer_steps)
     parser.add_argument("--evaluate-every", type=int, default=BuildOptions.evaluate_every)
     parser.add_argument("--first", type=int, default=16, help="people to learn")
     parser.add_argument("--rows", default="hypernetwork,hypernetwork+80", help="of benchmarks.evaluate")
@@ -76,7 +76,7 @@ def build(folder: Path, args: argparse.Namespace, kind: str, *more: object) -> N
     _python(
         "hyperdreambooth_ext", "build", folder, "--faces", args.faces, "--steps", args.steps, "--batch", args.batch,
         "--basis", kind, "--basis-people", args.basis_people, "--styled", args.styled,
-        "--recogniser-steps", args.recogniser_steps, "--evaluate-every", args.evaluate_every, "--out", folder / "made",
+        "--recognizer-steps", args.recognizer_steps, "--evaluate-every", args.evaluate_every, "--out", folder / "made",
         "--json", *targets, *more,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@
 `measure` times a drawn face, a prepared one, a person in a target's step and in a training step, weighs what is kept
 on the disk, and works out whole builds. `count` does so for SD 1.5 at 512 px from operations counted on its shapes and
 a rate of TFLOP/s that a card is said to sustain. `memory` does one training step on SD 1.5's shapes with random
-weights, the recognisers' correction after it included, and tells the most memory that it needed.
+weights, the recognizers' correction after it included, and tells the most memory that it needed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from hyperdreambooth_ext.hosts.protocol import Host
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.embedder import Eyes
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
-from hyperdreambooth_ext.hypernet.latent_recogniser import WIDTH, Readers, untaught_readers
+from hyperdreambooth_ext.hypernet.latent_recognizer import WIDTH, Readers, untaught_readers
 from hyperdreambooth_ext.hypernet.lesson import Batch, Described, IdentityLoss, Lesson, Preserved
 from hyperdreambooth_ext.hypernet.training import drawing_timesteps, training_losses
 from hyperdreambooth_ext.lidb.layers import Architecture
@@ -97,16 +97,16 @@ def measure(args: argparse.Namespace) -> None:
     with host.frozen():
         drawn = median_seconds(draw, args.rounds, host.device) / 2 * options.draw_steps / args.batch
         prepared = median_seconds(prepare, args.rounds, host.device) / args.batch
-        optimised = median_seconds(target, args.rounds, host.device) / args.batch
+        optimized = median_seconds(target, args.rounds, host.device) / args.batch
         corrected = median_seconds(correct, args.rounds, host.device) / args.batch
         trained = median_seconds(step, args.rounds, host.device) / args.batch + corrected
     stored = 2 * (features[0].numel() + 4 * side**2) * 2 + 4 * 128
     print(f"{host.checkpoint_name} at {host.default_size} px on {host.device}, {args.batch} at once:")
     print(
         f"a drawn picture {drawn:.3f} s, a prepared face {prepared:.3f} s, a person in a step {trained:.3f} s, of "
-        f"which {corrected:.3f} s for the correction of the recognisers, in a target's step {optimised:.3f} s"
+        f"which {corrected:.3f} s for the correction of the recognizers, in a target's step {optimized:.3f} s"
     )
-    table({"drawn": drawn, "prepared": prepared, "step": trained, "target": optimised}, stored, host.default_size)
+    table({"drawn": drawn, "prepared": prepared, "step": trained, "target": optimized}, stored, host.default_size)
 
 
 def a_batch(features: torch.Tensor, side: int, count: int) -> Batch:
@@ -137,13 +137,13 @@ def with_words(host: Host, batch: Batch) -> Batch:
 
 
 def readers_and_lesson(count: int, device: torch.device) -> tuple[Readers, Lesson]:
-    """A build's two recognisers, and its lesson: everybody of a step is also drawn from pure noise."""
+    """A build's two recognizers, and its lesson: everybody of a step is also drawn from pure noise."""
     readers = untaught_readers(2).requires_grad_(False).to(device)
     return readers, Lesson(identity=IdentityLoss(readers, drawn=count))
 
 
 def correction(host: Host, eyes: Eyes, readers: Readers, drawings: torch.Tensor) -> None:
-    """What a build's recognisers learn after a step, from drawings and as many faces."""
+    """What a build's recognizers learn after a step, from drawings and as many faces."""
     seen = who_is_seen(host, eyes, drawings).to(drawings.device)
     with learning(readers):
         answered(readers, torch.cat([drawings, drawings]), torch.cat([seen, seen]))
@@ -209,7 +209,7 @@ def table(seconds: dict[str, float], stored: int, size: int) -> None:
 
 
 def memory(args: argparse.Namespace) -> None:
-    """One training step of the hypernetwork; forward, backward and the optimiser's two moments."""
+    """One training step of the hypernetwork; forward, backward and the optimizer's two moments."""
     device = torch.device("cuda" if args.device == "auto" and torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     host = RandomHost(str(device), dtype, args.size)

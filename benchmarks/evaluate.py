@@ -1,4 +1,4 @@
-"""Measure likeness on people that nothing was trained on, with a recogniser that nothing was trained with.
+"""Measure likeness on people that nothing was trained on, with a recognizer that nothing was trained with.
 
     python run.py evaluate OUT_DIR [--first 20] [--rows none,hypernetwork,…]
     python run.py evaluate OUT_DIR --people openpeople
@@ -35,7 +35,7 @@ from hyperdreambooth_ext.personalize.personalize import Request, personalize, sa
 
 from .machine import end_with_parent
 from .people import SYNTHETIC, Person, openpeople, synthetic
-from .recogniser import Recogniser
+from .recognizer import Recognizer
 from .report import SHOWN, Row, write_report
 from .styles import CLASSIFIER, STYLES, StyleClassifier, load_classifier
 
@@ -50,7 +50,7 @@ class Tools:
 
     host: DiffusersHost
     hypernetwork: Hypernetwork | None
-    recogniser: Recogniser
+    recognizer: Recognizer
     classifier: StyleClassifier
 
 
@@ -65,14 +65,14 @@ def main() -> None:
     tools, everybody = tools_and_people(args)
     if args.processes == 1:
         measure(tools, everybody, args, 0)
-    people, recogniser = everybody[: args.first], tools.recogniser
+    people, recognizer = everybody[: args.first], tools.recognizer
     coded = [through_autoencoder(tools.host, person.crop) for person in people]
     rows = [
-        fixed_row("the photo itself", [person.crop for person in people], recogniser),
-        fixed_row("the photo through the autoencoder", coded, recogniser),
+        fixed_row("the photo itself", [person.crop for person in people], recognizer),
+        fixed_row("the photo through the autoencoder", coded, recognizer),
         *[read_row(name, people, args.out) for name in args.rows.split(",")],
     ]
-    write_report(args.out, everybody, rows, recogniser, vars(args))
+    write_report(args.out, everybody, rows, recognizer, vars(args))
 
 
 def tools_and_people(args: argparse.Namespace) -> tuple[Tools, list[Person]]:
@@ -81,7 +81,7 @@ def tools_and_people(args: argparse.Namespace) -> tuple[Tools, list[Person]]:
     hypernetwork, _ = fitting_hypernetwork(host, args.hypernetworks)
     size = host.default_size
     everybody = openpeople(size) if args.people == "openpeople" else synthetic(args.folder, args.identities, size)
-    return Tools(host, hypernetwork, Recogniser(), load_classifier(args.style_classifier)), everybody
+    return Tools(host, hypernetwork, Recognizer(), load_classifier(args.style_classifier)), everybody
 
 
 def measure_part(args: argparse.Namespace, part: int) -> None:
@@ -121,7 +121,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--style-weight", type=float, default=FinetuneOptions().style_weight, help=weight)
     unprompted = "the share of those samples that have no prompt"
     parser.add_argument("--unprompted", type=float, default=FinetuneOptions().unprompted, help=unprompted)
-    likeness = "how much the hypernetwork's recognisers count (default: 0.1 from its start, 0 from others)"
+    likeness = "how much the hypernetwork's recognizers count (default: 0.1 from its start, 0 from others)"
     parser.add_argument("--identity-weight", type=float, help=likeness)
     parser.add_argument("--batch", type=int, default=FinetuneOptions().batch, help="noises an iteration sees")
     parser.add_argument("--text", action="store_true", help="finetune the text encoder's layers too")
@@ -129,9 +129,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def fixed_row(name: str, pictures: list[np.ndarray], recogniser: Recogniser) -> Row:
+def fixed_row(name: str, pictures: list[np.ndarray], recognizer: Recognizer) -> Row:
     """A row of pictures that nothing was learned for."""
-    return Row(name, [recogniser.features(picture)[None] for picture in pictures], pictures[:SHOWN])
+    return Row(name, [recognizer.features(picture)[None] for picture in pictures], pictures[:SHOWN])
 
 
 def through_autoencoder(host: DiffusersHost, crop: np.ndarray) -> np.ndarray:
@@ -163,7 +163,7 @@ def evaluate_person(row: str, number: int, person: Person, tools: Tools, args: a
     styles = [STYLES[(number * STYLES_PER_PERSON + j) % len(STYLES)] for j in range(STYLES_PER_PERSON)]
     styled = draw(tools.host, lidb, [f"a sks face, {style}" for style in styles], STYLE_MULTIPLIER, first_seed=number)
     result["styles"] = [tools.classifier.accuracy([p], style) for p, style in zip(styled, styles, strict=True)]
-    result["features"] = [[round(float(x), 5) for x in tools.recogniser.features(picture)] for picture in pictures]
+    result["features"] = [[round(float(x), 5) for x in tools.recognizer.features(picture)] for picture in pictures]
     (folder / f"{person.name}.json").write_text(json.dumps(result))
 
 

@@ -1,4 +1,4 @@
-"""The whole personalisation at Stable Diffusion 1.5's size, broken down; the weights are random.
+"""The whole personalization at Stable Diffusion 1.5's size, broken down; the weights are random.
 
     python run.py full_size --size 256 --batch 1 --steps 2
     python run.py full_size --device cuda --dtype bfloat16 --runs 2 [--at-once 8] [--low-memory]
@@ -74,7 +74,7 @@ def main() -> None:
     with host.recomputing() if args.low_memory else nullcontext():
         for _ in range(args.runs):
             parts = Parts(host.device, args.clock)
-            step_times = personalised(host, options, parts)
+            step_times = personalized(host, options, parts)
     print(f"SD 1.5's shapes, random weights, {args.size} px, batch {args.batch} and {args.styled} styled, "
           f"{at_once or 'the default'} at once{', low memory' if args.low_memory else ''}, {args.dtype} on "
           f"{args.device}, {args.threads} threads, {args.clock} clock, run {args.runs}\n\n"
@@ -92,7 +92,7 @@ def main() -> None:
     print(f"Memory: {loaded:.0f} MB with the model loaded, {memory(host.device):.0f} MB at the most.")
 
 
-def personalised(host: DiffusersHost, options: FinetuneOptions, parts: Parts) -> list[float]:
+def personalized(host: DiffusersHost, options: FinetuneOptions, parts: Parts) -> list[float]:
     """`personalize.personalize` step by step, with the clock between them; returns the seconds of each iteration."""
     architecture = Architecture.of(host.linears())
     hypernetwork = Hypernetwork(HypernetworkConfig(architecture)).eval().requires_grad_(False).to(host.device)

@@ -90,7 +90,7 @@ class Bench:
         return partial(self._pass, [Applied(random_lidb(self.architecture, 2, seed)) for seed in range(count)])
 
     def people(self, count: int) -> Runner:
-        """Gradients for so many people at once, one sample each, as targets are optimised before a hypernetwork."""
+        """Gradients for so many people at once, one sample each, as targets are optimized before a hypernetwork."""
         of_each = [random_lidb(self.architecture, 1, seed) for seed in range(count)]
         a_train = {key: torch.stack([one.a_train[key] for one in of_each]) for key in of_each[0].a_train}
         b_train = {key: torch.stack([one.b_train[key] for one in of_each]) for key in of_each[0].b_train}

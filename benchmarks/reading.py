@@ -35,7 +35,7 @@ from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
 
 from .evaluate import through_autoencoder
 from .people import SYNTHETIC, synthetic
-from .recogniser import Recogniser
+from .recognizer import Recognizer
 
 PEOPLE = 100  # to be told apart, and as many faces to choose the ridge on
 RIDGES = (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -72,29 +72,29 @@ def measure(folder: Folder, hypernetwork: Path | None) -> None:
     begun = remembered(folder.options)
     if begun is None:
         raise UserError(f"{folder.path} is no build's folder: there is no {folder.options.name} in it.")
-    host, eyes, recogniser = DiffusersHost(CHECKPOINT), Eyes(), Recogniser()
-    faces = drawn(folder, recogniser)
+    host, eyes, recognizer = DiffusersHost(CHECKPOINT), Eyes(), Recognizer()
+    faces = drawn(folder, recognizer)
     people = synthetic(SYNTHETIC, PEOPLE, host.default_size)
     sharp = [person.crop for person in people]
     soft = looked_at([through_autoencoder(host, crop) for crop in sharp], eyes)
     shown = {"photos": sharp, "other photos": [person.others[0] for person in people]}
-    photos = Seen(soft, {name: who_is_shown(crops, recogniser) for name, crops in shown.items()})
+    photos = Seen(soft, {name: who_is_shown(crops, recognizer) for name, crops in shown.items()})
     print(table("fitted on", readings(faces, photos)))
     if hypernetwork is not None:
         network = load_hypernetwork(hypernetwork)
         if not network.config.through_autoencoder:
             photos = replace(photos, features=looked_at(sharp, eyes))
-        print(table("pictures of", pictured(host, network, recogniser, faces, photos, begun[0].held_out)))
+        print(table("pictures of", pictured(host, network, recognizer, faces, photos, begun[0].held_out)))
 
 
-def drawn(folder: Folder, recogniser: Recogniser) -> Seen:
+def drawn(folder: Folder, recognizer: Recognizer) -> Seen:
     """The faces of a build. Raises UserError when they are too few, FileError when they are not prepared."""
     store = FaceStore(folder.faces)
     if len(store) < 4 * PEOPLE:
         raise UserError(f"{folder.path} has {len(store)} faces, and fewer than {4 * PEOPLE} say nothing.")
     features = Prepared(folder, len(store)).rows("features", np.arange(len(store)))[:, 0].float()
     crops = [store.crop(index) for index in range(len(store))]
-    return Seen(features, {"drawn faces": who_is_shown(crops, recogniser)})
+    return Seen(features, {"drawn faces": who_is_shown(crops, recognizer)})
 
 
 def looked_at(crops: list[np.ndarray], eyes: Eyes) -> torch.Tensor:
@@ -102,9 +102,9 @@ def looked_at(crops: list[np.ndarray], eyes: Eyes) -> torch.Tensor:
     return torch.cat([eyes.features(as_images(crops[i : i + AT_ONCE])) for i in range(0, len(crops), AT_ONCE)])
 
 
-def who_is_shown(pictures: list[np.ndarray], recogniser: Recogniser) -> np.ndarray:
+def who_is_shown(pictures: list[np.ndarray], recognizer: Recognizer) -> np.ndarray:
     """Whom dlib sees, float64 [n, 128]."""
-    return np.stack([recogniser.features(picture) for picture in pictures])
+    return np.stack([recognizer.features(picture) for picture in pictures])
 
 
 def readings(faces: Seen, photos: Seen) -> dict[str, dict[str, tuple[float, float]]]:
@@ -140,10 +140,10 @@ def fitted(faces: Seen, chosen_on: Seen) -> Callable[[torch.Tensor], np.ndarray]
 
 
 def pictured(
-    host: DiffusersHost, network: Hypernetwork, recogniser: Recogniser, faces: Seen, photos: Seen, held_out: int
+    host: DiffusersHost, network: Hypernetwork, recognizer: Recognizer, faces: Seen, photos: Seen, held_out: int
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """By who is drawn, one picture each, and what the picture is compared with: (share found first, cosine)."""
-    known = who_is_drawn(host, network, recogniser, faces.features[: held_out + PEOPLE])
+    known = who_is_drawn(host, network, recognizer, faces.features[: held_out + PEOPLE])
     common = known.mean(0)
     among, results = faces.who["drawn faces"][: len(known)], {}
     for name, some in (
@@ -151,14 +151,14 @@ def pictured(
         ("its other faces", slice(held_out, len(known))),
     ):
         results[name] = {"drawn faces": found(known[some], among, some.start, common)}
-    seen = who_is_drawn(host, network, recogniser, photos.features)
+    seen = who_is_drawn(host, network, recognizer, photos.features)
     results["photos"] = {name: found(seen, who) for name, who in photos.who.items()}
     return results
 
 
 @torch.no_grad()
 def who_is_drawn(
-    host: DiffusersHost, network: Hypernetwork, recogniser: Recogniser, features: torch.Tensor
+    host: DiffusersHost, network: Hypernetwork, recognizer: Recognizer, features: torch.Tensor
 ) -> np.ndarray:
     """Whom dlib sees in a picture each of the people with these features: float64 [n, 128]."""
     drawings: list[np.ndarray] = []
@@ -166,7 +166,7 @@ def who_is_drawn(
         theta = network.decoder(features[first : first + AT_ONCE])
         prompts, seeds = [network.config.prompt] * len(theta), range(first, first + len(theta))
         drawings += sample_many(host, prompts, seeds, SAMPLING, [Applied(network.decoder.as_lidb(theta))])
-    return who_is_shown(drawings, recogniser)
+    return who_is_shown(drawings, recognizer)
 
 
 def found(read: np.ndarray, who: np.ndarray, first: int = 0, common: np.ndarray | None = None) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import numpy as np
 from hyperdreambooth_ext.images.sheet import picture_sheet, save_png
 
 from .people import Person
-from .recogniser import Recogniser, distances
+from .recognizer import Recognizer, distances
 
 SHOWN = 6
 
@@ -25,9 +25,9 @@ class Row:
     styles: list[float] = field(default_factory=list)
 
 
-def write_report(out: Path, people: list[Person], rows: list[Row], recogniser: Recogniser, settings: dict) -> None:
+def write_report(out: Path, people: list[Person], rows: list[Row], recognizer: Recognizer, settings: dict) -> None:
     """evaluate.json, evaluate.md and evaluate.png in OUT; `people` are all whose photos are compared with."""
-    gallery = [np.stack([recogniser.features(other) for other in person.others]) for person in people]
+    gallery = [np.stack([recognizer.features(other) for other in person.others]) for person in people]
     table = {row.name: summary(row, gallery) for row in rows}
     settings = {key: str(value) for key, value in settings.items() if key not in ("out", "folder", "hypernetworks")}
     (out / "evaluate.json").write_text(json.dumps({"settings": settings, "rows": table}, indent=2) + "\n")

@@ -19,7 +19,7 @@ import torch
 from hyperdreambooth_ext.cli.commands import load_host
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
-from hyperdreambooth_ext.hypernet.targets import preoptimise
+from hyperdreambooth_ext.hypernet.targets import preoptimize
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.sampling.schedule import add_noise
 
@@ -45,7 +45,7 @@ def main() -> None:
 
         def targets(latents=latents) -> None:
             generator = torch.Generator().manual_seed(0)
-            preoptimise(host, decoder, lambda step: latents, "a sks face", generator, steps=args.steps)
+            preoptimize(host, decoder, lambda step: latents, "a sks face", generator, steps=args.steps)
 
         def forward(latents=latents, batch=batch) -> None:
             with torch.no_grad():

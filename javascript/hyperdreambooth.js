@@ -1,5 +1,5 @@
-// The HyperDreamBooth tab's behaviour in the page: the same file in the WebUI and in our own window.
-// No texts are made here: what is read stands in the page's HTML, where the WebUI's localisation finds it.
+// The HyperDreamBooth tab's behavior in the page: the same file in the WebUI and in our own window.
+// No texts are made here: what is read stands in the page's HTML, where the WebUI's localization finds it.
 
 (function () {
     "use strict";
@@ -77,7 +77,7 @@
         const face = target.closest(".hdb_face");
         if (face) setValue("#hdb_face", face.dataset.face);
         else if (target.closest("#hdb_send")) sendToTxt2img();
-        else if (target.closest("#hdb_personalise")) started = true;
+        else if (target.closest("#hdb_personalize")) started = true;
     }
 
     function start() {

@@ -22,7 +22,7 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER, ddpm_alphas_cumprod
-from hyperdreambooth_ext.hypernet.latent_recogniser import Readers
+from hyperdreambooth_ext.hypernet.latent_recognizer import Readers
 from hyperdreambooth_ext.hypernet.lesson import IdentityLoss
 from hyperdreambooth_ext.sampling.schedule import add_noise, clean_latents
 

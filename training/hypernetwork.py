@@ -26,9 +26,9 @@ from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
 from hyperdreambooth_ext.hypernet.file import save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork, WeightDecoder
-from hyperdreambooth_ext.hypernet.latent_recogniser import Readers
+from hyperdreambooth_ext.hypernet.latent_recognizer import Readers
 from hyperdreambooth_ext.hypernet.lesson import Batch, IdentityLoss, Lesson
-from hyperdreambooth_ext.hypernet.targets import preoptimise
+from hyperdreambooth_ext.hypernet.targets import preoptimize as preoptimise
 from hyperdreambooth_ext.hypernet.training import training_losses
 from hyperdreambooth_ext.images.face import face_mask
 from hyperdreambooth_ext.lidb.basis import Basis

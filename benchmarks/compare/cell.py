@@ -23,7 +23,7 @@ from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 
 from ..machine import CLOCKS
 from ..people import SYNTHETIC, synthetic_person
-from ..recogniser import Recogniser
+from ..recognizer import Recognizer
 from ..styles import CLASSIFIER, STYLES, load_classifier
 from .method import PROMPT, Learned, Task, Watch
 from .rows import ROWS
@@ -106,11 +106,11 @@ class Judge:
 
     def __init__(self, cell: Cell) -> None:
         self._cell, self._host = cell, DiffusersHost(cell.checkpoint)
-        self._recogniser, self._classifier = Recogniser(), load_classifier(CLASSIFIER)
+        self._recognizer, self._classifier = Recognizer(), load_classifier(CLASSIFIER)
         self._first_seed = cell.person * PICTURES
 
     def features(self, pictures: list[np.ndarray]) -> list[list[float]]:
-        return [[round(float(x), 5) for x in self._recogniser.features(picture)] for picture in pictures]
+        return [[round(float(x), 5) for x in self._recognizer.features(picture)] for picture in pictures]
 
     def plain(self, learned: Learned, multiplier: float) -> list[np.ndarray]:
         return self._draw(learned, multiplier, [PROMPT] * PICTURES)

@@ -57,7 +57,7 @@ def _size(axes, rows: dict) -> None:
 
 
 def _look(row: str) -> dict:
-    """Ours stands out; the others differ by colour and sign."""
+    """Ours stands out; the others differ by color and sign."""
     if row == OURS:
         return {"label": row, "color": "black", "linewidth": 2.2, "marker": "o", "zorder": 9}
     number = list(ROWS).index(row)

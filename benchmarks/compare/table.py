@@ -11,7 +11,7 @@ from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 
 from ..evaluate import through_autoencoder
 from ..people import SYNTHETIC, synthetic
-from ..recogniser import Recogniser, distances
+from ..recognizer import Recognizer, distances
 from .rows import OURS, ROWS, folder_name
 
 CEILING = 20  # people whose photos go through the autoencoder
@@ -34,10 +34,10 @@ class Identity:
     def read(cls, file: Path, checkpoint: Path, among: int) -> "Identity":
         """From FILE, which is made where it is missing."""
         if not file.exists():
-            host, recogniser = DiffusersHost(checkpoint), Recogniser()
+            host, recognizer = DiffusersHost(checkpoint), Recognizer()
             people = synthetic(SYNTHETIC, among, host.default_size)
-            gallery = np.stack([recogniser.features(person.others[0])[None] for person in people])
-            seen = [recogniser.features(through_autoencoder(host, person.crop)) for person in people[:CEILING]]
+            gallery = np.stack([recognizer.features(person.others[0])[None] for person in people])
+            seen = [recognizer.features(through_autoencoder(host, person.crop)) for person in people[:CEILING]]
             best = np.mean([np.linalg.norm(one - gallery[i, 0]) for i, one in enumerate(seen)])
             strangers = np.mean([np.linalg.norm(gallery[i, 0] - gallery[i - 1, 0]) for i in range(len(gallery))])
             buffer = io.BytesIO()

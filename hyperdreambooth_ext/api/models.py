@@ -117,7 +117,7 @@ class Exported(BaseModel):
 
 
 class Version(BaseModel):
-    """`unfit` is empty when a personalisation can start."""
+    """`unfit` is empty when a personalization can start."""
 
     version: str
     program: str

@@ -78,5 +78,5 @@ def _add_file_routes(router: APIRouter, studio: Studio) -> None:
 
     @router.get("/version", response_model=Version)
     def version() -> Version:
-        """The extension's version, the program that it runs in, and why it cannot personalise now, if so."""
+        """The extension's version, the program that it runs in, and why it cannot personalize now, if so."""
         return Version(version=__version__, program=studio.backend.name, unfit=studio.backend.unfit())

@@ -21,7 +21,7 @@ from .memory import peak_megabytes
 from .models import MODELS
 
 _WORDS = {
-    "faces": "Faces", "prepare": "Preparing", "recogniser": "Teaching the recogniser", "basis": "Basis",
+    "faces": "Faces", "prepare": "Preparing", "recognizer": "Teaching the recognizer", "basis": "Basis",
     "targets": "Targets", "train": "Training", "export": "Writing the file", "done": "Done",
 }  # fmt: skip
 _STOPPING = "Stopping after this step; the same command goes on from there. Ctrl-C again stops at once."
@@ -60,7 +60,7 @@ def _dtype(args: argparse.Namespace) -> torch.dtype:
 def _summary(args, file, paused: bool, last: BuildProgress | None, together: Processes, seconds: float) -> dict:
     if together.first and not args.json:
         if file is not None:
-            print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, used from the next personalisation on.")
+            print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, used from the next personalization on.")
         elif paused:
             print(f"Paused. `python run.py build {args.folder}` goes on from there.")
     return {

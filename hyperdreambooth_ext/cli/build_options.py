@@ -16,7 +16,7 @@ OPTIONS: dict[str, tuple[type, str]] = {
     "precision": (str, "fp32, bf16, fp16 (fp32)"),
     "basis": (str, "random, learned, pca, gradient (random)"),
     "basis-people": (int, "faces that the pca and the gradient basis are made of (192)"),
-    "target-steps": (int, "pre-optimise a LiDB for every face with so many steps, to learn from; 0: none (0)"),
+    "target-steps": (int, "pre-optimize a LiDB for every face with so many steps, to learn from; 0: none (0)"),
     "target-batch": (int, "people at once while doing so (32)"),
     "warm-up": (int, "so many steps on the targets alone (0)"),
     "beta": (float, "weight of the targets beside the diffusion loss (0)"),
@@ -25,9 +25,9 @@ OPTIONS: dict[str, tuple[type, str]] = {
     "drawn-weight": (float, "weight of the identity loss of drawings from pure noise; both 0: none (1)"),
     "styled": (float, "share of the people of a step who are also asked for in a style; 0: none (0.25)"),
     "style-weight": (float, "what it counts that a style comes out as without anybody's weights (5)"),
-    "recogniser-steps": (
+    "recognizer-steps": (
         int,
-        "steps of the first recogniser that the identity loss asks; the second takes twice as many (400)",
+        "steps of the first recognizer that the identity loss asks; the second takes twice as many (400)",
     ),
     "lr": (float, "learning rate (0.001)"),
     "ema": (float, "decay of the weights' moving average (0.99)"),

@@ -142,7 +142,7 @@ def _inspect(commands) -> None:
 
 def _demo(commands) -> None:
     parser = _command(
-        commands, "demo", "Personalise a photo and lay the pictures out on one sheet.", "demo --out demo",
+        commands, "demo", "Personalize a photo and lay the pictures out on one sheet.", "demo --out demo",
     )  # fmt: skip
     parser.add_argument("--photo", type=Path, help="default: the bundled sample photo")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the LiDB and the sheet")

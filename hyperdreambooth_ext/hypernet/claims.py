@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from .config import HypernetworkConfig
 from .encoder import backbone
 from .hypernetwork import WeightDecoder
-from .latent_recogniser import untaught_readers
+from .latent_recognizer import untaught_readers
 
 _MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full})
 # Methods of tensors and functions of torch.nn.init, which some versions hand to a mode as one call.

@@ -9,7 +9,7 @@ from ..lidb.basis import AnyBasis, Basis, basis_from_dict
 from ..lidb.file import MAX_LAYERS
 from ..lidb.layers import Architecture, Layer, checked_layer
 from ..texts import MAX_TEXT, is_plain
-from .latent_recogniser import WIDTH as READER_WIDTH
+from .latent_recognizer import WIDTH as READER_WIDTH
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class HypernetworkConfig:
 
     `encoder` names a timm model, or an open_clip one as `open_clip:ViT-H-14/laion2b_s32b_b79k`. When `encoder_bundled`
     is false its pretrained weights come from that library and the file holds the decoder alone. `identity_width` is the
-    length of the identity vector that a recogniser taught the encoder; 0 where none did. `centred` takes off it what
-    all the faces that were learned from have in common. `readers` recognisers that see such identities in the
+    length of the identity vector that a recognizer taught the encoder; 0 where none did. `centred` takes off it what
+    all the faces that were learned from have in common. `readers` recognizers that see such identities in the
     checkpoint's latents are in the file, too; the finetune can ask them. `through_autoencoder` says that it learned
     from faces that the checkpoint drew: a photo is shown to it as the autoencoder gives it back.
     """

@@ -1,4 +1,4 @@
-"""What looks at the faces: the hypernetwork's frozen image encoder, and the recogniser that tells people apart."""
+"""What looks at the faces: the hypernetwork's frozen image encoder, and the recognizer that tells people apart."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -23,9 +23,9 @@ class Eyes:
         Raises UserError when it cannot be made.
         """
         self.device = torch.device(device)
-        # The bundled hypernetwork's encoder was taught by a face recogniser, and it is there without any download.
+        # The bundled hypernetwork's encoder was taught by a face recognizer, and it is there without any download.
         bundled = load_hypernetwork(HYPERNETWORK).to(self.device)
-        self._recogniser, self._decoder = bundled.encoder, bundled.decoder
+        self._recognizer, self._decoder = bundled.encoder, bundled.decoder
         self.own = not encoder
         if self.own:
             kept = ("encoder", "image_size", "image_mean", "image_std", "identity_width")
@@ -50,7 +50,7 @@ class Eyes:
     @torch.no_grad()
     def identities(self, images: torch.Tensor) -> torch.Tensor:
         """Aligned faces [B, 3, H, W] in [-1, 1] -> who they are, unit vectors [B, 128]."""
-        return F.normalize(self._decoder.identity(self._recogniser(images.to(self.device))), dim=-1)
+        return F.normalize(self._decoder.identity(self._recognizer(images.to(self.device))), dim=-1)
 
 
 def as_images(crops: list[np.ndarray]) -> torch.Tensor:

@@ -16,7 +16,7 @@ from ..lidb.stored_basis import StoredBasis
 from ..lidb.weights import LiDB
 from .config import HypernetworkConfig
 from .encoder import FaceEncoder
-from .latent_recogniser import Readers, untaught_readers
+from .latent_recognizer import Readers, untaught_readers
 
 
 class WeightDecoder(nn.Module):
@@ -35,7 +35,7 @@ class WeightDecoder(nn.Module):
         self.register_buffer("features_std", torch.ones(channels))
         self.features_in = nn.Linear(channels, width)
         self.features_norm = nn.LayerNorm(width)
-        # What a recogniser taught the encoder: who this is, in one vector. Fixed while the decoder is trained.
+        # What a recognizer taught the encoder: who this is, in one vector. Fixed while the decoder is trained.
         if config.identity_width:
             self.register_buffer("identity_weight", torch.zeros(config.identity_width, channels))
             self.register_buffer("identity_bias", torch.zeros(config.identity_width))
@@ -78,7 +78,7 @@ class WeightDecoder(nn.Module):
         The cosine of two tells whether they are of one person.
         """
         if not self.config.identity_width:
-            raise ValueError("no recogniser taught this hypernetwork's encoder")
+            raise ValueError("no recognizer taught this hypernetwork's encoder")
         vector = F.normalize(F.linear(features.mean(1), self.identity_weight, self.identity_bias), dim=-1)
         if self.config.centred:
             vector = F.normalize(vector - self.identity_centre, dim=-1)

@@ -37,8 +37,8 @@ class Described:
 @dataclass(frozen=True)
 class Batch:
     """features [B, N, channels] of one photo a person; latents [B, 4, h, w] of another photo or of the same one;
-    prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimised LiDBs are at hand; the
-    recogniser's identities [B, channels] of the people, unit vectors, where it is asked. noise [B, 4, h, w],
+    prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimized LiDBs are at hand; the
+    recognizer's identities [B, channels] of the people, unit vectors, where it is asked. noise [B, 4, h, w],
     timesteps [B], and `drawing` [D, 4, h, w], the noise that the first D people are drawn from, are made where they are
     not given, and so are `drawn_at`, the timesteps that these drawings pass (see `training.drawn_timesteps`); several
     processes that share a batch are given their parts. `preserved` is left out where it is None, and so is
@@ -75,17 +75,17 @@ def _mapped(values, change: Callable[[torch.Tensor], torch.Tensor]):
 
 @dataclass(frozen=True)
 class IdentityLoss:
-    """A term beside the diffusion loss: `weight` · (1 − cosine) of who a frozen `recogniser` sees in the clean latents
+    """A term beside the diffusion loss: `weight` · (1 − cosine) of who a frozen `recognizer` sees in the clean latents
     that the model's output amounts to, and who it should be. Not in the paper; the idea is PuLID's (arXiv 2404.16022),
     here in latents, where it costs next to nothing.
 
     In noisy latents of a photo much of who it is can still be seen. `drawn` people a step are therefore also drawn
     from pure noise, as they will be when somebody uses their LiDB, with `prompt` and a few steps of DDIM, and judged in
     the last step, which is somewhere in `drawn_until`, shares of all timesteps; with `drawn_weight`. Where there is a
-    `judge` it takes the recogniser's place there.
+    `judge` it takes the recognizer's place there.
     """
 
-    recogniser: Callable[[torch.Tensor], torch.Tensor]
+    recognizer: Callable[[torch.Tensor], torch.Tensor]
     weight: float = 0.1
     drawn: int = 0
     drawn_weight: float = 0.1
@@ -96,7 +96,7 @@ class IdentityLoss:
     def unlike(self, guess: torch.Tensor, identities: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
         """1 − cosine [B] of who is seen in `guess` [B, 4, h, w] and `identities` [B, channels], weighed by how much can
         be seen in it."""
-        return (1 - F.cosine_similarity(self.recogniser(guess), identities, dim=-1)) * visible(alphas_cumprod)
+        return (1 - F.cosine_similarity(self.recognizer(guess), identities, dim=-1)) * visible(alphas_cumprod)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How much two faces look like one person, by the bundled image encoder that a recogniser taught."""
+"""How much two faces look like one person, by the bundled image encoder that a recognizer taught."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from .hypernetwork import Hypernetwork
 def identities(hypernetwork: Hypernetwork, crops: Sequence[np.ndarray]) -> torch.Tensor:
     """Who is seen in aligned crops, RGB uint8 [S, S, 3] each: unit vectors [B, identity_width].
 
-    Raises ValueError when the hypernetwork's encoder was not taught by a recogniser (`identity_width` 0).
+    Raises ValueError when the hypernetwork's encoder was not taught by a recognizer (`identity_width` 0).
     """
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
     return identities_of_images(hypernetwork, images)

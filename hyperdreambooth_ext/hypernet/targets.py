@@ -1,4 +1,4 @@
-"""Pre-optimised LiDBs, many people at once: the targets θ that the hypernetwork may learn from (section 4.2)."""
+"""Pre-optimized LiDBs, many people at once: the targets θ that the hypernetwork may learn from (section 4.2)."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from .loss import denoising_errors
 from .training import min_snr_weights
 
 
-def preoptimise(
+def preoptimize(
     host: Host,
     decoder: WeightDecoder,
     latents_at: Callable[[int], torch.Tensor],

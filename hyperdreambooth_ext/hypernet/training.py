@@ -22,7 +22,7 @@ DRAWN_STEP = 0.2
 def training_losses(
     host: Host, decoder: WeightDecoder, batch: Batch, generator: torch.Generator, lesson: Lesson = Lesson()
 ) -> dict[str, torch.Tensor]:
-    """ "loss" to minimise and its parts; where people were drawn, "drawings" are the clean latents [D, 4, h, w] that
+    """ "loss" to minimize and its parts; where people were drawn, "drawings" are the clean latents [D, 4, h, w] that
     were judged. Call within `host.frozen()`."""
     theta = decoder(batch.features)
     losses, diffusion = {"size": theta.detach().square().mean()}, None
@@ -109,7 +109,7 @@ def _predicted(
 
 def _unlike(drawings: torch.Tensor, identities: torch.Tensor, identity: IdentityLoss) -> torch.Tensor:
     """1 − cosine of who is seen in the `drawings` of the first people, and who they are."""
-    seen = (identity.judge or identity.recogniser)(drawings)
+    seen = (identity.judge or identity.recognizer)(drawings)
     return (1 - F.cosine_similarity(seen, identities[: len(drawings)], dim=-1)).mean()
 
 

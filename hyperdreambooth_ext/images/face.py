@@ -79,12 +79,12 @@ def align_matrix(landmarks: np.ndarray, size: int) -> np.ndarray:
     side = max(3.1 * np.hypot(*across), 2.95 * np.hypot(*down))
     scale = size / side
     rotation = np.array([[right[0], right[1]], [-right[1], right[0]]]) * scale
-    centre = eyes + 0.3 * down
-    return np.c_[rotation, size / 2 - rotation @ centre]
+    center = eyes + 0.3 * down
+    return np.c_[rotation, size / 2 - rotation @ center]
 
 
 def crop_face(photo: np.ndarray, face: Face, size: int) -> np.ndarray:
-    """The face upright and centred, RGB uint8 [size, size, 3]; what lies outside the photo is mirrored."""
+    """The face upright and centered, RGB uint8 [size, size, 3]; what lies outside the photo is mirrored."""
     return warp(photo, align_matrix(face.landmarks, size), size)
 
 

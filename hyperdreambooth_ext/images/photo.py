@@ -1,4 +1,4 @@
-"""Reading a photo that a stranger took: any orientation, any colour mode, and an answer for each that is bad."""
+"""Reading a photo that a stranger took: any orientation, any color mode, and an answer for each that is bad."""
 
 import io
 import struct
@@ -47,7 +47,7 @@ _TURNS: dict[object, Callable[[np.ndarray], np.ndarray]] = {
 def load_photo(path: str | Path) -> np.ndarray:
     """Read a photo upright as RGB, uint8 [height, width, 3].
 
-    JPEG, PNG and WebP are read. EXIF rotation is applied; transparency is laid over mid-grey; grayscale, CMYK and
+    JPEG, PNG and WebP are read. EXIF rotation is applied; transparency is laid over mid-gray; grayscale, CMYK and
     16-bit are converted.
     Raises PhotoError when the file is missing, no picture, damaged, or larger than MAX_MEGAPIXELS.
     """

@@ -1,4 +1,4 @@
-"""What a personalisation job needs of the program that holds the model: the WebUI, or our own window."""
+"""What a personalization job needs of the program that holds the model: the WebUI, or our own window."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,14 +17,14 @@ class Backend(Protocol):
     def model(self) -> AbstractContextManager[Host]:
         """The loaded model, ready to be trained on, for as long as the context lasts.
 
-        Entering waits for the program's own lock, takes the user's LoRAs out of the weights and undoes optimisations
+        Entering waits for the program's own lock, takes the user's LoRAs out of the weights and undoes optimizations
         that have no backward; leaving gives everything back byte for byte, whatever happened. Raises UserError with a
         sentence when this model or its mode cannot be trained on.
         """
         ...
 
     def unfit(self) -> str:
-        """Why the model that is loaded now cannot be personalised, as one sentence; empty when it can.
+        """Why the model that is loaded now cannot be personalized, as one sentence; empty when it can.
 
         Cheap, and loads nothing: the tab asks whenever it is shown.
         """

@@ -138,7 +138,7 @@ class Builder:
             _free_memory()
         self._change(
             state="done", file=file, eta_seconds=None,
-            message="" if file is None else f"{file.name} is used from the next personalisation on.",
+            message="" if file is None else f"{file.name} is used from the next personalization on.",
         )  # fmt: skip
         return True
 

@@ -1,4 +1,4 @@
-"""How alike a made picture is to the photo: a cosine of the bundled recogniser's features, and plain words for it."""
+"""How alike a made picture is to the photo: a cosine of the bundled recognizer's features, and plain words for it."""
 
 from dataclasses import dataclass
 
@@ -26,12 +26,12 @@ class Identity:
 
 def compare(crop: np.ndarray, before: np.ndarray, after: np.ndarray) -> Identity:
     """The aligned `crop` of the photo against pictures before and after; all RGB uint8 [S, S, 3]."""
-    # Its encoder was taught by a face recogniser. Always the same one, so that the same number means the same.
-    recogniser = load_hypernetwork(HYPERNETWORK)
+    # Its encoder was taught by a face recognizer. Always the same one, so that the same number means the same.
+    recognizer = load_hypernetwork(HYPERNETWORK)
 
     def score(picture: np.ndarray) -> float | None:
         face = aligned(picture, len(crop))
-        return None if face is None else likeness(recogniser, crop, face)
+        return None if face is None else likeness(recognizer, crop, face)
 
     after_score = score(after)
     if after_score is None:

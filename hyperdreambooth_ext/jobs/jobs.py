@@ -1,4 +1,4 @@
-"""The queue of jobs: one personalisation at a time, in a thread of its own."""
+"""The queue of jobs: one personalization at a time, in a thread of its own."""
 
 import logging
 import os

@@ -26,7 +26,7 @@ MAX_SEED = 2**32 - 1
 
 @dataclass(frozen=True)
 class Task:
-    """One personalisation. `photo` is RGB uint8 [H, W, 3]; None takes what the quality or the checkpoint says.
+    """One personalization. `photo` is RGB uint8 [H, W, 3]; None takes what the quality or the checkpoint says.
 
     `hypernetwork` names a file in the hypernetworks' folders, "" the one that fits the checkpoint best. `face` counts
     from the largest face; `preview_every` is in iterations, 0 for none; `seed` is that of the training

@@ -115,12 +115,12 @@ def _pack(lidb: LiDB, layer: Layer) -> torch.Tensor:
     # A direction that changes nothing is all zeros in the file.
     columns, rows = columns * rows.any(dim=1, keepdim=True), rows * columns.any(dim=1, keepdim=True)
     largest = columns.abs().amax(dim=1, keepdim=True), rows.abs().amax(dim=1, keepdim=True)
-    quantised = [
+    quantized = [
         (values / most.clamp_min(1e-300) * _LARGEST).round().to(torch.int8)
         for values, most in zip((columns, rows), largest, strict=True)
     ]
     scales = _shared_out(largest[0] * largest[1] / _LARGEST**2)
-    return torch.cat([*quantised, scales.view(torch.int8)], dim=1)
+    return torch.cat([*quantized, scales.view(torch.int8)], dim=1)
 
 
 def _shared_out(product: torch.Tensor) -> torch.Tensor:

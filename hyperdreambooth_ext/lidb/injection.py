@@ -80,7 +80,7 @@ def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB | StackedLiDB) -> No
         if linear is None or (linear.out_features, linear.in_features) != (layer.out_features, layer.in_features):
             raise ArchitectureError(
                 f"This LiDB was made for a model of another architecture ({layer.key} is missing or has another "
-                "shape): load the checkpoint it was made for, or personalise again on this one."
+                "shape): load the checkpoint it was made for, or personalize again on this one."
             )
 
 

@@ -37,7 +37,7 @@ class FinetuneOptions:
     unprompted: float = 0.5
     """The share of those samples that have no prompt."""
     identity_weight: float | None = None
-    """How much it counts that the hypernetwork's recognisers see the person (`likeness_term.py`). None asks them where
+    """How much it counts that the hypernetwork's recognizers see the person (`likeness_term.py`). None asks them where
     the start is a hypernetwork's that holds some."""
     at_once: int | None = None
     """How many samples go through the model in one pass; an iteration's gradients are added up. Fewer take less memory.

@@ -20,7 +20,7 @@ WEIGHT = 0.1
 
 @dataclass(frozen=True)
 class LikenessTerm:
-    """Recognisers that read latents, and `identity` [1, 128], the unit vector that they should see; on the model's
+    """Recognizers that read latents, and `identity` [1, 128], the unit vector that they should see; on the model's
     device. `weight` is what it counts beside the diffusion loss."""
 
     loss: IdentityLoss
@@ -31,9 +31,9 @@ class LikenessTerm:
     def of(
         cls, host: Host, hypernetwork: Hypernetwork | None, image: torch.Tensor, weight: float = WEIGHT
     ) -> "LikenessTerm":
-        """For the face `image` [1, 3, S, S] in [-1, 1]. Raises UserError when the hypernetwork has no recognisers."""
+        """For the face `image` [1, 3, S, S] in [-1, 1]. Raises UserError when the hypernetwork has no recognizers."""
         if hypernetwork is None or hypernetwork.readers is None:
-            raise UserError("This hypernetwork holds no recognisers to ask: use an identity weight of 0, or build one.")
+            raise UserError("This hypernetwork holds no recognizers to ask: use an identity weight of 0, or build one.")
         # A copy: the hypernetwork stays where it is.
         readers = copy.deepcopy(hypernetwork.readers).to(host.device)
         return cls(IdentityLoss(readers), identities_of_images(hypernetwork, image).to(host.device), weight)

@@ -156,7 +156,7 @@ def _first_weights(
 def _likeness(
     start: Start, host: Host, subject: Subject, hypernetwork: Hypernetwork | None, weight: float | None
 ) -> LikenessTerm | None:
-    """What the finetune asks of the hypernetwork's recognisers; by default where that gave the start and holds some."""
+    """What the finetune asks of the hypernetwork's recognizers; by default where that gave the start and holds some."""
     if weight is None:
         if start != "hypernetwork" or hypernetwork is None or hypernetwork.readers is None:
             return None

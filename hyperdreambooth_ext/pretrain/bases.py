@@ -18,7 +18,7 @@ from ..hosts.protocol import Host
 from ..hypernet.embedder import Eyes
 from ..hypernet.lesson import Lesson
 from ..hypernet.loss import denoising_errors
-from ..hypernet.targets import preoptimise
+from ..hypernet.targets import preoptimize
 from ..hypernet.training import drawn_noise, min_snr_weights
 from ..lidb.basis import AnyBasis, Basis
 from ..lidb.injection import adding
@@ -82,7 +82,7 @@ def _pca(
             return latents[:, step % latents.shape[1]]
 
         generator = torch.Generator().manual_seed(options.seed + int(part[0]))
-        theta = preoptimise(host, decoder, latents_at, config.prompt, generator, steps=options.target_steps)
+        theta = preoptimize(host, decoder, latents_at, config.prompt, generator, steps=options.target_steps)
         thetas.append(theta.cpu())
         done = start + len(part)
         reporter.tell(BuildProgress("basis", done, len(people), clock.left(done)))

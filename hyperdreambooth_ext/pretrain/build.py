@@ -2,9 +2,9 @@
 
 faces = gather(checkpoint)                 portraits that it draws itself, or photos
 prepared = prepare(faces)                  features, latents, identities: each computed once
-targets = optimise_targets(prepared)       optional
+targets = optimize_targets(prepared)       optional
 train(prepared, targets)                   the best weights so far are kept
-export(best or last)                       one file, used from the next personalisation on
+export(best or last)                       one file, used from the next personalization on
 
 Every part keeps what it made in the folder and goes on from there.
 """
@@ -18,7 +18,7 @@ from ..hosts.protocol import Host
 from ..hypernet.config import HypernetworkConfig
 from ..hypernet.embedder import Eyes
 from ..hypernet.file import save_hypernetwork
-from ..hypernet.latent_recogniser import Readers
+from ..hypernet.latent_recognizer import Readers
 from ..lidb.layers import Architecture
 from .bases import settled_basis
 from .budget import Budget
@@ -28,9 +28,9 @@ from .options import BuildOptions, BuiltFor, settle
 from .prepare import Prepared, prepare
 from .processes import Processes
 from .progress import BuildProgress, Reporter
-from .recogniser import teach_recognisers
+from .recognizer import teach_recognizers
 from .store import FaceStore
-from .targets import optimise_targets
+from .targets import optimize_targets
 from .trainer import Trainer, kept_score
 from .weights import configuration, in_words, new_decoder, with_encoder
 
@@ -100,15 +100,15 @@ class _Build:
             raise UserError("Targets take steps: say how many, such as --target-steps 40.")
         if options.warm_up or options.beta or last:
             decoder = new_decoder(config, prepared, eyes, options.seed)
-            optimise_targets(self.folder, options, prepared, self.host, decoder, self.reporter, self.processes)
+            optimize_targets(self.folder, options, prepared, self.host, decoder, self.reporter, self.processes)
 
     def _train(self, config: HypernetworkConfig, store: FaceStore, prepared: Prepared, eyes: Eyes) -> Readers | None:
-        """Returns the recognisers that taught, None where the identity loss is off."""
+        """Returns the recognizers that taught, None where the identity loss is off."""
         options, folder, host, processes = self.options, self.folder, self.host, self.processes
         decoder = new_decoder(config, prepared, eyes, options.seed, learn_basis=options.basis == "learned")
         readers = None
         if options.identity_weight or options.drawn_weight:
-            readers = teach_recognisers(folder, options, prepared, host.device, self.reporter, processes)
+            readers = teach_recognizers(folder, options, prepared, host.device, self.reporter, processes)
         trainer = Trainer(
             folder, options, store, prepared, host, eyes, decoder, readers, self.reporter, processes
         )  # fmt: skip
@@ -124,7 +124,7 @@ class _Build:
         file = self.destination / name
         decoder = self.folder.last if keep == "last" else self.folder.best
         save_hypernetwork(file, with_encoder(config, eyes, decoder, readers))
-        self.reporter.tell(BuildProgress("done", 1, 1, message=f"{name} is used from the next personalisation on."))
+        self.reporter.tell(BuildProgress("done", 1, 1, message=f"{name} is used from the next personalization on."))
         return file
 
     def _trained_on(self, faces: int) -> str:

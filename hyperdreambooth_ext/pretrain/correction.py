@@ -1,8 +1,8 @@
-"""The recognisers go on learning while they teach.
+"""The recognizers go on learning while they teach.
 
 They learned from faces. What the hypernetwork draws is not quite that, and what it learns first is to please them in
 ways that nobody sees in the picture: their verdict goes on rising and the likeness does not (docs/builds-tried.md).
-So after every step its drawings are decoded, and the recognisers learn who is really seen in them.
+So after every step its drawings are decoded, and the recognizers learn who is really seen in them.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import torch
 
 from ..hosts.protocol import Host
 from ..hypernet.embedder import Eyes
-from ..hypernet.latent_recogniser import Readers, softened
+from ..hypernet.latent_recognizer import Readers, softened
 from ..sampling.sampler import decoded
 from .prepare import Prepared
 from .processes import Processes
@@ -40,7 +40,7 @@ class Correction:
         self._taken = drawings.float(), identities
 
     def after_update(self, step: int) -> dict[str, float]:
-        """Learn; returns how alike the drawings really are, and how alike the recognisers took them to be. A step that
+        """Learn; returns how alike the drawings really are, and how alike the recognizers took them to be. A step that
         drew nobody teaches nothing."""
         if self._taken is None:
             return {}
@@ -86,7 +86,7 @@ class Correction:
 
 
 def who_is_seen(host: Host, eyes: Eyes, drawings: torch.Tensor) -> torch.Tensor:
-    """Clean latents [B, 4, h, w] -> who the bundled recogniser sees in their pictures, [B, 128]."""
+    """Clean latents [B, 4, h, w] -> who the bundled recognizer sees in their pictures, [B, 128]."""
     return torch.cat([eyes.identities(some.clamp(-1, 1)) for some in decoded(host, drawings)])
 
 

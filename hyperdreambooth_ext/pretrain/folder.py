@@ -39,11 +39,12 @@ class Folder:
         return self.path / "basis.safetensors"
 
     @property
-    def recogniser(self) -> Path:
+    def recognizer(self) -> Path:
+        # Spelled as it was when the first builds were begun: they go on where they were.
         return self.path / "recogniser"
 
     @property
-    def second_recogniser(self) -> Path:
+    def second_recognizer(self) -> Path:
         return self.path / "recogniser-2"
 
     @property

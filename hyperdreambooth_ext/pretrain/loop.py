@@ -95,7 +95,7 @@ class Loop:
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def run(self, losses_of: Step, reporter: Reporter, after_step: Callable[[int], None] = lambda step: None) -> None:
-        """Train until the last step. `losses_of(step, rng)` gives named losses; "loss" is minimised, all are logged.
+        """Train until the last step. `losses_of(step, rng)` gives named losses; "loss" is minimized, all are logged.
 
         `after_step` is called with the number of steps done; what it does is repeated when a run was killed within it.
         Raises Paused with everything saved; TrainingError when the loss is no number, with the last good state saved.

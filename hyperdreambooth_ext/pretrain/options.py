@@ -18,6 +18,8 @@ KEPT: tuple[Kept, ...] = get_args(Kept)
 MIN_FACES = 8
 # These may change between two runs of one build; anything else would mix two builds into one.
 CHANGEABLE = ("faces", "hours", "steps", "evaluate_every", "keep")
+# Names that builds of version 0.1.0 were begun with.
+_FORMER = {"recogniser_steps": "recognizer_steps"}
 _RANGES: dict[str, tuple[float, float]] = {
     "faces": (MIN_FACES, 10_000_000), "held_out": (2, 256), "draw_batch": (1, 256), "draw_steps": (1, 200),
     "cfg": (1, 30), "target_steps": (0, 2000), "target_batch": (1, 1024), "width": (16, 4096), "depth": (1, 32),
@@ -25,7 +27,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "basis_people": (2, 100_000), "batch": (1, 4096), "warm_up": (0, 10_000_000), "lr": (1e-7, 1.0),
     "identity_weight": (0, 10), "drawn_weight": (0, 10), "words_weight": (0, 1000), "styled": (0, 1),
     "style_weight": (0, 100),
-    "recogniser_steps": (1, 100_000), "ema": (0, 0.99999),
+    "recognizer_steps": (1, 100_000), "ema": (0, 0.99999),
     "evaluate_every": (1, 10_000_000),
     "score_steps": (1, 100), "seed": (0, 2**31), "hours": (0, 10_000), "beta": (0, 100),
 }  # fmt: skip
@@ -74,7 +76,7 @@ class BuildOptions:
     words_weight: float = 0.0
     styled: float = 0.25
     style_weight: float = 5.0
-    recogniser_steps: int = 400
+    recognizer_steps: int = 400
     precision: Precision = "fp32"
     ema: float = 0.99
     keep: Kept = "best"
@@ -133,7 +135,8 @@ def remembered(file: Path) -> tuple[BuildOptions, BuiltFor] | None:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         known = {field.name for field in fields(BuildOptions)}
-        options = BuildOptions(**{key: value for key, value in values["options"].items() if key in known})
+        begun = {_FORMER.get(key, key): value for key, value in values["options"].items()}
+        options = BuildOptions(**{key: value for key, value in begun.items() if key in known})
         return options.checked(), BuiltFor(**values["built_for"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{file} cannot be read ({error}): take another folder for a new build.") from error

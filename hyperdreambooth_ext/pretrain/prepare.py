@@ -106,16 +106,16 @@ class Prepared:
     def told_apart(self, identities: torch.Tensor) -> torch.Tensor:
         """`identities` [n, 128] less what all faces of this build have in common, unit vectors: faces that one
         checkpoint drew are alike in much that says nothing about who each of them is."""
-        return F.normalize(identities - self.centre.to(identities), dim=-1)
+        return F.normalize(identities - self.center.to(identities), dim=-1)
 
     @cached_property
-    def centre(self) -> torch.Tensor:
+    def center(self) -> torch.Tensor:
         """The mean of some of the faces' identities [128], taken from all over the build."""
         some = np.linspace(0, self.count - 1, min(self.count, _COMMON)).astype(int)
         return self.rows("identities", some).mean(0)
 
     def targets(self, indices: np.ndarray) -> torch.Tensor:
-        """θ float32 [n, layers, a + b] of the faces' pre-optimised LiDBs."""
+        """θ float32 [n, layers, a + b] of the faces' pre-optimized LiDBs."""
         return self.rows("theta", indices, lambda f: f.targets).float()
 
     def _slice(self, name: str, folder: Path, index: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Stage = Literal["faces", "prepare", "recogniser", "basis", "targets", "train", "export", "done"]
+Stage = Literal["faces", "prepare", "recognizer", "basis", "targets", "train", "export", "done"]
 
 
 class Paused(Exception):

@@ -27,7 +27,7 @@ class Score:
     """`figures` of the held-out faces, and the picture drawn of each, RGB uint8.
 
     likeness: the mean cosine to the own face; others: to the other held-out faces; rank1: the share of pictures whose
-    nearest held-out face is the own. All by the bundled recogniser.
+    nearest held-out face is the own. All by the bundled recognizer.
     """
 
     figures: dict[str, float]

@@ -1,4 +1,4 @@
-"""Targets for all faces: pre-optimised LiDBs, many people in one forward and backward (section 4.2)."""
+"""Targets for all faces: pre-optimized LiDBs, many people in one forward and backward (section 4.2)."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ import torch
 from ..files import write_atomically
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import WeightDecoder
-from ..hypernet.targets import preoptimise
+from ..hypernet.targets import preoptimize
 from ..lidb.safetensors_bytes import to_bytes
 from .folder import Folder, chunks
 from .options import BuildOptions
@@ -16,7 +16,7 @@ from .progress import BuildProgress, Clock, Reporter
 from .weights import placed
 
 
-def optimise_targets(
+def optimize_targets(
     folder: Folder, options: BuildOptions, prepared: Prepared, host: Host, decoder: WeightDecoder, reporter: Reporter,
     processes: Processes,
 ) -> None:  # fmt: skip
@@ -27,7 +27,7 @@ def optimise_targets(
     with host.frozen():
         for number, (first, end) in enumerate(missing):
             if number % processes.count == processes.rank:
-                theta = _optimised(np.arange(first, end), options, prepared, host, decoder, reporter)
+                theta = _optimized(np.arange(first, end), options, prepared, host, decoder, reporter)
                 content = to_bytes({"theta": theta.half().cpu()}, {"rows": str(len(theta))})
                 write_atomically(folder.chunk(folder.targets, first), content)
             done += 1
@@ -40,7 +40,7 @@ def _complete(folder: Folder, first: int, end: int) -> bool:
     return rows_in(folder.chunk(folder.targets, first)) == end - first
 
 
-def _optimised(
+def _optimized(
     indices: np.ndarray, options: BuildOptions, prepared: Prepared, host: Host, decoder: WeightDecoder,
     reporter: Reporter,
 ) -> torch.Tensor:  # fmt: skip
@@ -55,6 +55,6 @@ def _optimised(
 
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + int(part[0]))
         thetas.append(
-            preoptimise(host, decoder, latents_at, decoder.config.prompt, generator, steps=options.target_steps)
+            preoptimize(host, decoder, latents_at, decoder.config.prompt, generator, steps=options.target_steps)
         )
     return torch.cat(thetas)

@@ -14,7 +14,7 @@ from ..files import write_atomically
 from ..hosts.protocol import Host
 from ..hypernet.embedder import Eyes
 from ..hypernet.hypernetwork import WeightDecoder
-from ..hypernet.latent_recogniser import Readers
+from ..hypernet.latent_recognizer import Readers
 from ..hypernet.lesson import Batch, IdentityLoss, Lesson
 from ..hypernet.training import training_losses
 from ..personalize.style_prior import STYLES

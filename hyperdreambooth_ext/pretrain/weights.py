@@ -13,7 +13,7 @@ from ..hosts.protocol import Host
 from ..hypernet.config import HypernetworkConfig
 from ..hypernet.embedder import Eyes
 from ..hypernet.hypernetwork import Hypernetwork, WeightDecoder
-from ..hypernet.latent_recogniser import Readers
+from ..hypernet.latent_recognizer import Readers
 from ..lidb.basis import AnyBasis
 from ..lidb.layers import Architecture
 from ..lidb.stored_basis import A_PREFIX, B_PREFIX, StoredBasis
@@ -60,7 +60,7 @@ def new_decoder(
         weight, bias = eyes.identity_head
         decoder.identity_weight.copy_(weight)
         decoder.identity_bias.copy_(bias)
-        decoder.identity_centre.copy_(prepared.centre)
+        decoder.identity_centre.copy_(prepared.center)
     return decoder
 
 
@@ -74,7 +74,7 @@ def placed(decoder: WeightDecoder, device: torch.device) -> WeightDecoder:
 def with_encoder(
     config: HypernetworkConfig, eyes: Eyes, decoder_file: Path, readers: Readers | None = None
 ) -> Hypernetwork:
-    """The trained decoder and the encoder together, and the recognisers that read this checkpoint's latents, where
+    """The trained decoder and the encoder together, and the recognizers that read this checkpoint's latents, where
     they know the encoder's identities. Raises FileError when the file is damaged."""
     try:
         weights = load_file(decoder_file)

@@ -8,7 +8,7 @@ from ..jobs.building import BuildStatus
 from . import html
 
 _STAGES = {
-    "faces": "Drawing faces", "prepare": "Preparing the faces", "recogniser": "Teaching the recogniser",
+    "faces": "Drawing faces", "prepare": "Preparing the faces", "recognizer": "Teaching the recognizer",
     "basis": "Making the basis", "targets": "Learning targets", "train": "Training", "export": "Writing the file",
     "done": "Done",
 }  # fmt: skip
@@ -69,7 +69,7 @@ def _counts(build: BuildStatus) -> str:
 
 
 def _score(score: dict[str, float]) -> str:
-    words = (("Likeness", "likeness"), ("To others", "others"), ("Recognised", "rank1"))
+    words = (("Likeness", "likeness"), ("To others", "others"), ("Recognized", "rank1"))
     facts = "".join(
         f'<span class="hdb_quiet"><span>{escape(word)}</span> {score[name]:.2f}</span>' for word, name in words
     )

@@ -25,7 +25,7 @@ Updates = tuple[Any, ...]
 
 
 class Handlers:
-    """The tab's behaviour on one studio; `task_values` makes Task's arguments of the Advanced inputs."""
+    """The tab's behavior on one studio; `task_values` makes Task's arguments of the Advanced inputs."""
 
     def __init__(
         self, studio: Studio, task_values: Callable[[tuple], dict[str, Any]], generate: Generate | None
@@ -46,7 +46,7 @@ class Handlers:
         """Another face of the same photo."""
         return "" if photo is None else describe(photo, int(face or 1))
 
-    def personalise(
+    def personalize(
         self, photo: Photo | None, face: float | None, name: str, quality: str, *advanced: Any
     ) -> Iterator[Updates]:  # fmt: skip
         """Start a job and follow it."""
@@ -95,7 +95,7 @@ class Handlers:
         try:
             result = self.studio.job(id).result
             if result is None:
-                raise UserError("There is nothing to export yet: personalise first.")
+                raise UserError("There is nothing to export yet: personalize first.")
             path = export(result.path.parent, result.name, overwrite)
         except UserError as error:
             return html.note(str(error), "error")
@@ -144,7 +144,7 @@ class Handlers:
 
 
 def _shown(status: JobStatus) -> Updates:
-    """Job id, progress, result, Personalise, the row of Interrupt and Keep, both, the actions below, the prompt."""
+    """Job id, progress, result, Personalize, the row of Interrupt and Keep, both, the actions below, the prompt."""
     done = status.result
     return (
         status.id,

@@ -1,6 +1,6 @@
 """The tab's pictures and sentences as HTML. Everything from outside is escaped here.
 
-Labels and numbers are text nodes of their own: the WebUI's localisation replaces whole text nodes.
+Labels and numbers are text nodes of their own: the WebUI's localization replaces whole text nodes.
 """
 
 import base64
@@ -23,7 +23,7 @@ _STAGES = {
 _WELCOME = (
     ("One photo", "A face from the front, in even light. It stays on this machine and is not kept."),
     ("One name", "It becomes the tag that brings the person into any prompt."),
-    ("Personalise", "A minute later the person is in your pictures, in a file of about 100 KB."),
+    ("Personalize", "A minute later the person is in your pictures, in a file of about 100 KB."),
 )
 
 

@@ -23,7 +23,7 @@ def build_tab(studio: Studio, generate: Generate | None = None) -> gr.Blocks:
     """
     with gr.Blocks(analytics_enabled=False, title="HyperDreamBooth") as tab:
         with gr.Tabs(elem_id="hdb_tab"):
-            with gr.Tab("Personalise", elem_id="hdb_personalise_tab") as personalising:
+            with gr.Tab("Personalize", elem_id="hdb_personalize_tab") as personalizing:
                 with gr.Row():
                     with gr.Column(scale=2, min_width=280):
                         inputs = _Inputs(_usable(studio))
@@ -35,7 +35,7 @@ def build_tab(studio: Studio, generate: Generate | None = None) -> gr.Blocks:
         building.select(panel.follow, None, [panel.status, panel.shelf], **_QUIET)
         advanced = inputs.advanced
         # A build may be done, or a file have been put into the folder.
-        personalising.select(lambda: advanced.offer(_usable(studio)), None, [advanced.hypernetwork], **_QUIET)
+        personalizing.select(lambda: advanced.offer(_usable(studio)), None, [advanced.hypernetwork], **_QUIET)
     return tab
 
 
@@ -60,7 +60,7 @@ class _Inputs:
         self.name = gr.Textbox(label="Name", placeholder="anna", max_lines=1, elem_id="hdb_name")
         self.quality = gr.Radio(_QUALITIES, value="balanced", label="Quality", elem_id="hdb_quality")
         self.advanced = Advanced(hypernetworks)
-        self.personalise = gr.Button("Personalise", variant="primary", elem_id="hdb_personalise")
+        self.personalize = gr.Button("Personalize", variant="primary", elem_id="hdb_personalize")
 
 
 class _Outputs:
@@ -100,7 +100,7 @@ class _Outputs:
 
 def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs) -> None:
     shown = [
-        outputs.job, outputs.progress, outputs.result, inputs.personalise, outputs.stop, outputs.interrupt,
+        outputs.job, outputs.progress, outputs.result, inputs.personalize, outputs.stop, outputs.interrupt,
         outputs.keep, outputs.actions, outputs.prompt,
     ]  # fmt: skip
     # Not `change`: newer releases of gradio send it twice, and the first time the upload is read and deleted.
@@ -108,7 +108,7 @@ def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs) -> None:
         event(do.look, [inputs.file], [inputs.photo, inputs.faces, inputs.face])
     inputs.face.change(do.choose, [inputs.photo, inputs.face], [inputs.faces], **_QUIET)
     asked = [inputs.photo, inputs.face, inputs.name, inputs.quality, *inputs.advanced.components]
-    inputs.personalise.click(do.personalise, asked, shown, **_QUIET)
+    inputs.personalize.click(do.personalize, asked, shown, **_QUIET)
     outputs.reconnect.click(do.follow, [outputs.job], shown, **_QUIET)
     outputs.reconnect.click(do.can_open, None, [outputs.folder], **_QUIET)
     outputs.keep.click(do.keep, [outputs.job], shown, **_QUIET)

@@ -50,7 +50,7 @@ class WebuiBackend:
         sd_model = sd_models.model_data.sd_model
         if hasattr(sd_models.model_data, "forge_loading_parameters") or hasattr(sd_model, "forge_objects"):
             return (
-                "Forge keeps its model in a way that cannot be trained on here: personalise with AUTOMATIC1111's WebUI "
+                "Forge keeps its model in a way that cannot be trained on here: personalize with AUTOMATIC1111's WebUI "
                 "or with `python run.py ui`, and put the file into Forge's LoRA folder."
             )
         if shared.cmd_opts.lowvram:
@@ -58,7 +58,7 @@ class WebuiBackend:
         if sd_model is None:
             return ""
         if getattr(sd_model, "is_sd3", False):
-            return "SD 3 cannot be personalised yet: load an SD 1.x, SD 2.x or SDXL checkpoint."
+            return "SD 3 cannot be personalized yet: load an SD 1.x, SD 2.x or SDXL checkpoint."
         if sd_unet.current_unet is not None or (sd_unet.unet_options and sd_unet.get_unet_option() is not None):
             return (
                 "A replacement UNet (TensorRT) is active, which cannot be trained on and ignores LiDBs: set "

@@ -33,7 +33,7 @@ def lent(sd_model: nn.Module, networks: ModuleType | None) -> Iterator[None]:
 
 @contextmanager
 def _differentiable_attention() -> Iterator[None]:
-    """The attention optimisations off: not all of them have a backward. Torch's own is exact and saves memory."""
+    """The attention optimizations off: not all of them have a backward. Torch's own is exact and saves memory."""
     places: list[tuple[Any, str]] = []
     for library in (sd_hijack.ldm, sd_hijack.sgm):
         model = library.modules.diffusionmodules.model

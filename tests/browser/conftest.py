@@ -104,7 +104,7 @@ def open_page(browser, url):
         page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{url}/?__theme={theme}")
-        page.wait_for_selector("#hdb_personalise")
+        page.wait_for_selector("#hdb_personalize")
         page.wait_for_selector(ANSWERED, state="attached")
         return page
 

@@ -4,12 +4,12 @@
 def test_the_sub_tab_shows_what_is_there_and_says_what_is_wrong(page):
     open_tab(page, "hdb_build_tab", "Build hypernetwork")
     page.wait_for_selector("#hdb_build_shelf >> text=faces128-hypernetwork.safetensors")
-    assert page.is_visible("#hdb_build_start") and not page.is_visible("#hdb_personalise")
+    assert page.is_visible("#hdb_build_start") and not page.is_visible("#hdb_personalize")
     page.fill("#hdb_build_faces input", "2")
     page.press("#hdb_build_faces input", "Tab")
     page.click("#hdb_build_start")
     page.wait_for_selector("#hdb_build_status [role=alert] >> text=--faces 2 cannot be")
-    open_tab(page, "hdb_personalise_tab", "Personalise")
+    open_tab(page, "hdb_personalize_tab", "Personalize")
     assert page.is_visible("#hdb_name")
 
 

@@ -98,10 +98,10 @@ def look(page, screenshots, name):
 def test_from_a_dropped_photo_to_pictures_and_files(page, open_page, lidb_dir, screenshots):
     fill(page, "anna")
     assert "The face that is learned" in page.inner_text("#hdb_faces")
-    page.click("#hdb_personalise")
+    page.click("#hdb_personalize")
     page.wait_for_selector("#hdb_progress .hdb_live")
     first = bar(page)
-    assert page.is_disabled("#hdb_personalise")
+    assert page.is_disabled("#hdb_personalize")
     assert re.search(rf"\d+ / {PRESETS['fast'].steps}\b", page.inner_text("#hdb_progress"))
     assert "Time left" in page.inner_text("#hdb_progress")
     job = job_of(page)
@@ -119,7 +119,7 @@ def test_from_a_dropped_photo_to_pictures_and_files(page, open_page, lidb_dir, s
     page.wait_for_selector("#hdb_drawn img")
     assert page.evaluate("document.querySelector('#hdb_drawn img').naturalWidth") == 128
     look(page, screenshots, "drawn-1280-light")
-    assert page.is_enabled("#hdb_personalise") and not page.is_visible("#hdb_interrupt")
+    assert page.is_enabled("#hdb_personalize") and not page.is_visible("#hdb_interrupt")
     for width, theme in VIEWS:
         other = open_page(width, theme, job)
         other.wait_for_selector("#hdb_result .hdb_after")
@@ -128,7 +128,7 @@ def test_from_a_dropped_photo_to_pictures_and_files(page, open_page, lidb_dir, s
 
 def test_interrupt_keep_and_a_page_that_is_refreshed_meanwhile(page, open_page, lidb_dir, screenshots):
     fill(page, "bea", iterations=900)
-    page.click("#hdb_personalise")
+    page.click("#hdb_personalize")
     page.wait_for_selector("#hdb_progress .hdb_live")
     job = job_of(page)
     page.reload()
@@ -164,7 +164,7 @@ def test_no_face(page, wall, screenshots):
     drop(page, wall, "image/png")
     page.wait_for_selector("#hdb_faces >> text=No face was found")
     page.fill("#hdb_name textarea, #hdb_name input", next(names))
-    page.click("#hdb_personalise")
+    page.click("#hdb_personalize")
     page.wait_for_selector("#hdb_progress .hdb_error >> text=No face was found")
     look(page, screenshots, "no-face-1280-light")
 
@@ -179,7 +179,7 @@ def test_several_faces_and_a_click_on_another(open_page, two_faces, screenshots)
     look(page, screenshots, "several-800-dark")
     page.fill("#hdb_name textarea, #hdb_name input", "second")
     page.click("#hdb_quality >> text=Fast")
-    page.click("#hdb_personalise")
+    page.click("#hdb_personalize")
     page.wait_for_selector("#hdb_progress [data-stage=finetune]")
     page.click("#hdb_interrupt")
     page.wait_for_selector("#hdb_progress [data-stage=cancelled]")
@@ -192,14 +192,14 @@ def test_a_file_that_is_no_picture(page, tmp_path):
 
 
 def test_no_photo_no_name_and_a_name_that_cannot_be(page, open_page, screenshots):
-    page.click("#hdb_personalise")
+    page.click("#hdb_personalize")
     page.wait_for_selector("#hdb_progress .hdb_error >> text=There is no photo yet")
     drop(page, SAMPLE_PHOTO)
     page.wait_for_selector("#hdb_faces img")
-    page.click("#hdb_personalise")
+    page.click("#hdb_personalize")
     page.wait_for_selector("#hdb_progress .hdb_error >> text=There is no name yet")
     page.fill("#hdb_name textarea, #hdb_name input", "<b>a/b</b>")
-    page.click("#hdb_personalise")
+    page.click("#hdb_personalize")
     page.wait_for_selector("#hdb_progress .hdb_error >> text=a tag or a file name cannot")
     assert "<b>a/b</b>" in page.inner_text("#hdb_progress")
     look(page, screenshots, "bad-name-1280-light")
@@ -224,7 +224,7 @@ def sends_to_txt2img(page):
 
 def test_a_seen_result_does_not_come_back(page):
     fill(page, iterations=1)
-    page.click("#hdb_personalise")
+    page.click("#hdb_personalize")
     page.wait_for_selector("#hdb_result .hdb_after")
     sends_to_txt2img(page)
     page.reload()

@@ -1,4 +1,4 @@
-"""The embedded model with the sample photo, and one personalisation of it, shared by the tests that look at them."""
+"""The embedded model with the sample photo, and one personalization of it, shared by the tests that look at them."""
 
 import json
 from dataclasses import dataclass

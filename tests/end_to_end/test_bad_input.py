@@ -54,7 +54,7 @@ def test_a_truncated_photo(refused, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
-def test_other_colour_modes_are_no_error(run, tmp_path, mode):
+def test_other_color_modes_are_no_error(run, tmp_path, mode):
     path = tmp_path / ("photo.jpg" if mode == "CMYK" else "photo.png")
     Image.open(SAMPLE_PHOTO).resize((424, 632)).convert(mode).save(path)
     assert run("personalize", path, "--name", "x", "--out", tmp_path, "--predict-only")[0] == 0

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from hyperdreambooth_ext.cli.models import fitting_hypernetwork
 from hyperdreambooth_ext.hypernet.lesson import Batch, Described, Lesson, Preserved
-from hyperdreambooth_ext.hypernet.targets import preoptimise
+from hyperdreambooth_ext.hypernet.targets import preoptimize
 from hyperdreambooth_ext.hypernet.training import training_losses
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.sampling.schedule import add_noise, clean_latents
@@ -26,12 +26,12 @@ def people(count: int) -> torch.Tensor:
 def test_targets_are_personal_and_fit_their_person(host, decoder):
     latents = people(2)
     with host.frozen():
-        theta = preoptimise(
+        theta = preoptimize(
             host, decoder, lambda step: latents, "a sks face", torch.Generator().manual_seed(0), steps=8
         )
         assert theta.shape == (2, *decoder.head_bias.shape) and not theta.requires_grad
         assert not torch.allclose(theta[0], theta[1], atol=1e-3)
-        again = preoptimise(
+        again = preoptimize(
             host, decoder, lambda step: latents, "a sks face", torch.Generator().manual_seed(0), steps=8
         )
     assert torch.equal(theta, again)

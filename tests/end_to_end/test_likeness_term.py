@@ -1,4 +1,4 @@
-"""The finetune can ask recognisers that read latents whether the person is seen."""
+"""The finetune can ask recognizers that read latents whether the person is seen."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import torch
 
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
-from hyperdreambooth_ext.hypernet.latent_recogniser import untaught_readers
+from hyperdreambooth_ext.hypernet.latent_recognizer import untaught_readers
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
@@ -23,7 +23,7 @@ from hyperdreambooth_ext.shipped import HYPERNETWORK
 
 @pytest.fixture
 def hypernetwork():
-    """The bundled one with recognisers that nobody taught: what they see is meaningless, but can be brought nearer."""
+    """The bundled one with recognizers that nobody taught: what they see is meaningless, but can be brought nearer."""
     torch.manual_seed(0)
     network = load_hypernetwork(HYPERNETWORK)
     network.carry(untaught_readers(2).eval().requires_grad_(False))
@@ -43,7 +43,7 @@ def learned(host, subject, likeness):
 
 
 def unlike(host, subject, lidb, likeness) -> float:
-    """What the recognisers lack in the photo under noise that nobody trained on."""
+    """What the recognizers lack in the photo under noise that nobody trained on."""
     with host.frozen(), torch.no_grad():
         latents, noise, timesteps = subject.noisy_batch(host, 8, torch.Generator().manual_seed(9))
         alphas_cumprod = host.alphas_cumprod[timesteps]
@@ -60,12 +60,12 @@ def test_what_is_learned_with_it_is_seen(host, subject, likeness):
     assert with_it < without - 0.01
 
 
-def test_a_weight_of_zero_learns_the_same_as_no_recognisers(host, subject, likeness):
+def test_a_weight_of_zero_learns_the_same_as_no_recognizers(host, subject, likeness):
     asked, without = learned(host, subject, replace(likeness, weight=0.0)), learned(host, subject, None)
     assert all(torch.equal(asked.a_train[key], without.a_train[key]) for key in asked.a_train)
 
 
-def test_a_start_from_a_hypernetwork_asks_the_recognisers_that_it_holds(host, sample_photo, hypernetwork):
+def test_a_start_from_a_hypernetwork_asks_the_recognizers_that_it_holds(host, sample_photo, hypernetwork):
     def after_two(start, weight):
         options = FinetuneOptions(steps=2, batch=2, styled=0, identity_weight=weight)
         return personalize(sample_photo, Request("x", start, options), host, hypernetwork).lidb.a_train
@@ -80,9 +80,9 @@ def test_a_start_from_a_hypernetwork_asks_the_recognisers_that_it_holds(host, sa
     assert same(after_two("hypernetwork", None), after_two("hypernetwork", 0.0))
 
 
-def test_a_hypernetwork_without_recognisers_says_so(host, subject):
+def test_a_hypernetwork_without_recognizers_says_so(host, subject):
     for nobody in (load_hypernetwork(HYPERNETWORK), None):
-        with pytest.raises(UserError, match="no recognisers"):
+        with pytest.raises(UserError, match="no recognizers"):
             LikenessTerm.of(host, nobody, subject.image)
 
 

@@ -47,7 +47,7 @@ def test_pictures_move_towards_the_photo_as_the_multiplier_grows(learned, host, 
     lidb, _ = file.load(learned.file)
 
     def who(pictures: list[np.ndarray]) -> torch.Tensor:
-        """What the face encoder, taught by a recogniser, sees in pictures, without what all faces share."""
+        """What the face encoder, taught by a recognizer, sees in pictures, without what all faces share."""
         images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.no_grad():
             return (hypernetwork.encoder(images) - hypernetwork.decoder.features_mean).mean(1)
@@ -71,7 +71,7 @@ def test_the_same_photo_and_seed_give_the_same_bytes(learned, run, tmp_path):
     assert summary["steps"] == FinetuneOptions.steps and summary["tag"] == "<lidb:anna:1>"
 
 
-def test_the_model_is_the_same_after_personalising(host, hypernetwork, sample_photo):
+def test_the_model_is_the_same_after_personalizing(host, hypernetwork, sample_photo):
     before = {name: tensor.clone() for name, tensor in host.unet.state_dict().items()}
     wanted = [parameter.requires_grad for parameter in host.unet.parameters()]
     personalize(sample_photo, Request("x", options=FinetuneOptions(steps=2)), host, hypernetwork)

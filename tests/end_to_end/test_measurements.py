@@ -64,10 +64,10 @@ def test_growth_can_be_measured_and_drawn(tmp_path):
     assert (tmp_path / "growth.png").stat().st_size > 5000
 
 
-def test_the_whole_personalisation_is_broken_down():
+def test_the_whole_personalization_is_broken_down():
     host = DiffusersHost(CHECKPOINT)
     parts = full_size.Parts(host.device, "wall")
-    times = full_size.personalised(host, FinetuneOptions(steps=2, batch=1), parts)
+    times = full_size.personalized(host, FinetuneOptions(steps=2, batch=1), parts)
     assert list(parts.seconds) == ["face", "encode", "predict", "finetune, 2 iterations", "save"]
     assert len(times) == 2 and sum(times) <= parts.seconds["finetune, 2 iterations"]
 

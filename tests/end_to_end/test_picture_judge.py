@@ -9,7 +9,7 @@ pytest.importorskip("ldm")
 from training.picture_judge import SIDE, _GroupNorm, cut
 
 
-def test_the_quick_group_normalisation_has_the_gradient_of_torchs_own():
+def test_the_quick_group_normalization_has_the_gradient_of_torchs_own():
     torch.manual_seed(0)
     own, quick = nn.GroupNorm(4, 8), _GroupNorm(4, 8)
     with torch.no_grad():
@@ -28,8 +28,8 @@ def test_the_quick_group_normalisation_has_the_gradient_of_torchs_own():
 
 
 @pytest.mark.parametrize("side", [120, 240])
-def test_the_cut_shows_the_recogniser_its_own_square_at_its_own_scale(side):
-    """A ramp over the crop: each pixel of the cut holds the place it was taken from, in pixels of the recogniser."""
+def test_the_cut_shows_the_recognizer_its_own_square_at_its_own_scale(side):
+    """A ramp over the crop: each pixel of the cut holds the place it was taken from, in pixels of the recognizer."""
     ramp = (torch.arange(side) + 0.5) * 120 / side
     pictures = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side), ramp.expand(side, side)])[None]
     seen = cut(pictures)

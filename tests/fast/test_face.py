@@ -14,7 +14,7 @@ def landmarks_in_crop(photo, size=128):
     return face.landmarks @ matrix[:, :2].T + matrix[:, 2]
 
 
-def test_eyes_are_level_and_the_face_is_centred(sample_photo):
+def test_eyes_are_level_and_the_face_is_centered(sample_photo):
     left, right, _, *mouth = landmarks_in_crop(sample_photo)
     assert abs(left[1] - right[1]) < 6
     assert 45 < (left[0] + right[0]) / 2 < 83

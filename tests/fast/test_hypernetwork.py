@@ -105,7 +105,7 @@ def test_one_file_brings_it_back(network, tmp_path):
     assert torch.allclose(again.predict(image).delta(layer), expected, atol=5e-3 * expected.abs().max())
 
 
-def test_recognisers_that_read_latents_travel_in_the_file(tmp_path):
+def test_recognizers_that_read_latents_travel_in_the_file(tmp_path):
     torch.manual_seed(0)
     path = tmp_path / "hypernetwork.safetensors"
     network = Hypernetwork(replace(CONFIG, identity_width=128, readers=2)).eval()
@@ -124,7 +124,7 @@ def test_its_configuration_says_that_a_photo_goes_through_the_autoencoder_first(
 
 
 @pytest.mark.parametrize("wrong", [{"readers": 2}, {"readers": 9}, {"readers": -1}, {"readers": "2"}])
-def test_recognisers_that_cannot_be_are_refused(wrong):
+def test_recognizers_that_cannot_be_are_refused(wrong):
     config = replace(CONFIG, identity_width=0 if wrong["readers"] == 2 else 128, **wrong)
     with pytest.raises(FileError, match="readers"):
         HypernetworkConfig.from_json(config.to_json())

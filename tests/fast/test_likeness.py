@@ -1,4 +1,4 @@
-"""Who is it: the identity vector that a recogniser taught the encoder, and what a cosine of two means in words."""
+"""Who is it: the identity vector that a recognizer taught the encoder, and what a cosine of two means in words."""
 
 from dataclasses import replace
 
@@ -46,10 +46,10 @@ def test_more_alike_never_sounds_less_alike():
     assert sorted(said, key=said.index) == said, "each sentence belongs to one range"
 
 
-def test_an_encoder_that_no_recogniser_taught_cannot_judge():
+def test_an_encoder_that_no_recognizer_taught_cannot_judge():
     untaught = Hypernetwork(CONFIG).eval()
     crop = np.zeros((64, 64, 3), np.uint8)
-    with pytest.raises(ValueError, match="no recogniser taught"):
+    with pytest.raises(ValueError, match="no recognizer taught"):
         likeness(untaught, crop, crop)
 
 

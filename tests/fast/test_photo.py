@@ -1,4 +1,4 @@
-"""Any photo is read upright and in colour, or refused with a sentence."""
+"""Any photo is read upright and in color, or refused with a sentence."""
 
 import numpy as np
 import pytest
@@ -7,30 +7,30 @@ from PIL import Image, ImageOps
 from hyperdreambooth_ext.errors import PhotoError
 from hyperdreambooth_ext.images.photo import load_photo
 
-COLOURS = np.zeros((40, 60, 3), np.uint8)
-COLOURS[:, :30] = (250, 20, 20)
-COLOURS[:20] //= 2
+COLORS = np.zeros((40, 60, 3), np.uint8)
+COLORS[:, :30] = (250, 20, 20)
+COLORS[:20] //= 2
 
 
 def test_exif_rotation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(load_photo(tmp_path / "a.png"), np.rot90(COLOURS, -1))
+    Image.fromarray(COLORS).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(load_photo(tmp_path / "a.png"), np.rot90(COLORS, -1))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "P", "1", "YCbCr", "I;16"])
-def test_every_colour_mode_becomes_rgb(tmp_path, mode):
-    gray = Image.fromarray(COLOURS).convert("L")
+def test_every_color_mode_becomes_rgb(tmp_path, mode):
+    gray = Image.fromarray(COLORS).convert("L")
     if mode == "I;16":
         image = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     else:
-        image = Image.fromarray(COLOURS).convert(mode)
+        image = Image.fromarray(COLORS).convert(mode)
     path = tmp_path / ("a.jpg" if mode in ("CMYK", "YCbCr") else "a.png")
     image.save(path)
     photo = load_photo(path)
     assert photo.shape == (40, 60, 3) and photo.dtype == np.uint8
-    assert abs(photo.mean() - COLOURS.mean()) < 60
+    assert abs(photo.mean() - COLORS.mean()) < 60
 
 
 def test_sixteen_bits_keep_their_brightness(tmp_path):
@@ -39,7 +39,7 @@ def test_sixteen_bits_keep_their_brightness(tmp_path):
     assert np.abs(load_photo(tmp_path / "a.png")[..., 0].astype(int) - values // 257).max() <= 1
 
 
-def test_transparency_is_laid_over_grey(tmp_path):
+def test_transparency_is_laid_over_gray(tmp_path):
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "a.png")
     assert (load_photo(tmp_path / "a.png") == 127).all()
 
@@ -75,7 +75,7 @@ def test_a_missing_photo_and_a_folder_are_said(tmp_path):
 def test_every_exif_orientation_is_undone_as_pillow_does(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(COLORS).save(tmp_path / "a.png", exif=exif)
     with Image.open(tmp_path / "a.png") as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     assert np.array_equal(load_photo(tmp_path / "a.png"), expected)
@@ -83,7 +83,7 @@ def test_every_exif_orientation_is_undone_as_pillow_does(tmp_path, orientation):
 
 @pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "EPS", "ICO", "PPM", "PDF"])
 def test_formats_that_no_camera_writes_are_never_opened(tmp_path, format):
-    Image.fromarray(COLOURS).save(tmp_path / "a.jpg", format)
+    Image.fromarray(COLORS).save(tmp_path / "a.jpg", format)
     with pytest.raises(PhotoError, match="use a JPEG, PNG or WebP file"):
         load_photo(tmp_path / "a.jpg")
 

@@ -58,7 +58,7 @@ def test_the_table_leaves_out_what_was_not_measured():
 def test_too_few_faces_are_refused(tmp_path):
     (tmp_path / "faces").mkdir()
     with pytest.raises(UserError, match="0 faces, and fewer than 400"):
-        reading.drawn(Folder(tmp_path), reading.Recogniser())
+        reading.drawn(Folder(tmp_path), reading.Recognizer())
 
 
 def test_a_folder_that_is_no_build_is_said_so_in_a_sentence(tmp_path, monkeypatch):

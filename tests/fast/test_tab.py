@@ -59,7 +59,7 @@ def components(tab):
 
 def test_the_visible_form_has_three_inputs_and_the_rest_is_under_one_lid(studio):
     found = components(build_tab(studio))
-    assert {"hdb_photo", "hdb_name", "hdb_quality", "hdb_personalise", "hdb_advanced"} <= found.keys()
+    assert {"hdb_photo", "hdb_name", "hdb_quality", "hdb_personalize", "hdb_advanced"} <= found.keys()
     assert isinstance(found["hdb_advanced"], gr.Accordion) and not found["hdb_advanced"].open
     left = found["hdb_photo"].parent
     inputs = (gr.Textbox, gr.Radio, gr.File, gr.Number, gr.Slider, gr.Dropdown, gr.Checkbox)
@@ -193,8 +193,8 @@ def test_another_photo_starts_with_its_largest_face(handlers, uploads):
     assert nothing is None and "hdb_error" in shown
 
 
-def test_personalise_follows_the_job_to_its_result(handlers, photo):
-    pages = list(handlers.personalise(photo, 1, "anna", "balanced"))
+def test_personalize_follows_the_job_to_its_result(handlers, photo):
+    pages = list(handlers.personalize(photo, 1, "anna", "balanced"))
     assert pages[0][INTERRUPT]["visible"] and not pages[-1][INTERRUPT]["visible"]
     assert 'data-stage="done"' in pages[-1][PROGRESS] and "With the LiDB" in pages[-1][RESULT]
     assert pages[-1][-1] == "a sks face <lidb:anna:1>"
@@ -205,13 +205,13 @@ def test_personalise_follows_the_job_to_its_result(handlers, photo):
     [("anna", False, "no photo yet"), (" ", True, "no name yet"), ("a/b", True, "character that a tag")],
 )
 def test_what_is_missing_or_wrong_is_a_sentence(handlers, photo, name, has_photo, sentence):
-    (page,) = handlers.personalise(photo if has_photo else None, 1, name, "fast")
+    (page,) = handlers.personalize(photo if has_photo else None, 1, name, "fast")
     assert sentence in page[PROGRESS] and "hdb_error" in page[PROGRESS]
 
 
 def test_an_interrupted_job_offers_to_keep(handlers, photo):
     handlers.task_values = lambda advanced: {**SHORT, "steps": 500}
-    for page in handlers.personalise(photo, 1, "anna", "fast"):
+    for page in handlers.personalize(photo, 1, "anna", "fast"):
         if "/ 500" in page[PROGRESS]:
             handlers.interrupt(page[0])
     assert page[KEEP]["visible"] and "nothing is saved yet" in page[PROGRESS]

@@ -14,7 +14,7 @@ def test_the_page_the_script_and_the_api_are_one_application(loaded_backend, tmp
     with TestClient(create_app(loaded_backend.again(tmp_path))) as client:
         config = client.get("/config").json()
         shown = [component["props"] for component in config["components"]]
-        assert any(props.get("elem_id") == "hdb_personalise" for props in shown)
+        assert any(props.get("elem_id") == "hdb_personalize" for props in shown)
         assert any(STYLE.read_text() in str(props.get("value")) for props in shown)
         assert client.get(SCRIPT_URL).text == SCRIPT.read_text()
         assert client.get("/hyperdreambooth/v1/version").json()["program"] == "standalone"

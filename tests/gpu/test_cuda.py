@@ -6,7 +6,7 @@ import torch
 from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
-from hyperdreambooth_ext.hypernet.latent_recogniser import untaught_readers
+from hyperdreambooth_ext.hypernet.latent_recognizer import untaught_readers
 from hyperdreambooth_ext.images.face import find_face
 from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb.basis import Basis
@@ -28,7 +28,7 @@ class Uncaptured(DiffusersHost):
 
 
 def learn(host: DiffusersHost, on_step=lambda progress: None, asked: bool = False, **options) -> Finetuned:
-    """With `asked`, recognisers that nobody taught say whether the person is seen."""
+    """With `asked`, recognizers that nobody taught say whether the person is seen."""
     photo = load_photo(SAMPLE_PHOTO)
     lidb = options.pop("lidb", None) or zeros(
         Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0)

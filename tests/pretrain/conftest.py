@@ -12,7 +12,7 @@ from hyperdreambooth_ext.pretrain.progress import Reporter
 
 PEOPLE = Path(__file__).parents[2] / "benchmarks" / "people"
 SMALL = {
-    "photos": str(PEOPLE), "faces": 12, "held_out": 2, "batch": 4, "steps": 4, "width": 32, "recogniser_steps": 2,
+    "photos": str(PEOPLE), "faces": 12, "held_out": 2, "batch": 4, "steps": 4, "width": 32, "recognizer_steps": 2,
     "evaluate_every": 2, "score_steps": 1,
 }  # fmt: skip
 SMALL_DRAWN = {key: value for key, value in SMALL.items() if key != "photos"} | {"faces": 8, "draw_steps": 4}

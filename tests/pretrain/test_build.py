@@ -1,4 +1,4 @@
-"""A checkpoint gets a hypernetwork of its own: from faces that it draws itself to the next personalisation."""
+"""A checkpoint gets a hypernetwork of its own: from faces that it draws itself to the next personalization."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from hyperdreambooth_ext.cli.cli import main
 from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.hypernet.file import file_hash, load_hypernetwork, read_config
 from hyperdreambooth_ext.lidb import file
+from hyperdreambooth_ext.pretrain.options import remembered
 from hyperdreambooth_ext.pretrain.progress import Paused, Reporter
 from hyperdreambooth_ext.pretrain.store import FaceStore
 from tests import half
@@ -23,10 +24,10 @@ SAFE = half.safe_on_the_processor()
 UNSAFE = "this torch damages memory in bf16 on the processor"
 
 
-def test_from_its_own_faces_to_the_next_personalisation(tmp_path, capsys):
+def test_from_its_own_faces_to_the_next_personalization(tmp_path, capsys):
     folder = tmp_path / "build"
     small = ["--faces", 8, "--held-out", 2, "--draw-steps", 4, "--batch", 2, "--steps", 2, "--width", 32]
-    small += ["--recogniser-steps", 1, "--score-steps", 1, "--out", tmp_path / "models", "--json"]
+    small += ["--recognizer-steps", 1, "--score-steps", 1, "--out", tmp_path / "models", "--json"]
     assert main(list(map(str, ["build", folder, *small]))) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     made = Path(summary["file"])
@@ -50,7 +51,7 @@ def test_training_moves_the_weights_and_keeps_the_best(run, tmp_path):
     assert f"step {best['step']}" in read_config(made).held_out
     network = load_hypernetwork(made)
     assert network.decoder.head_weight.abs().sum() > 0 or best["step"] == 0
-    # The recognisers as the training corrected them.
+    # The recognizers as the training corrected them.
     taught = load_file(tmp_path / "run" / "recogniser" / "recogniser.safetensors")["head.weight"]
     state = torch.load(tmp_path / "run" / "training" / "state.pt", weights_only=True)["beside"]["readers"]
     corrected = state["readers.0.head.weight"]
@@ -106,8 +107,8 @@ def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path)
     wanted = {"target_steps": 2, "beta": 0.1}
     run(wanted, name="whole")
     run(wanted, name="run", stages=("faces",))
-    # In the first recogniser's training, in the second one's, and in the hypernetwork's between two savings.
-    for stage, nth in (("recogniser", 1), ("recogniser", 3), ("train", 3)):
+    # In the first recognizer's training, in the second one's, and in the hypernetwork's between two savings.
+    for stage, nth in (("recognizer", 1), ("recognizer", 3), ("train", 3)):
         child = subprocess.run(
             [sys.executable, "-m", "tests.pretrain.killed", str(tmp_path / "run"), stage, str(nth)], cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
@@ -167,3 +168,11 @@ def test_the_checkpoint_is_given_back_as_it_was(run, host):
     run({"steps": 2})
     assert all(torch.equal(before[key], value) for key, value in host.unet.state_dict().items())
     assert flags == [parameter.requires_grad for parameter in host.unet.parameters()]
+
+
+def test_the_options_of_a_build_from_before_the_spelling_changed_are_read(tmp_path):
+    options_file = tmp_path / "build.json"
+    built_for = {"checkpoint": "a", "checkpoint_hash": "b", "architecture": "c"}
+    options_file.write_text(json.dumps({"options": {"recogniser_steps": 7}, "built_for": built_for}))
+    options, _ = remembered(options_file)
+    assert options.recognizer_steps == 7

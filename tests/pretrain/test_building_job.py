@@ -63,7 +63,7 @@ def test_a_build_lets_others_go_first_pauses_and_goes_on(builder):
     builder.resume()
     status = wait_until(builder, lambda status: not status.working)
     assert status.state == "done" and status.file.parent == builder.backend.folder / "models" and status.sheet
-    # Used from the next personalisation on, without a restart.
+    # Used from the next personalization on, without a restart.
     with builder.backend.model() as host:
         network, hash_ = builder.backend.hypernetwork(host)
     assert hash_ == file_hash(status.file) and network.config.trained_on.startswith("12 photos")

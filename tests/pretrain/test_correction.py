@@ -1,4 +1,4 @@
-"""The recognisers go on learning while they teach: from who is really seen in the drawings."""
+"""The recognizers go on learning while they teach: from who is really seen in the drawings."""
 
 import json
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from hyperdreambooth_ext.hypernet.embedder import Eyes, as_images
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
-from hyperdreambooth_ext.hypernet.latent_recogniser import untaught_readers
+from hyperdreambooth_ext.hypernet.latent_recognizer import untaught_readers
 from hyperdreambooth_ext.hypernet.likeness import identities_of_images
 from hyperdreambooth_ext.pretrain.correction import Correction
 from hyperdreambooth_ext.pretrain.folder import Folder
@@ -56,7 +56,7 @@ def test_the_faces_of_a_build_are_told_apart_by_what_they_do_not_share(prepared)
     assert torch.allclose(apart.norm(dim=-1), torch.ones(FACES))
 
 
-def test_a_builds_file_knows_the_identities_that_its_recognisers_know(run, prepared, tmp_path):
+def test_a_builds_file_knows_the_identities_that_its_recognizers_know(run, prepared, tmp_path):
     network = load_hypernetwork(run())
     assert network.config.centred and network.config.readers == 2
     crops = [FaceStore(tmp_path / "run" / "faces").crop(face) for face in range(4)]

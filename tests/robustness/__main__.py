@@ -3,7 +3,7 @@
     python run.py robustness fuzz   [--inputs 60000] [--reader NAME]   malformed files, made by hypothesis
     python run.py robustness guided [--inputs 60000] [--reader NAME]   the same, guided by coverage (atheris; Linux)
     python run.py robustness kills  [--kills 200]                      kill -9 at random moments
-    python run.py robustness rounds [--rounds 500]                     personalise, generate, delete, over and over
+    python run.py robustness rounds [--rounds 500]                     personalize, generate, delete, over and over
     python run.py robustness flood  [--requests 1000]                  the API under more requests than it takes
 
 Each ends with one line of JSON and exits with 1 when anything was not as it must be.

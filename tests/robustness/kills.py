@@ -76,7 +76,7 @@ def jobs(scratch: Path) -> dict[str, Job]:
         _train(host, untrained, folder)
 
     return {
-        "personalise": Job(learn, lambda folder: _check_files(folder, file.load), 0.4),
+        "personalize": Job(learn, lambda folder: _check_files(folder, file.load), 0.4),
         "export": Job(export, lambda folder: _check_files(folder, lambda path: parsed(path.read_bytes())), 0.3),
         "training": Job(learning, _check_training, 0.3),
     }
@@ -188,7 +188,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="run.py robustness kills", description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--job", choices=("personalise", "export", "training"))
+    parser.add_argument("--job", choices=("personalize", "export", "training"))
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     started, totals = time.monotonic(), {}

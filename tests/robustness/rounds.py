@@ -1,4 +1,4 @@
-"""Personalise, generate, delete, hundreds of times in one process: nothing grows and nothing drifts.
+"""Personalize, generate, delete, hundreds of times in one process: nothing grows and nothing drifts.
 
 Each round is what a user does: a job through the queue, a picture of a prompt with the tag, the file deleted. All
 rounds have one seed, so every file and every picture must be the same bytes.

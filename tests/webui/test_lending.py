@@ -63,7 +63,7 @@ def everything(sd_model, webui) -> dict:
 
 @pytest.fixture
 def busy(webui, sd_model, monkeypatch):
-    """A WebUI in use: a LoRA merged by the last picture, a hypernetwork, an optimisation that has no backward."""
+    """A WebUI in use: a LoRA merged by the last picture, a hypernetwork, an optimization that has no backward."""
     import ldm.modules.attention as attention
 
     linears = LdmHost(sd_model).linears()
@@ -80,7 +80,7 @@ def busy(webui, sd_model, monkeypatch):
     webui.shared.loaded_hypernetworks = ["the user's"]
 
     def without_backward(self, x, context=None, mask=None):
-        raise AssertionError("an optimisation was left on")
+        raise AssertionError("an optimization was left on")
 
     original = attention.CrossAttention.forward
     monkeypatch.setattr(attention.CrossAttention, "forward", without_backward)
@@ -168,7 +168,7 @@ def test_a_built_hypernetwork_and_a_downloaded_one_are_both_looked_for(webui):
     assert (built / "faces128-hypernetwork.safetensors").exists() and own == backend.builds_dir().parent
 
 
-def test_after_a_personalisation_everything_is_as_before(webui, sd_model, busy, sample_photo):
+def test_after_a_personalization_everything_is_as_before(webui, sd_model, busy, sample_photo):
     before = everything(sd_model, webui)
     with webui.ours("backend").WebuiBackend().model() as host:
         result = personalize(sample_photo, REQUEST, host)
@@ -304,7 +304,7 @@ def _inpainting(webui, sd_model):
         (_lowvram, "With --lowvram no part .* start with --medvram instead."),
         (_tensorrt, "replacement UNet .* to None."),
         (_fp8, "stored as FP8"),
-        (_sd3, "SD 3 cannot be personalised yet"),
+        (_sd3, "SD 3 cannot be personalized yet"),
         (_forge, "Forge keeps its model .* Forge.s LoRA folder."),
         (_inpainting, "made for inpainting"),
     ],

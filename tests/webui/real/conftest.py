@@ -73,14 +73,14 @@ def photo() -> bytes:
 
 @pytest.fixture(scope="session")
 def blank(webui):
-    """The picture of the test prompt before anything was personalised."""
+    """The picture of the test prompt before anything was personalized."""
     return webui.picture("a sks face")
 
 
 @pytest.fixture(scope="session")
 def anna(webui, photo, blank) -> dict:
-    """The result of a personalisation through the real WebUI's API, with the default settings."""
-    return webui.personalise(photo, "anna", quality="fast")
+    """The result of a personalization through the real WebUI's API, with the default settings."""
+    return webui.personalize(photo, "anna", quality="fast")
 
 
 @pytest.fixture(scope="session")

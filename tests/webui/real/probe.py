@@ -29,7 +29,7 @@ class Comments(scripts.Script):
 
 
 def inside() -> dict[str, Any]:
-    """Every weight's and buffer's bytes, dtype, place and requires_grad, modes, hooks, optimisations."""
+    """Every weight's and buffer's bytes, dtype, place and requires_grad, modes, hooks, optimizations."""
     sd_model, digest, kinds = shared.sd_model, hashlib.sha256(), {}
     for name, tensor in [*sd_model.named_parameters(), *sd_model.named_buffers()]:
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
@@ -48,7 +48,7 @@ def inside() -> dict[str, Any]:
         places += [model.AttnBlock.forward, model.nonlinearity]
     return {
         "model": digest.hexdigest(), "dtypes": kinds, "merged": merged, "job": shared.state.job,
-        "optimisations": [id(place) for place in places],
+        "optimizations": [id(place) for place in places],
         "optimizer": getattr(sd_hijack.current_optimizer, "name", ""),
     }  # fmt: skip
 

@@ -125,7 +125,7 @@ class Server:
         return np.asarray(picture).astype(int), json.loads(answer["info"])["infotexts"][0]
 
     def submit(self, photo: bytes, name: str, **options: Any) -> str:
-        """Start a personalisation; the job's id."""
+        """Start a personalization; the job's id."""
         body = {"photo": base64.b64encode(photo).decode(), "name": name, **options}
         return self.call("/hyperdreambooth/v1/personalize", body)["id"]
 
@@ -137,7 +137,7 @@ class Server:
                 return status
             time.sleep(0.2)
 
-    def personalise(self, photo: bytes, name: str, **options: Any) -> dict:
+    def personalize(self, photo: bytes, name: str, **options: Any) -> dict:
         """Learn a photo; the result. Raises AssertionError when the job does not end well."""
         status = self.ended(self.submit(photo, name, overwrite=True, **options))
         assert status["stage"] == "done", status["message"]

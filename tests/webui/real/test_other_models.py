@@ -1,4 +1,4 @@
-"""SD 2 and SDXL in a real WebUI, and --medvram: personalised on, generated with, given back."""
+"""SD 2 and SDXL in a real WebUI, and --medvram: personalized on, generated with, given back."""
 
 import subprocess
 from pathlib import Path
@@ -33,12 +33,12 @@ def model(request, medvram) -> str:
     return request.param
 
 
-def test_each_family_is_personalised_and_generated_with(medvram, model, photo):
+def test_each_family_is_personalized_and_generated_with(medvram, model, photo):
     size = {"faces128": 128, "sdxl": 1024}.get(model, 128)
     options = {"quality": "fast", "steps": 3, "size": 128, "start": "gradient", "lr": 0.3}
     blank = medvram.picture("a sks face")
     before = medvram.call("/probe/inside")
-    result = medvram.personalise(photo, f"in-{model}", **options)
+    result = medvram.personalize(photo, f"in-{model}", **options)
     assert medvram.call("/probe/inside") == before
     print(f"{model} (made for {size} px): {result['seconds']} s, {result['bytes']} bytes")
     with_tag = medvram.picture(f"a sks face <lidb:in-{model}:1>")

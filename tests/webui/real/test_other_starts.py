@@ -14,9 +14,9 @@ def data(tmp_path_factory):
     return data
 
 
-def test_without_a_page_the_api_personalises_and_the_tag_works(root, data, photo):
+def test_without_a_page_the_api_personalizes_and_the_tag_works(root, data, photo):
     with Server(root, data, "--nowebui") as webui:
-        result = webui.personalise(photo, "anna", quality="fast", steps=3)
+        result = webui.personalize(photo, "anna", quality="fast", steps=3)
         blank, with_tag = webui.picture("a sks face"), webui.picture(f"a sks face {result['tag']}")
         assert (blank != with_tag).any()
         assert (with_tag == webui.picture(f"a sks face <lora:{webui.export('anna')}:1>")).all()
@@ -33,7 +33,7 @@ def test_without_the_lora_extension_the_user_is_told_and_nothing_breaks(root, da
             assert sentence.startswith("The built-in extension Lora is switched off")
             assert "HyperDreamBooth: The built-in extension Lora" in webui.log.read_text()
             # Learning needs no loader; the folder is the WebUI's own.
-            result = webui.personalise(photo, "ben", quality="fast", steps=2)
+            result = webui.personalize(photo, "ben", quality="fast", steps=2)
             assert result["file"] == str(data / "models" / "Lora" / "ben.safetensors")
     finally:
         config.write_text(json.dumps(settings))

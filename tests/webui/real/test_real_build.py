@@ -57,7 +57,7 @@ def test_a_build_gives_way_to_pictures_can_be_paused_and_its_file_is_used_next(p
     shot(page, "build-done")
     config = read_config(made)
     assert config.checkpoint == "faces128" and f"{FACES} faces" in config.trained_on and config.held_out
-    learned = webui.personalise(photo, "built", quality="fast")
+    learned = webui.personalize(photo, "built", quality="fast")
     assert read_info(Path(learned["file"])).hypernetwork == file_hash(made)
 
 

@@ -19,7 +19,7 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def test_the_embedded_checkpoint_loads_and_a_photo_is_learned(webui, anna):
-    print(f"personalised in {anna['seconds']} s, {anna['bytes']} bytes, start: {anna['start']}")
+    print(f"personalized in {anna['seconds']} s, {anna['bytes']} bytes, start: {anna['start']}")
     assert anna["start"] == "hypernetwork" and anna["bytes"] <= 120_000
     assert Path(anna["file"]) == webui.data / "models" / "Lora" / "anna.safetensors"
 
@@ -55,7 +55,7 @@ def test_hires_fix_with_a_tag_of_its_own(webui, anna_lora):
 
 @pytest.fixture(scope="module")
 def ben(webui, photo, anna) -> dict:
-    return webui.personalise(photo, "ben", quality="fast", start="zero", steps=8, seed=7)
+    return webui.personalize(photo, "ben", quality="fast", start="zero", steps=8, seed=7)
 
 
 def test_two_tags_and_a_lora_together(webui, anna_lora, ben):
@@ -70,11 +70,11 @@ def test_two_tags_and_a_lora_together(webui, anna_lora, ben):
 
 
 def test_training_leaves_nothing_behind(webui, photo, anna):
-    """With a LiDB merged by the last picture, an optimisation on, and the live model in use."""
+    """With a LiDB merged by the last picture, an optimization on, and the live model in use."""
     webui.picture("a sks face <lidb:anna:1>")
     before = webui.call("/probe/inside")
     assert before["merged"] > 100 and before["optimizer"]
-    webui.personalise(photo, "passing", quality="fast", steps=2, preview_every=1)
+    webui.personalize(photo, "passing", quality="fast", steps=2, preview_every=1)
     assert webui.call("/probe/inside") == before
 
 
@@ -103,9 +103,9 @@ def test_the_webuis_interrupt_stops_a_job(webui, photo, anna):
 
 
 def test_a_retraining_under_the_same_name_takes_effect_at_once(webui, photo):
-    webui.personalise(photo, "carla", quality="fast", start="zero", steps=6)
+    webui.personalize(photo, "carla", quality="fast", start="zero", steps=6)
     first = webui.picture("a sks face <lidb:carla:1>")
-    webui.personalise(photo, "carla", quality="fast", start="hypernetwork", steps=12, seed=5)
+    webui.personalize(photo, "carla", quality="fast", start="hypernetwork", steps=12, seed=5)
     second = webui.picture("a sks face <lidb:carla:1>")
     assert not same(first, second)
     assert same(second, webui.picture(f"a sks face <lora:{webui.export('carla')}:1>"))
@@ -114,9 +114,9 @@ def test_a_retraining_under_the_same_name_takes_effect_at_once(webui, photo):
 def test_a_retraining_of_the_text_encoder_takes_effect_at_once(webui, photo):
     """The text condition is cached by the words of the prompt."""
     only_text = "a sks face <lidb:dora:te=1:unet=0>"
-    webui.personalise(photo, "dora", quality="fast", start="zero", steps=6, text=True)
+    webui.personalize(photo, "dora", quality="fast", start="zero", steps=6, text=True)
     first = webui.picture(only_text)
-    webui.personalise(photo, "dora", quality="fast", start="zero", steps=6, text=True, seed=9, lr=0.1)
+    webui.personalize(photo, "dora", quality="fast", start="zero", steps=6, text=True, seed=9, lr=0.1)
     second = webui.picture(only_text)
     assert not same(first, second)
     assert same(second, webui.picture(f"a sks face <lora:{webui.export('dora')}:te=1:unet=0>"))

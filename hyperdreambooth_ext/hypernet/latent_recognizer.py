@@ -1,4 +1,4 @@
-"""A recogniser that reads latents: says whose face it is without decoding a picture, so a training can ask it."""
+"""A recognizer that reads latents: says whose face it is without decoding a picture, so a training can ask it."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ class _Residual(nn.Module):
         return self.skip(hidden_states) + self.body(hidden_states)
 
 
-class LatentRecogniser(nn.Module):
+class LatentRecognizer(nn.Module):
     """Latents of unit variance [B, 4, h, w] -> unit vectors [B, 128]."""
 
     def __init__(self, dropout: float = 0.0) -> None:
@@ -44,7 +44,7 @@ class LatentRecogniser(nn.Module):
         return F.normalize(self.head(features).float(), dim=-1)
 
     @classmethod
-    def load(cls, file: Path) -> "LatentRecogniser":
+    def load(cls, file: Path) -> "LatentRecognizer":
         """A trained one, frozen."""
         network = cls()
         network.load_state_dict(load_file(file))
@@ -52,16 +52,16 @@ class LatentRecogniser(nn.Module):
 
 
 class Readers(nn.Module):
-    """Several recognisers that answer as one: unit vectors [B, 128]. What fools one seldom fools all."""
+    """Several recognizers that answer as one: unit vectors [B, 128]. What fools one seldom fools all."""
 
-    def __init__(self, readers: Iterable[LatentRecogniser]) -> None:
+    def __init__(self, readers: Iterable[LatentRecognizer]) -> None:
         super().__init__()
         self.readers = nn.ModuleList(readers)
 
     @classmethod
     def load(cls, files: Iterable[Path]) -> "Readers":
         """Trained ones, frozen."""
-        return cls(LatentRecogniser.load(file) for file in files)
+        return cls(LatentRecognizer.load(file) for file in files)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         return self.together([reader(latents) for reader in self.readers])
@@ -74,7 +74,7 @@ class Readers(nn.Module):
 
 def untaught_readers(count: int) -> Readers:
     """As many as there are to be, for weights to be read into."""
-    return Readers(LatentRecogniser() for _ in range(count))
+    return Readers(LatentRecognizer() for _ in range(count))
 
 
 def softened(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -100,7 +100,7 @@ def moved(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 def recognition_losses(
     features: torch.Tensor, wanted: torch.Tensor, people: torch.Tensor
 ) -> dict[str, torch.Tensor]:  # fmt: skip
-    """What a recogniser learns from: `features` and the teacher's `wanted`, unit vectors [B, C], of `people` [B].
+    """What a recognizer learns from: `features` and the teacher's `wanted`, unit vectors [B, C], of `people` [B].
 
     "loss" is 1 − cosine and, so that people are kept apart, the cross-entropy of who of the batch it is.
     """

@@ -1,4 +1,4 @@
-"""An independent face recogniser: dlib's ResNet, which no training here has ever seen.
+"""An independent face recognizer: dlib's ResNet, which no training here has ever seen.
 
 Packages: dlib-bin and face_recognition_models (the extra `benchmarks`).
 """
@@ -15,7 +15,7 @@ BOX = (0.11, 0.17, 0.885, 0.94)
 CHIP = 256
 
 
-class Recogniser:
+class Recognizer:
     """Features of aligned crops; the distance of two photos of one person is below about 0.6."""
 
     @cached_property

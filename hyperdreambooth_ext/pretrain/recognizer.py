@@ -1,4 +1,4 @@
-"""The identity loss's recognisers: taught, on the build's own faces, to see in latents what the bundled one sees."""
+"""The identity loss's recognizers: taught, on the build's own faces, to see in latents what the bundled one sees."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 
 from ..files import write_atomically
-from ..hypernet.latent_recogniser import LatentRecogniser, Readers, moved, recognition_losses, softened
+from ..hypernet.latent_recognizer import LatentRecognizer, Readers, moved, recognition_losses, softened
 from .folder import Folder
 from .loop import Loop, LoopOptions, append_line
 from .options import BuildOptions
@@ -21,7 +21,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class _School:
-    """How one recogniser is taught. The second, as in the bundled training, sees its faces moved, with two fifths of
+    """How one recognizer is taught. The second, as in the bundled training, sees its faces moved, with two fifths of
     what it knows left out at random, for longer, so that the two are not satisfied by the same mistakes."""
 
     folder: Path
@@ -35,18 +35,18 @@ class _School:
         return self.folder / "recogniser.safetensors"
 
 
-def teach_recognisers(
+def teach_recognizers(
     folder: Folder, options: BuildOptions, prepared: Prepared, device: torch.device, reporter: Reporter,
     processes: Processes,
 ) -> Readers:  # fmt: skip
-    """Two recognisers that answer as one, taught by the first process and read by all, frozen, on `device`.
+    """Two recognizers that answer as one, taught by the first process and read by all, frozen, on `device`.
 
     Raises FileError, Paused.
     """
-    steps = options.recogniser_steps
+    steps = options.recognizer_steps
     schools = (
-        _School(folder.recogniser, steps),
-        _School(folder.second_recogniser, 2 * steps, moved=True, dropout=0.4, weight_decay=0.05),
+        _School(folder.recognizer, steps),
+        _School(folder.second_recognizer, 2 * steps, moved=True, dropout=0.4, weight_decay=0.05),
     )
     for school in schools:
         if processes.first and not school.file.exists():
@@ -60,7 +60,7 @@ def _teach(
 ) -> None:  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        network = LatentRecogniser(school.dropout).to(device)
+        network = LatentRecognizer(school.dropout).to(device)
     loop_options = LoopOptions(
         school.steps, lr=1e-3, seed=options.seed, ema=0.98, weight_decay=school.weight_decay
     )  # fmt: skip
@@ -80,15 +80,15 @@ def _teach(
             return recognition_losses(network(latents), wanted, people)
 
     def after_step(step: int) -> None:
-        reporter.tell(BuildProgress("recogniser", step, school.steps, clock.left(step)))
+        reporter.tell(BuildProgress("recognizer", step, school.steps, clock.left(step)))
 
     loop.run(losses_of, reporter, after_step)
     weights = {key: value.cpu().contiguous() for key, value in loop.average.module.state_dict().items()}
     write_atomically(school.file, save(weights))
-    recogniser = LatentRecogniser.load(school.file).to(device)
+    recognizer = LatentRecognizer.load(school.file).to(device)
     unseen = np.arange(options.held_out)
     latents, wanted = _seen(prepared, unseen, np.zeros_like(unseen), device)
-    cosine = float((recogniser(latents) * wanted).sum(-1).mean())
+    cosine = float((recognizer(latents) * wanted).sum(-1).mean())
     append_line(school.folder / "log.jsonl", {"step": school.steps, "cosine_of_held_out_faces": round(cosine, 4)})
 
 
