@@ -115,12 +115,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, help="pictures per person and row")
     parser.add_argument("--lr", type=float, default=FinetuneOptions().lr)
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
-    styled = "samples an iteration of what is to be kept (0: none)"
-    parser.add_argument("--styled", type=int, default=FinetuneOptions().styled, help=styled)
+    prior = "prior-preservation samples an iteration (0: none)"
+    parser.add_argument("--prior-batch", type=int, default=FinetuneOptions().prior_batch, help=prior)
     weight = "how much those samples count"
-    parser.add_argument("--style-weight", type=float, default=FinetuneOptions().style_weight, help=weight)
+    parser.add_argument("--prior-weight", type=float, default=FinetuneOptions().prior_weight, help=weight)
     unprompted = "the share of those samples that have no prompt"
-    parser.add_argument("--unprompted", type=float, default=FinetuneOptions().unprompted, help=unprompted)
+    parser.add_argument("--prior-unprompted", type=float, default=FinetuneOptions().prior_unprompted, help=unprompted)
     likeness = "how much the hypernetwork's recognizers count (default: 0.1 from its start, 0 from others)"
     parser.add_argument("--identity-weight", type=float, help=likeness)
     parser.add_argument("--batch", type=int, default=FinetuneOptions().batch, help="noises an iteration sees")
@@ -173,8 +173,9 @@ def learn(row: str, person: Person, tools: Tools, args: argparse.Namespace) -> t
     if start == "none":
         return None, {}
     options = FinetuneOptions(
-        steps=int(steps or 1), rank=args.rank, batch=args.batch, lr=args.lr, text=args.text, styled=args.styled,
-        style_weight=args.style_weight, unprompted=args.unprompted, identity_weight=args.identity_weight,
+        steps=int(steps or 1), rank=args.rank, batch=args.batch, lr=args.lr, text=args.text,
+        prior_batch=args.prior_batch, prior_weight=args.prior_weight,
+        prior_unprompted=args.prior_unprompted, identity_weight=args.identity_weight,
     )  # fmt: skip
     began = time.monotonic()
     request = Request(person.name, start, options, predict_only=not steps)

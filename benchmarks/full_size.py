@@ -1,7 +1,7 @@
 """The whole personalization at Stable Diffusion 1.5's size, broken down; the weights are random.
 
     python run.py full_size --size 256 --batch 1 --steps 2
-    python run.py full_size --device cuda --dtype bfloat16 --runs 2 [--at-once 8] [--low-memory]
+    python run.py full_size --device cuda --dtype bfloat16 --runs 2 [--micro-batch-size 8] [--low-memory]
 
 Time and memory do not depend on the weights' values. The hypernetwork has the bundled one's make (EfficientNet-Lite0,
 a decoder of width 128) with SD 1.5's 192 layers. With fewer --steps than the default the rest of them is worked out
@@ -59,25 +59,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=512, help="pixels")
     parser.add_argument("--batch", type=int, default=defaults.batch)
-    parser.add_argument("--at-once", type=int, help="samples in one pass (default: the finetune's own)")
+    parser.add_argument("--micro-batch-size", type=int, help="samples in one pass (default: the finetune's own)")
     parser.add_argument("--low-memory", action="store_true", help="as `run.py personalize --low-memory`")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--steps", type=int, default=defaults.steps)
-    parser.add_argument("--styled", type=int, default=defaults.styled, help="samples that keep style words working")
+    parser.add_argument("--prior-batch", type=int, default=defaults.prior_batch, help="prior-preservation samples")
     add_machine_options(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     host = RandomHost(args.device, getattr(torch, args.dtype), args.size)
     loaded = memory(host.device)
-    at_once = 1 if args.low_memory else args.at_once
-    options = FinetuneOptions(steps=args.steps, batch=args.batch, styled=args.styled, at_once=at_once)
+    micro_batch_size = 1 if args.low_memory else args.micro_batch_size
+    options = FinetuneOptions(
+        steps=args.steps, batch=args.batch, prior_batch=args.prior_batch, micro_batch_size=micro_batch_size
+    )
     with host.recomputing() if args.low_memory else nullcontext():
         for _ in range(args.runs):
             parts = Parts(host.device, args.clock)
             step_times = personalized(host, options, parts)
-    print(f"SD 1.5's shapes, random weights, {args.size} px, batch {args.batch} and {args.styled} styled, "
-          f"{at_once or 'the default'} at once{', low memory' if args.low_memory else ''}, {args.dtype} on "
-          f"{args.device}, {args.threads} threads, {args.clock} clock, run {args.runs}\n\n"
+    print(f"SD 1.5's shapes, random weights, {args.size} px, batch {args.batch} and prior batch {args.prior_batch}, "
+          f"micro batches of {micro_batch_size or 'the default size'}{', low memory' if args.low_memory else ''}, "
+          f"{args.dtype} on {args.device}, {args.threads} threads, {args.clock} clock, run {args.runs}\n\n"
           "| part | seconds |\n|---|---|")  # fmt: skip
     whole = sum(parts.seconds.values())
     for name, seconds in parts.seconds.items():

@@ -52,7 +52,8 @@ class Bench:
     def finetune_step(self, lidb: LiDB, pixels: int) -> Runner:
         """One iteration of batch 8, with all that is done once before it."""
         latents = torch.randn(2, 4, pixels // 8, pixels // 8)
-        options, subject = FinetuneOptions(steps=1, batch=8, styled=0), Subject(torch.empty(0), latents, None, PROMPT)
+        options = FinetuneOptions(steps=1, batch=8, prior_batch=0)
+        subject = Subject(torch.empty(0), latents, None, PROMPT)
         return lambda: finetune(self.host, subject, lidb, options, torch.Generator().manual_seed(0))
 
     def rank(self, rank: int) -> Runner:

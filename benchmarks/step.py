@@ -143,8 +143,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels, for --shapes sd15")
     parser.add_argument("--batch", type=int, default=FinetuneOptions().batch)
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
-    styled = "further samples of ours that keep style words working; 0: all do the same work"
-    parser.add_argument("--styled", type=int, default=0, help=styled)
+    prior = "further samples of ours that keep style words working; 0: all do the same work"
+    parser.add_argument("--prior-batch", type=int, default=0, help=prior)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--only", default=",".join(OTHERS), help="whom to compare with, comma-separated")
     add_machine_options(parser)
@@ -161,8 +161,8 @@ def main() -> None:
         steps=args.runs + WARM_UP,
         rank=args.rank,
         batch=args.batch,
-        styled=args.styled,
-        at_once=args.batch + args.styled,
+        prior_batch=args.prior_batch,
+        micro_batch_size=args.batch + args.prior_batch,
     )
     times = step_times(new_host, options, tuple(filter(None, args.only.split(","))), CLOCKS[args.clock])
     smallest = statistics.median(times.get("smallest", times["ours"]))

@@ -14,8 +14,8 @@ from .method import Method
 from .textual_inversion import TextualInversion
 
 OURS = "HyperDreamBooth"
-STYLES_ALONE = FinetuneOptions(steps=80, style_weight=0.1, unprompted=0.0, identity_weight=0.0)
-FORTY = replace(STYLES_ALONE, steps=40, batch=16, styled=2)
+STYLES_ALONE = FinetuneOptions(steps=80, prior_weight=0.1, prior_unprompted=0.0, identity_weight=0.0)
+FORTY = replace(STYLES_ALONE, steps=40, batch=16, prior_batch=2)
 ROWS: dict[str, Method] = {
     OURS: HyperDreamBooth(),
     "DreamBooth": DreamBooth(),
@@ -36,7 +36,7 @@ ROWS: dict[str, Method] = {
     "k = 1": HyperDreamBooth(rounds=1),
     "no rank relaxation": HyperDreamBooth(options=FinetuneOptions(rank=1)),
     # Without what this extension adds to the paper's method, and with fewer looks at the photo.
-    "nothing kept": HyperDreamBooth(options=FinetuneOptions(styled=0)),
+    "nothing kept": HyperDreamBooth(options=FinetuneOptions(prior_batch=0)),
     "half the batch": HyperDreamBooth(options=FinetuneOptions(batch=2)),
     "half the iterations": HyperDreamBooth(options=FinetuneOptions(steps=40)),
     "DreamBooth, 400 iterations": DreamBooth(steps=400),

@@ -45,7 +45,7 @@ def personalize(args: argparse.Namespace) -> dict:
         raise UserError(f"The rank must be between 1 and {file.MAX_RANK}, not {rank}.")
     request = Request(
         name=args.name, start=args.start, seed=args.seed,
-        options=FinetuneOptions(steps=args.steps, rank=rank, at_once=1 if args.low_memory else None),
+        options=FinetuneOptions(steps=args.steps, rank=rank, micro_batch_size=1 if args.low_memory else None),
         size=checked_size(args.size), face=args.face, thumbnail=not args.no_thumbnail,
         predict_only=args.predict_only,
     )  # fmt: skip

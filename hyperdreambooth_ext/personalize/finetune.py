@@ -14,7 +14,7 @@ from ..hosts.protocol import Host
 from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB, StackedLiDB
 from .captured import Captured, Losses
-from .iteration import Iteration, default_at_once, look_at
+from .iteration import Iteration, default_micro_batch_size, look_at
 from .likeness_term import LikenessTerm
 from .style_prior import StylePrior
 from .subject import Subject
@@ -30,18 +30,18 @@ class FinetuneOptions:
     lr: float = 0.03
     text: bool = False
     """Train the text encoder's layers too. Off, the text condition is computed once."""
-    styled: int = 1
+    prior_batch: int = 1
     """So many further samples an iteration keep what style words do, and what is drawn without any prompt
     (`style_prior.py`); 0 leaves it out."""
-    style_weight: float = 0.3
-    unprompted: float = 0.5
+    prior_weight: float = 0.3
+    prior_unprompted: float = 0.5
     """The share of those samples that have no prompt."""
     identity_weight: float | None = None
     """How much it counts that the hypernetwork's recognizers see the person (`likeness_term.py`). None asks them where
     the start is a hypernetwork's that holds some."""
-    at_once: int | None = None
+    micro_batch_size: int | None = None
     """How many samples go through the model in one pass; an iteration's gradients are added up. Fewer take less memory.
-    None takes `default_at_once`'s."""
+    None takes `default_micro_batch_size`'s."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,15 @@ def finetune(
     linears, batch, whole = host.linears(), options.batch, lidb
     lidb = lidb.to(host.device)
     prior = None
-    if options.styled:
-        prior = StylePrior.of(host, subject.prompt, subject.class_prompt, options.unprompted)
-    at_once = options.at_once or default_at_once(host, subject.latents)
-    lessons = prior.lessons(host, subject, options.styled, generator, batch, at_once) if prior else None
+    if options.prior_batch:
+        prior = StylePrior.of(host, subject.prompt, subject.class_prompt, options.prior_unprompted)
+    micro_batch_size = options.micro_batch_size or default_micro_batch_size(host, subject.latents)
+    lessons = prior.lessons(host, subject, options.prior_batch, generator, batch, micro_batch_size) if prior else None
     prompts = [subject.prompt, *(prior.prompts if prior else ())]
     embeds = None if options.text else _prompt_embeds(host, linears, lidb, prompts)
     trained = _trained(lidb, options.text)
     conditions = (lambda: host.encode_prompts(prompts)) if embeds is None else (lambda: embeds)
-    iteration = Iteration(host, linears, trained, conditions, at_once, options.lr, likeness)
+    iteration = Iteration(host, linears, trained, conditions, micro_batch_size, options.lr, likeness)
     take = Captured(iteration) if host.capturable and embeds is not None else iteration
     losses = Losses(host.device)
     identity_weight = likeness.weight if likeness else 0.0
@@ -104,7 +104,7 @@ def finetune(
         iteration.set_lr(options.lr * _decay(step, options.steps))
         photo = subject.noisy_batch(host, batch, generator)
         styles = next(lessons) if lessons else None
-        loss = take(look_at(host, subject, photo, styles, options.style_weight, identity_weight))
+        loss = take(look_at(host, subject, photo, styles, options.prior_weight, identity_weight))
         step += 1
         value = _checked(losses.read(loss), step)
         on_step(Progress(step, options.steps, value, trained.within(lidb)))

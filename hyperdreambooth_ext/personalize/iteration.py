@@ -26,7 +26,7 @@ _MEMORY_SHARE, _NUMBERS_A_PLACE = 0.75, 0.2e6
 _ALL = 1 << 16
 
 
-def default_at_once(host: Host, latents: torch.Tensor) -> int:
+def default_micro_batch_size(host: Host, latents: torch.Tensor) -> int:
     """How many samples go through the model in one pass: all of latents up to 32 × 32; of larger ones what the free
     memory of a graphics card takes, and 2 on a processor."""
     places = latents.shape[-1] * latents.shape[-2]
@@ -53,10 +53,10 @@ class Look:
     alike: torch.Tensor
     prompts: torch.Tensor | None
 
-    def parts(self, at_once: int) -> "Iterator[Look]":
-        """The same in as few parts of at most `at_once` samples as there can be, none much smaller than another."""
+    def parts(self, micro_batch_size: int) -> "Iterator[Look]":
+        """As few parts of at most `micro_batch_size` samples as there can be, none much smaller than another."""
         count = len(self.noisy)
-        passes = math.ceil(count / at_once)
+        passes = math.ceil(count / micro_batch_size)
         for i in range(passes):
             part = slice(count * i // passes, count * (i + 1) // passes)
             yield self.map(lambda tensor: tensor[part])  # noqa: B023  # called at once
@@ -99,11 +99,11 @@ class Iteration:
 
     def __init__(
         self, host: Host, linears: Mapping[str, nn.Linear], trained: StackedLiDB, conditions: Conditions,
-        at_once: int, lr: float, likeness: LikenessTerm | None = None,
+        micro_batch_size: int, lr: float, likeness: LikenessTerm | None = None,
     ) -> None:  # fmt: skip
         self._likeness = likeness
         self._host, self._linears, self._trained, self._conditions = host, linears, trained, conditions
-        self._at_once = at_once
+        self._at_once = micro_batch_size
         self._on_gpu = trained.parameters[0].is_cuda
         # On a graphics card the rate lies there too: a captured step reads it, and one kernel moves all parameters.
         rate = torch.tensor(lr, device=trained.parameters[0].device) if self._on_gpu else lr
@@ -133,11 +133,11 @@ class Iteration:
 
 def gradients_of(
     host: Host, linears: Mapping[str, nn.Linear], lidb: LiDB | StackedLiDB, parameters: Sequence[torch.Tensor],
-    look: Look, conditions: Conditions, at_once: int, likeness: LikenessTerm | None = None,
+    look: Look, conditions: Conditions, micro_batch_size: int, likeness: LikenessTerm | None = None,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:  # fmt: skip
-    """The loss of `look` with `lidb` in the model, and its gradients, summed over passes of `at_once` samples."""
+    """The loss of `look` with `lidb` in the model, and its gradients, summed over the micro-batches."""
     losses, gradients = [], [torch.zeros_like(parameter) for parameter in parameters]
-    for part in look.parts(at_once):
+    for part in look.parts(micro_batch_size):
         with torch.enable_grad(), injected(linears, Applied(lidb)):
             loss = _loss(host, part, conditions(), likeness)
         torch._foreach_add_(gradients, torch.autograd.grad(loss, parameters))

@@ -9,7 +9,7 @@ from ..hypernet.hypernetwork import Hypernetwork
 from ..lidb.basis import AnyBasis
 from ..lidb.layers import Architecture
 from ..lidb.weights import LiDB, zeros
-from .iteration import default_at_once, gradients_of, look_at
+from .iteration import default_micro_batch_size, gradients_of, look_at
 from .subject import Subject
 
 Start = Literal["hypernetwork", "gradient", "zero"]
@@ -41,7 +41,7 @@ def gradient_start(
     _, gradients = gradients_of(
         host, host.linears(), probe, [probe.a_train[layer.key] for layer in architecture.layers],
         look_at(host, subject, subject.noisy_batch(host, GRADIENT_SAMPLES, generator)),
-        lambda: host.encode_prompts([subject.prompt]), default_at_once(host, subject.latents),
+        lambda: host.encode_prompts([subject.prompt]), default_micro_batch_size(host, subject.latents),
     )  # fmt: skip
     length = torch.stack([gradient.norm() for gradient in gradients]).norm()
     a_train, b_train = {}, {}

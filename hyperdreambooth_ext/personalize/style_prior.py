@@ -40,20 +40,20 @@ class StylePrior:
         return cls([*(f"{prompt}, {style}" for style in STYLES), ""], general, unprompted)
 
     def lessons(
-        self, host: Host, subject: Subject, size: int, generator: torch.Generator, ahead: int, at_once: int
+        self, host: Host, subject: Subject, size: int, generator: torch.Generator, ahead: int, micro_batch_size: int
     ) -> Iterator["StyleLesson"]:
         """Without end, lessons of `size` samples; to be asked for while no LiDB is in the model.
 
         The frozen model looks at up to `ahead` samples for several iterations to come, since few samples alone use a
-        processor badly, and at no more than `at_once` of them in one pass.
+        processor badly, and at no more than `micro_batch_size` of them in one pass.
         """
         count = max(1, ahead // size)
         while True:
-            yield from self.lesson(host, subject, count * size, generator, at_once).parts(count)
+            yield from self.lesson(host, subject, count * size, generator, micro_batch_size).parts(count)
 
     @torch.no_grad()
     def lesson(
-        self, host: Host, subject: Subject, size: int, generator: torch.Generator, at_once: int
+        self, host: Host, subject: Subject, size: int, generator: torch.Generator, micro_batch_size: int
     ) -> "StyleLesson":
         """`size` samples, each with a style or without prompt; to be called while no LiDB is in the model."""
         unprompted = torch.rand(size, generator=generator) < self.unprompted
@@ -61,7 +61,7 @@ class StylePrior:
         styles = sent(styles, host.device)
         latents, noise, timesteps = subject.noisy_batch(host, size, generator, WITHIN)
         noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
-        parts = zip(noisy.split(at_once), timesteps.split(at_once), styles.split(at_once), strict=True)
+        parts = zip(*(tensor.split(micro_batch_size) for tensor in (noisy, timesteps, styles)), strict=True)
         wanted = [host.predict(noisy, at, self.general[of]).float() for noisy, at, of in parts]
         return StyleLesson(noisy, timesteps, styles, torch.cat(wanted))
 

@@ -6,24 +6,24 @@ import torch
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
-from hyperdreambooth_ext.personalize.iteration import default_at_once, look_at
+from hyperdreambooth_ext.personalize.iteration import default_micro_batch_size, look_at
 from hyperdreambooth_ext.personalize.starts import zero_start
 
 
-def learned(host, subject, at_once: int | None) -> tuple[torch.Tensor, list[float]]:
+def learned(host, subject, micro_batch_size: int | None) -> tuple[torch.Tensor, list[float]]:
     """All numbers after three iterations of four noises and a style, and the losses."""
     start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
     losses: list[float] = []
-    options = FinetuneOptions(steps=3, batch=4, at_once=at_once)
+    options = FinetuneOptions(steps=3, batch=4, micro_batch_size=micro_batch_size)
     with host.frozen():
         done = finetune(host, subject, start, options, torch.Generator().manual_seed(0),
                         lambda progress: losses.append(progress.loss))  # fmt: skip
     return torch.cat([tensor.flatten() for tensor in done.lidb.parameters]), losses
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
-def test_samples_in_several_passes_teach_what_they_teach_in_one(host, subject, at_once):
-    (whole, losses), (parts, losses_of_parts) = learned(host, subject, None), learned(host, subject, at_once)
+@pytest.mark.parametrize("micro_batch_size", [1, 2])
+def test_samples_in_several_passes_teach_what_they_teach_in_one(host, subject, micro_batch_size):
+    (whole, losses), (parts, losses_of_parts) = learned(host, subject, None), learned(host, subject, micro_batch_size)
     assert float((whole - parts).norm()) < 1e-3 * float(whole.norm())
     assert losses == pytest.approx(losses_of_parts, rel=1e-5)
 
@@ -38,6 +38,6 @@ def test_parts_are_as_few_as_can_be_and_hold_every_sample_once(host, subject):
     assert look.weights.max() > 2 * look.weights.min()
 
 
-def test_small_pictures_go_at_once_and_large_ones_on_a_processor_two_by_two(host):
-    assert default_at_once(host, torch.zeros(2, 4, 32, 32)) > 1000
-    assert default_at_once(host, torch.zeros(2, 4, 64, 64)) == 2
+def test_small_pictures_go_in_one_pass_and_large_ones_on_a_processor_two_by_two(host):
+    assert default_micro_batch_size(host, torch.zeros(2, 4, 32, 32)) > 1000
+    assert default_micro_batch_size(host, torch.zeros(2, 4, 64, 64)) == 2

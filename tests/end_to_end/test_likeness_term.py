@@ -37,7 +37,7 @@ def likeness(host, subject, hypernetwork):
 
 def learned(host, subject, likeness):
     start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
-    wanted = FinetuneOptions(steps=4, batch=4, styled=1)
+    wanted = FinetuneOptions(steps=4, batch=4, prior_batch=1)
     with host.frozen():
         return finetune(host, subject, start, wanted, torch.Generator().manual_seed(0), likeness=likeness).lidb
 
@@ -67,7 +67,7 @@ def test_a_weight_of_zero_learns_the_same_as_no_recognizers(host, subject, liken
 
 def test_a_start_from_a_hypernetwork_asks_the_recognizers_that_it_holds(host, sample_photo, hypernetwork):
     def after_two(start, weight):
-        options = FinetuneOptions(steps=2, batch=2, styled=0, identity_weight=weight)
+        options = FinetuneOptions(steps=2, batch=2, prior_batch=0, identity_weight=weight)
         return personalize(sample_photo, Request("x", start, options), host, hypernetwork).lidb.a_train
 
     def same(one, other):
@@ -89,6 +89,6 @@ def test_a_hypernetwork_without_recognizers_says_so(host, subject):
 def test_styled_samples_are_nobodys(host, subject):
     with host.frozen(), torch.no_grad():
         prior = StylePrior.of(host, subject.prompt, subject.class_prompt)
-        lesson = prior.lesson(host, subject, 2, torch.Generator().manual_seed(0), at_once=2)
+        lesson = prior.lesson(host, subject, 2, torch.Generator().manual_seed(0), micro_batch_size=2)
     look = look_at(host, subject, subject.noisy_batch(host, 4, torch.Generator().manual_seed(1)), lesson, 0.1, 0.4)
     assert look.alike.tolist() == pytest.approx([0.1] * 4 + [0.0] * 2)

@@ -26,7 +26,7 @@ def disobedience(host, subject, lidb: LiDB) -> tuple[float, float]:
     trained on."""
     with host.frozen(), torch.no_grad():
         prior = StylePrior.of(host, subject.prompt, subject.class_prompt, unprompted=0.5)
-        lesson = prior.lesson(host, subject, 24, torch.Generator().manual_seed(99), at_once=24)
+        lesson = prior.lesson(host, subject, 24, torch.Generator().manual_seed(99), micro_batch_size=24)
         with injected(host.linears(), Applied(lidb)):
             conditions = host.encode_prompts(prior.prompts)[lesson.styles]
             predicted = host.predict(lesson.noisy, lesson.timesteps, conditions)
@@ -37,7 +37,7 @@ def disobedience(host, subject, lidb: LiDB) -> tuple[float, float]:
 
 
 def test_with_the_prior_styles_and_pictures_without_a_prompt_stay_more_like_they_were(host, subject):
-    with_prior, without = learned(host, subject, styled=4, style_weight=1.0), learned(host, subject, styled=0)
+    with_prior, without = learned(host, subject, prior_batch=4, prior_weight=1.0), learned(host, subject, prior_batch=0)
     styled, unprompted = disobedience(host, subject, with_prior)
     styled_without, unprompted_without = disobedience(host, subject, without)
     assert styled < 0.8 * styled_without
@@ -47,7 +47,7 @@ def test_with_the_prior_styles_and_pictures_without_a_prompt_stay_more_like_they
 def test_lessons_looked_at_together_are_the_frozen_models_own_predictions(host, subject):
     with host.frozen(), torch.no_grad():
         prior = StylePrior.of(host, subject.prompt, subject.class_prompt)
-        lessons = prior.lessons(host, subject, 2, torch.Generator().manual_seed(0), ahead=7, at_once=4)
+        lessons = prior.lessons(host, subject, 2, torch.Generator().manual_seed(0), ahead=7, micro_batch_size=4)
         first = [next(lessons) for _ in range(4)]  # three from the first pass, one from the second
         for lesson in first:
             assert len(lesson.noisy) == 2
@@ -65,7 +65,7 @@ def test_the_class_prompt_is_the_prompt_without_the_trigger(host, subject, sampl
 
 
 def test_the_text_encoder_can_be_trained_together_with_the_prior(host, subject):
-    lidb = learned(host, subject, styled=1, text=True)
+    lidb = learned(host, subject, prior_batch=1, text=True)
     start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
     text_layers = [layer.key for layer in start.architecture.layers if layer.key.startswith("lora_te")]
     assert text_layers

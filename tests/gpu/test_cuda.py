@@ -87,13 +87,13 @@ def test_the_card_is_not_waited_for_while_it_learns():
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_fewer_samples_at_once_learn_the_same_in_less_memory():
+def test_fewer_samples_a_pass_learn_the_same_in_less_memory():
     host = DiffusersHost(CHECKPOINT, "cuda")
     learned, memory = [], []
-    for at_once in (18, 2):
+    for micro_batch_size in (18, 2):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        learned.append(learn(host, batch=16, at_once=at_once, steps=3).lidb)
+        learned.append(learn(host, batch=16, micro_batch_size=micro_batch_size, steps=3).lidb)
         memory.append(torch.cuda.max_memory_allocated())
     assert difference(*learned) < 0.01
     assert memory[1] < memory[0]
