@@ -2,7 +2,14 @@
 
 
 class UserError(Exception):
-    """Something the user can act on. ``str(error)`` is one full sentence, fit to be shown as it is."""
+    """Something the user can act on. ``str(error)`` is one full sentence, fit to be shown as it is.
+
+    `options` are the names of those that it is about: the command line adds them as flags.
+    """
+
+    def __init__(self, sentence: str, *options: str) -> None:
+        super().__init__(sentence)
+        self.options = options
 
 
 class PhotoError(UserError):

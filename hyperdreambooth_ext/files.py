@@ -30,13 +30,15 @@ def checked_name(name: str) -> str:
         raise UserError("The name is empty: give the LiDB one, such as anna.")
     if _FORBIDDEN.search(name):
         raise UserError(
-            f"The name {name[:40]!r} holds a character that a tag or a file name cannot: "
-            'leave out < > : " / \\ | ? * and commas.'
+            f"The name {name[:40]!r} holds a character that a tag cannot: leave out commas and "
+            '< > : " / \\ | ? *.'
         )
     device = name.split(".")[0].strip().lower() in _DEVICES
     # First whether it is plain: halves of characters have no bytes.
-    if not is_plain(name) or name[0] == "." or name[-1] == "." or device or len(name.encode()) > MAX_NAME_BYTES:
+    if not is_plain(name) or name[0] == "." or name[-1] == "." or device:
         raise UserError(f"The name {name[:40]!r} cannot be a file name on every system: use letters, digits, - and _.")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise UserError(f"The name is too long: {MAX_NAME_BYTES // 4} characters always fit.")
     return name
 
 
@@ -76,7 +78,7 @@ def _take_place(temporary: Path, path: Path, overwrite: bool) -> None:
         else:
             os.link(temporary, path)
     except FileExistsError:
-        raise FileError(f"{path.name} exists already: take another name, or allow replacing it.") from None
+        raise FileError(f"{path.name} exists already: take another name, or allow replacing it.", "overwrite") from None
     except OSError:
         # No links on this file system: look, and then hope that nobody was faster.
         if os.path.lexists(path):

@@ -21,7 +21,7 @@ from .memory import peak_megabytes
 from .models import MODELS
 
 _WORDS = {
-    "faces": "Faces", "prepare": "Preparing", "recognizer": "Teaching the recognizer", "basis": "Basis",
+    "faces": "Faces", "prepare": "Preparing", "recognizer": "Training the recognizer", "basis": "Basis",
     "targets": "Targets", "train": "Training", "export": "Writing the file", "done": "Done",
 }  # fmt: skip
 _STOPPING = "Stopping after this step; the same command goes on from there. Ctrl-C again stops at once."
@@ -94,7 +94,7 @@ class _Bars:
         assert self._bar is not None
         self._bar.update(progress.done - self._bar.n)
         if progress.score:
-            self._bar.set_postfix_str(f"likeness {progress.score['likeness']:.2f}", refresh=False)
+            self._bar.set_postfix_str(f"likeness {progress.score['likeness']:.0%}", refresh=False)
 
     def close(self) -> None:
         """The bar of the last stage stays on the screen as it is."""

@@ -23,8 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         summary = _run(args)
     except UserError as error:
-        print(f"error: {plain_text(str(error))}", file=sys.stderr)
-        return _finish(args, {"ok": False, "error": str(error)}, 1)
+        sentence = _with_flags(error, args)
+        print(f"error: {plain_text(sentence)}", file=sys.stderr)
+        return _finish(args, {"ok": False, "error": sentence}, 1)
     except KeyboardInterrupt:
         print("Interrupted: nothing was saved.", file=sys.stderr)
         return _finish(args, {"ok": False, "error": "interrupted"}, 130)
@@ -47,6 +48,12 @@ def _run(args: argparse.Namespace) -> dict:
     from . import commands
 
     return getattr(commands, args.command)(args)
+
+
+def _with_flags(error: UserError, args: argparse.Namespace) -> str:
+    """The sentence, and of the options that it is about those that this command has."""
+    flags = ", ".join("--" + name.replace("_", "-") for name in error.options if hasattr(args, name))
+    return f"{str(error).rstrip('.')} ({flags})." if flags else str(error)
 
 
 def _finish(args: argparse.Namespace, summary: dict, code: int) -> int:

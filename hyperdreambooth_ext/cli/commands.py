@@ -156,7 +156,7 @@ def load_host(args: argparse.Namespace, dtype: torch.dtype | None = None) -> Dif
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"The device {device!r} cannot be used here: say --device cpu.") from error
+        raise UserError(f"The device {device!r} cannot be used here: choose cpu.", "device") from error
     # Its warnings are for programmers: newer versions warn at every move to a device.
     set_verbosity_error()
     # float16 would need its gradients scaled; bfloat16 has the range of float32.
@@ -167,7 +167,7 @@ def load_host(args: argparse.Namespace, dtype: torch.dtype | None = None) -> Dif
 def _check_free(path: Path, overwrite: bool) -> None:
     """Before the work rather than after it; the writing itself looks once more."""
     if os.path.lexists(path) and not overwrite:
-        raise FileError(f"{path} exists: take another name, or say --overwrite.")
+        raise FileError(f"{path} exists already: take another name, or allow replacing it.", "overwrite")
 
 
 def checked_size(size: int | None) -> int | None:

@@ -34,7 +34,7 @@ def load_named(folder: Path, name: str):
     """The LiDB that a tag names. Raises UserError for a name that leads out of the folder, FileError without a file."""
     path = Path(folder) / f"{checked_name(name)}.safetensors"
     if not path.is_file():
-        raise FileError(f"There is no LiDB {name!r} in {folder}: check the tag, or personalize with --name {name}.")
+        raise FileError(f"There is no LiDB {name!r} in {folder}: check the name in the tag.")
     return load(path)[0]
 
 

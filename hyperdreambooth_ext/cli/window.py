@@ -42,7 +42,7 @@ def serve(args: Namespace) -> dict:
     try:
         socket = config.bind_socket()
     except SystemExit as error:
-        raise UserError(f"The port {args.port} cannot be used: take another with --port.") from error
+        raise UserError(f"The port {args.port} cannot be used: take another.", "port") from error
     print(f"HyperDreamBooth is at http://127.0.0.1:{args.port} (Ctrl-C ends it).", flush=True)
     # The page is there at once; the model is loaded meanwhile.
     threading.Thread(target=backend.warm, daemon=True).start()

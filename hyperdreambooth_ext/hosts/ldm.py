@@ -72,7 +72,7 @@ class LdmHost:
             hook.remove()
         latents = moments[-1].float().chunk(2, dim=1)[0] * self.sd_model.scale_factor
         if not torch.isfinite(latents).all():
-            raise TrainingError("The VAE overflows in half precision: start the program with --no-half-vae.")
+            raise TrainingError("The VAE overflows in half precision: use the WebUI's option no-half-vae.")
         return latents
 
     @torch.no_grad()
@@ -148,8 +148,7 @@ def _check_inputs(unet: nn.Module, family: str) -> None:
     channels = int(unet.in_channels)
     if channels != LATENT_CHANNELS:
         raise ArchitectureError(
-            f"The loaded model takes {channels} channels, so it is made for inpainting, depth or editing: load an "
-            "ordinary text-to-image model, then try again."
+            f"The loaded model takes {channels} channels, as for inpainting: load an ordinary text-to-image model."
         )
     if family == "sdxl" and _vector_width(unet) == REFINER_VECTOR:
         raise ArchitectureError("The loaded model is SDXL's refiner: load the base model, then try again.")

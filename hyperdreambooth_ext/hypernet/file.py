@@ -128,7 +128,8 @@ def check_fits(network: Hypernetwork, architecture: Architecture) -> None:
     if network.config.architecture.fingerprint != architecture.fingerprint:
         raise ArchitectureError(
             f"This hypernetwork was trained for another architecture ({network.config.checkpoint or 'unknown'}): "
-            "use --start gradient, or a hypernetwork made for this checkpoint."
+            "choose another, or the gradient start.",
+            "start", "hypernetwork",
         )
 
 

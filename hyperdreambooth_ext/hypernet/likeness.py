@@ -29,19 +29,3 @@ def likeness(hypernetwork: Hypernetwork, one: np.ndarray, other: np.ndarray) -> 
     """The cosine of two aligned crops' `identities`; 1 is the same picture. The two may differ in size."""
     first, second = (identities(hypernetwork, [crop])[0] for crop in (one, other))
     return float(first @ second)
-
-
-def in_words(cosine: float) -> str:
-    """What the likeness of a drawn picture to the photo means.
-
-    Of photos of two different people 99 % are below 0.62 (the 100 of `benchmarks/people`; tests/fast/test_likeness.py
-    measures it). Drawings are softer than photos: of those that the bundled checkpoint makes of somebody else, 90 % are
-    below 0.36 and 99 % below 0.51 (`python -m benchmarks.likeness_scale`).
-    """
-    if cosine >= 0.62:
-        return "The picture shows this person: photos of two different people are hardly ever this much alike."
-    if cosine >= 0.51:
-        return "Very alike: one in a hundred pictures of somebody else comes this close."
-    if cosine >= 0.36:
-        return "Some likeness: nine in ten pictures of somebody else come less close."
-    return "Little likeness yet: no more alike than strangers. Try the quality Best, or another photo."

@@ -55,9 +55,7 @@ def choose_face(faces: list[Face], number: int = 1) -> Face:
     if not faces:
         raise PhotoError("No face was found: use a photo that shows the face from the front, in even light.")
     if not 1 <= number <= len(faces):
-        raise PhotoError(
-            f"Face {number} was asked for, but {len(faces)} were found: ask for one from 1 to {len(faces)}."
-        )
+        raise PhotoError(f"The photo shows fewer than {number} faces: choose a face from 1 to {len(faces)}.", "face")
     face = faces[number - 1]
     if face.size < MIN_FACE_PIXELS:
         raise PhotoError(

@@ -76,6 +76,8 @@ def _read(file: BinaryIO, name: str) -> np.ndarray:
                 turn, photo = image.getexif().get(_ORIENTATION, 1), _to_rgb(image)
             return np.ascontiguousarray(_TURNS.get(turn, _as_it_is)(photo))
     except (UnidentifiedImageError, Image.DecompressionBombError):
+        if name.lower().endswith((".heic", ".heif")):
+            raise PhotoError(f"{name} is a HEIC photo, which cannot be read here: save it as a JPEG.") from None
         raise PhotoError(f"{name} is no picture that can be read: use a JPEG, PNG or WebP file.") from None
     except _DAMAGED as error:
         why = plain_text(str(error), 200)

@@ -102,20 +102,19 @@ class Builder:
     def _work(self) -> None:
         try:
             while not self._slice():
-                self._change(state="waiting", message="A picture goes first; the build goes on after it.")
-                self._stand_back()
+                self._change(state="waiting", message="Paused while a picture is generated.")
+                self._yield_to_others()
         except UserError as error:
             self._change(state="failed", message=str(error), eta_seconds=None)
         except torch.cuda.OutOfMemoryError:
             _log.exception("The build ran out of memory")
             self._change(
                 state="failed",
-                message="The graphics card's memory is full: start again with a smaller batch, in a smaller size, or "
-                "close other programs.",
+                message="The graphics card's memory is full: use a smaller batch or size, or close other programs.",
             )
         except Exception as error:  # the thread's outermost frame: nobody else would tell the user
             _log.exception("The build failed")
-            message = f"It failed with {type(error).__name__} ({error}): the console holds the whole report."
+            message = f"It failed with {type(error).__name__} ({error}): see the console for details."
             self._change(state="failed", message=message)
 
     def _slice(self) -> bool:
@@ -154,7 +153,7 @@ class Builder:
     def _should_pause(self) -> bool:
         return self._pause or self.backend.wanted() or self.backend.interrupted()
 
-    def _stand_back(self) -> None:
+    def _yield_to_others(self) -> None:
         """Wait until nobody else has wanted the model for a while, or until it is told to pause."""
         quiet_since = time.monotonic()
         while not self._pause and time.monotonic() - quiet_since < PATIENCE_SECONDS:

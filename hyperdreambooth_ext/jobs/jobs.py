@@ -57,7 +57,7 @@ class Studio:
             raise UserError(unfit)
         if not task.overwrite and os.path.lexists(file_of(self.backend.lidb_dir(), task.name)):
             raise FileError(
-                f'A LiDB named "{task.name}" exists already: take another name, or allow replacing it under Advanced.'
+                f'A LiDB named "{task.name}" exists already: take another name, or allow replacing it.', "overwrite"
             )
         job = Job(uuid.uuid4().hex[:12], task)
         self._enqueue(job)
@@ -182,7 +182,7 @@ class Studio:
             _end(job, "failed", "The memory is full: close other programs or choose a smaller size.")
         except Exception as error:  # the thread's outermost frame: nobody else would tell the user
             _log.exception("Job %s failed", job.status().id)
-            _end(job, "failed", f"It failed with {type(error).__name__} ({error}): the console holds the whole report.")
+            _end(job, "failed", f"It failed with {type(error).__name__} ({error}): see the console for details.")
         else:
             job.learned = None
             job.update(preview=b"")
@@ -198,4 +198,5 @@ def _end(job: Job, stage: Stage, message: str, result: Result | None = None) -> 
 def _cancelled_message(job: Job) -> str:
     if job.learned is None:
         return "Interrupted before the first iteration: there is nothing to keep."
-    return f"Interrupted after {job.learned.steps} iterations: nothing is saved yet."
+    steps = job.learned.steps
+    return f"Interrupted after {steps} iteration{'s' if steps > 1 else ''}: nothing is saved yet."

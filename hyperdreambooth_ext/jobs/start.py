@@ -11,8 +11,8 @@ from .backend import Backend
 from .task import Task
 
 NO_HYPERNETWORK = (
-    "No hypernetwork fits this checkpoint, so the finetune started along the first gradient. One that is built for "
-    "this checkpoint starts closer to the person: the sub-tab Build hypernetwork makes it."
+    "No hypernetwork fits this checkpoint: started along the first gradient. "
+    "Build hypernetwork makes one that starts closer to the person."
 )
 
 
@@ -33,13 +33,13 @@ class ChosenStart:
 def chosen_start(task: Task, backend: Backend, host: Host) -> ChosenStart:
     """The start that the task asks for, else the hypernetwork where one fits, else the gradient."""
     if task.start in ("gradient", "zero"):
-        return ChosenStart(task.start, None, "", f"The {task.start} start was chosen under Advanced.")
+        return ChosenStart(task.start, None, "", f"The {task.start} start was chosen.")
     hypernetwork, hash_ = backend.hypernetwork(host, task.hypernetwork)
     if hypernetwork is None and task.start is not None:
         raise UserError("No hypernetwork fits this checkpoint: choose the gradient start, which needs none.")
     if hypernetwork is None:
         return ChosenStart("gradient", None, "", NO_HYPERNETWORK)
-    reason = "Started from the hypernetwork that was made for this checkpoint."
+    reason = "Started from the hypernetwork made for this checkpoint."
     if hypernetwork.config.checkpoint_hash != host.checkpoint_hash:
         made_for = hypernetwork.config.checkpoint or "another checkpoint"
         reason = f"Started from a hypernetwork of the same architecture, made for {made_for}."

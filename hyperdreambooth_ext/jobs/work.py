@@ -79,7 +79,7 @@ class Work:
         def should_stop() -> bool:
             # Asked for the first time when the start is ready and the finetune begins.
             if self.job.status().stage != "finetune":
-                self._stage("finetune", iterations, "Learning the face.")
+                self._stage("finetune", iterations, f"Learning {task.name}.")
                 self.pace.begin()
             return self._interrupted()
 
@@ -112,7 +112,7 @@ class Work:
             return None
         sampling = Sampling(steps=self.task.picture_steps)
         total = 2 * sampling.steps
-        self._stage("pictures", total, "Drawing the pictures before and after.")
+        self._stage("pictures", total, "Sampling the pictures before and after.")
         self.pace.begin()
 
         def on_step() -> None:

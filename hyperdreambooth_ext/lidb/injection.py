@@ -79,8 +79,8 @@ def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB | StackedLiDB) -> No
         linear = linears.get(layer.key)
         if linear is None or (linear.out_features, linear.in_features) != (layer.out_features, layer.in_features):
             raise ArchitectureError(
-                f"This LiDB was made for a model of another architecture ({layer.key} is missing or has another "
-                "shape): load the checkpoint it was made for, or personalize again on this one."
+                f"This LiDB was made for a model of another architecture ({layer.key} differs): load its checkpoint, "
+                "or personalize again."
             )
 
 

@@ -150,8 +150,8 @@ def find_basis(named: NamedBasis, layers: Iterable[Layer], folders: Iterable[Pat
             if _basis_named_in(path) == named.sha256:
                 return _read(path, path.stat().st_mtime_ns, named, tuple(layers))
     raise FileError(
-        f"It speaks in the {named.kind} basis {named.sha256[:10]} of a hypernetwork that is not here: put that "
-        "hypernetwork's file into the folder of the hypernetworks."
+        f"It uses the {named.kind} basis {named.sha256[:10]} of a hypernetwork that is not here: put that file beside "
+        "the other hypernetworks."
     )
 
 

@@ -82,7 +82,7 @@ def finetune(
     """
     if options.steps < 1:
         raise TrainingError(
-            f"{options.steps} steps train nothing: use at least 1, {FinetuneOptions.steps} is the default."
+            f"{options.steps} steps train nothing: use at least 1, {FinetuneOptions.steps} is the default.", "steps"
         )
     linears, batch, whole = host.linears(), options.batch, lidb
     lidb = lidb.to(host.device)
@@ -136,7 +136,7 @@ def _decay(step: int, steps: int) -> float:
 def _checked(loss: float, step: int) -> float:
     if not math.isfinite(loss):
         raise TrainingError(
-            f"The loss stopped being a number at step {step}, so nothing was saved: load the model in full precision "
-            "or lower the learning rate."
+            f"The loss stopped being a number at step {step}: lower the learning rate, or load the model in full "
+            "precision."
         )
     return loss

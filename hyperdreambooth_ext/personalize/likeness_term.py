@@ -33,7 +33,7 @@ class LikenessTerm:
     ) -> "LikenessTerm":
         """For the face `image` [1, 3, S, S] in [-1, 1]. Raises UserError when the hypernetwork has no recognizers."""
         if hypernetwork is None or hypernetwork.readers is None:
-            raise UserError("This hypernetwork holds no recognizers to ask: use an identity weight of 0, or build one.")
+            raise UserError("This hypernetwork holds no recognizers: use another, or an identity weight of 0.")
         # A copy: the hypernetwork stays where it is.
         readers = copy.deepcopy(hypernetwork.readers).to(host.device)
         return cls(IdentityLoss(readers), identities_of_images(hypernetwork, image).to(host.device), weight)

@@ -123,14 +123,14 @@ def destination(folder: Path, name: str, overwrite: bool) -> Path:
     """Where a LiDB of this name goes. Raises FileError when the name is taken and `overwrite` is false."""
     path = Path(folder) / f"{checked_name(name)}.safetensors"
     if os.path.lexists(path) and not overwrite:
-        raise FileError(f"{path} exists: take another name, or say --overwrite.")
+        raise FileError(f"{path} exists already: take another name, or allow replacing it.", "overwrite")
     return path
 
 
 def _chosen_start(request: Request, hypernetwork: Hypernetwork | None) -> Start:
     start = request.start or ("gradient" if hypernetwork is None else "hypernetwork")
     if request.predict_only and start != "hypernetwork":
-        raise UserError("Only a hypernetwork can predict without training: leave out --predict-only.")
+        raise UserError("Only a hypernetwork can predict without training: train, or start from one.", "predict_only")
     return start
 
 
@@ -148,7 +148,7 @@ def _first_weights(
     if start == "zero":
         return zero_start(architecture, basis, rank, generator)
     if hypernetwork is None:
-        raise UserError("No hypernetwork fits this checkpoint: use --start gradient, which needs none.")
+        raise UserError("No hypernetwork fits this checkpoint: choose the gradient start, which needs none.", "start")
     check_fits(hypernetwork, architecture)
     return hypernetwork_start(hypernetwork, subject, rank, generator)
 

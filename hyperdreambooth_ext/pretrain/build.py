@@ -97,7 +97,7 @@ class _Build:
     def _targets(self, stages: Sequence[str], config: HypernetworkConfig, prepared: Prepared, eyes: Eyes) -> None:
         options, last = self.options, tuple(stages)[-1:] == ("targets",)
         if last and not options.target_steps:
-            raise UserError("Targets take steps: say how many, such as --target-steps 40.")
+            raise UserError("Targets take steps: give each some, such as 40.", "target_steps")
         if options.warm_up or options.beta or last:
             decoder = new_decoder(config, prepared, eyes, options.seed)
             optimize_targets(self.folder, options, prepared, self.host, decoder, self.reporter, self.processes)

@@ -110,7 +110,8 @@ class _Gathering:
             if tried >= GIVE_UP_AFTER and self.count < WORST_SHARE * tried:
                 raise UserError(
                     f"The checkpoint drew {tried} pictures and {self.count} usable faces: check that it draws "
-                    "portraits from a prompt, or give --photos."
+                    "portraits, or use photos.",
+                    "photos",
                 )
 
     def _outside(self) -> Iterator[list[Candidate]]:
@@ -152,8 +153,7 @@ class _Gathering:
         if not self.count:
             raise UserError(f"No usable face was found in {where}: give photos with one face each, from the front.")
         raise UserError(
-            f"Only {self.count} usable faces were found in {where}, and {self.quota} were asked for: add photos, or "
-            f"say --faces {self.count}."
+            f"Only {self.count} usable faces were found in {where}: add photos, or ask for {self.count} faces.", "faces"
         )
 
 

@@ -156,8 +156,8 @@ class Loop:
         finite = math.isfinite(values["loss"]) and (self.scaler.is_enabled() or bool(torch.isfinite(norm)))
         if self.processes.any(not finite):
             raise TrainingError(
-                f"The loss stopped being a number at step {self.step}: start again with a lower --lr in another "
-                "folder, or with --precision fp32."
+                f"The loss stopped being a number at step {self.step}: use a lower learning rate or fp32.",
+                "lr", "precision",
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -201,10 +201,10 @@ def _check_precision(precision: str, device: torch.device) -> None:
     if device.type == "cuda" or precision == "fp32":
         return
     if precision == "fp16":
-        raise UserError("fp16 needs a graphics card: use --precision bf16 here.")
+        raise UserError("The precision fp16 needs a graphics card: use bf16 here.", "precision")
     # torch 2.1.2's oneDNN writes past its memory in bf16's backward on several threads; 2.11's does not.
     if torch_version() < SAFE_BF16:
-        raise UserError(f"On the processor, bf16 is not safe with torch {torch.__version__}: use --precision fp32.")
+        raise UserError(f"On the processor, bf16 is not safe with torch {torch.__version__}: use fp32.", "precision")
 
 
 def append_line(file: Path, line: dict) -> None:

@@ -95,28 +95,33 @@ class BuildOptions:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not math.isfinite(value) or not low <= value <= high:
-                raise UserError(f"--{name.replace('_', '-')} {value} cannot be: choose from {low:g} to {high:g}.")
+                raise UserError(f"{_words(name)}: choose from {low:,g} to {high:,g}, not {value}.", name)
         if self.photos and self.shards:
-            raise UserError("Faces come from one place: give --photos or --shards, not both.")
+            raise UserError("Faces come from one place: give photos or shards, not both.", "photos", "shards")
         for name, choices in (("precision", PRECISIONS), ("basis", BASES), ("keep", KEPT)):
             if getattr(self, name) not in choices:
-                raise UserError(f"--{name} is one of {', '.join(choices)}: {getattr(self, name)} is none of them.")
+                raise UserError(f"{_words(name)}: choose {', '.join(choices)}, not {getattr(self, name)!r}.", name)
         if self.size and (self.size % 64 or not 64 <= self.size <= 2048):
             raise UserError(f"A size of {self.size} pixels cannot be made: use a multiple of 64 between 64 and 2048.")
         if self.faces < self.held_out + MIN_FACES // 2:
             raise UserError(
-                f"Of {self.faces} faces {self.held_out} are kept out to measure with: ask for at least "
-                f"{self.held_out + MIN_FACES // 2}, or lower --held-out."
+                f"Of these faces {self.held_out} are held out: ask for at least {self.held_out + MIN_FACES // 2}.",
+                "faces", "held_out",
             )
         if self.words_weight and not self.draws:
-            raise UserError("Only faces that the checkpoint drew come with words: leave out --words-weight.")
+            raise UserError("Only faces that the checkpoint drew come with words.", "words_weight")
         if self.basis == "pca" and not self.target_steps:
-            raise UserError("The PCA basis is made of targets: say how many steps each gets, as --target-steps 40.")
+            raise UserError("The PCA basis is made of targets: give each some steps, such as 40.", "target_steps")
         if self.basis == "learned" and (self.warm_up or self.beta):
-            raise UserError("Targets belong to one basis, and a learned one moves: leave out --warm-up and --beta.")
+            raise UserError("Targets belong to one basis, and a learned one moves: use no targets.", "warm_up", "beta")
         if (self.warm_up or self.beta) and not self.target_steps:
-            raise UserError("--warm-up and --beta learn from targets: add --target-steps 40.")
+            raise UserError("A warm-up and beta learn from targets: give each steps, such as 40.", "target_steps")
         return self
+
+
+def _words(name: str) -> str:
+    """An option's name as a sentence begins with it."""
+    return name.replace("_", " ").capitalize()
 
 
 @dataclass(frozen=True)
@@ -154,14 +159,14 @@ def settle(file: Path, wanted: dict, built_for: BuiltFor) -> BuildOptions:
         begun, whose = known
         if whose.checkpoint_hash != built_for.checkpoint_hash or whose.architecture != built_for.architecture:
             raise UserError(
-                f"{file.parent} was begun with the checkpoint {whose.checkpoint}: load that one to go on, or take "
-                "another folder."
+                f"{file.parent} was begun with the checkpoint {whose.checkpoint}: load it, or take another folder."
             )
         for name, value in wanted.items():
             if name not in CHANGEABLE and getattr(begun, name) != value:
                 raise UserError(
-                    f"{file.parent} was begun with --{name.replace('_', '-')} {getattr(begun, name)}: leave it out to "
-                    "go on, or take another folder."
+                    f"{file.parent} was begun with {_words(name).lower()} {getattr(begun, name)}: keep that, or take "
+                    "another folder.",
+                    name,
                 )
         options = replace(begun, **wanted).checked()
     content = {"options": asdict(options), "built_for": asdict(built_for)}

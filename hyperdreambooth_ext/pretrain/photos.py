@@ -53,7 +53,7 @@ def photo_candidates(options: BuildOptions, following: int, rank: int, count: in
 def _photos(folder: str, rank: int, count: int) -> Iterator[tuple]:
     path = Path(folder)
     if not path.is_dir():
-        raise FileError(f"There is no folder {folder}: check --photos.")
+        raise FileError(f"There is no folder {folder}: check the folder of photos.", "photos")
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
     if not files:
         raise UserError(f"{folder} holds no photo: put JPEG, PNG or WebP files there, one face in each.")
@@ -88,22 +88,21 @@ def _tar(shard: Path) -> Iterator[tuple]:
                     yield member.name, lambda content=content, name=member.name: photo_from_bytes(content, name)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise FileError(
-            f"The shard {shard} is cut short or damaged ({error}): copy it again or take it away. The faces found so "
-            "far are kept."
+            f"The shard {shard} is cut short or damaged ({error}): copy it again or take it away."
         ) from error
 
 
 def _streamed(pattern: str, rank: int, count: int) -> Iterator[tuple]:
     """Shards elsewhere (http, s3 through a pipe, {000..099}) go through webdataset."""
     if "://" not in pattern and "{" not in pattern and not pattern.startswith("pipe:"):
-        raise FileError(f"There is no shard {pattern}: check --shards.")
+        raise FileError(f"There is no shard {pattern}: check the pattern.", "shards")
     try:
         import webdataset
     except ImportError as error:
         raise UserError("Streaming shards needs the package webdataset: pip install webdataset.") from error
     urls = list(webdataset.SimpleShardList(pattern).urls)
     if not urls:
-        raise FileError(f"{pattern} names no shard: check --shards.")
+        raise FileError(f"{pattern} names no shard: check the pattern.", "shards")
     try:
         for sample in webdataset.WebDataset(urls[rank::count], shardshuffle=False, nodesplitter=None):
             for name, content in sample.items():
@@ -114,6 +113,5 @@ def _streamed(pattern: str, rank: int, count: int) -> Iterator[tuple]:
                     )
     except (OSError, EOFError, tarfile.TarError, ValueError) as error:
         raise FileError(
-            f"The shards {pattern} cannot be read to their end ({error}): copy them again. The faces found so far are "
-            "kept."
+            f"The shards {pattern} cannot be read to their end ({error}): copy them again."
         ) from error

@@ -75,8 +75,8 @@ def write_sheet(file, title: str, store: FaceStore, first: list[np.ndarray], now
     """Held-out faces, what was drawn of them before the training, and now: written whole or not at all."""
     shown = range(min(SHOWN, len(now)))
     rows: list[tuple[str, list[Cell]]] = [
-        (title, [("a face it never saw", store.crop(i)) for i in shown]),
-        ("", [("before the training", first[i]) for i in shown]),
+        (title, [("held-out face", store.crop(i)) for i in shown]),
+        ("", [("before training", first[i]) for i in shown]),
         ("", [("predicted", now[i]) for i in shown]),
     ]
     buffer = io.BytesIO()

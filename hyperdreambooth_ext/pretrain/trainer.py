@@ -50,8 +50,9 @@ class Trainer:
         self.lesson = Lesson(beta=options.beta, identity=self._identity_loss(readers), words=options.words_weight)
         if len(self.people) < options.batch:
             raise UserError(
-                f"A batch of {options.batch} is more than the {len(self.people)} faces there are to learn from: say "
-                "--batch with fewer, or --faces with more."
+                f"A batch of {options.batch} is more than the {len(self.people)} faces there are: use a smaller one or "
+                "more faces.",
+                "batch", "faces",
             )
         self.batches = Batches(
             options, store, prepared, host, decoder.config.prompt, self.people, self.lesson, processes
@@ -182,7 +183,7 @@ class Trainer:
             np.savez_compressed(content, pictures=np.stack(score.pictures))
             write_atomically(before, content.getvalue())
         first = list(np.load(before)["pictures"])
-        title = f"After {step} steps: likeness {score.figures['likeness']:.2f}, rank-1 {score.figures['rank1']:.2f}"
+        title = f"After {step} steps: likeness {score.figures['likeness']:.0%}, rank-1 {score.figures['rank1']:.0%}"
         write_sheet(self.folder.training / "sheet.png", title, self.store, first, score.pictures)
 
     def _tell(self, step: int, steps: int, eta_seconds: float | None) -> None:

@@ -8,14 +8,14 @@ from ..jobs.building import BuildStatus
 from . import html
 
 _STAGES = {
-    "faces": "Drawing faces", "prepare": "Preparing the faces", "recognizer": "Teaching the recognizer",
-    "basis": "Making the basis", "targets": "Learning targets", "train": "Training", "export": "Writing the file",
+    "faces": "Generating faces", "prepare": "Preparing the faces", "recognizer": "Training the recognizer",
+    "basis": "Making the basis", "targets": "Optimizing targets", "train": "Training", "export": "Writing the file",
     "done": "Done",
 }  # fmt: skip
 _STATES = {"waiting": "Waiting", "pausing": "Pausing", "paused": "Paused", "failed": "Stopped", "done": "Done"}
 WELCOME = (
-    "A hypernetwork of its own gives a checkpoint better first guesses. It learns from faces that the checkpoint draws "
-    "itself: no photos and no download are needed. It takes hours on a graphics card; pictures go first meanwhile."
+    "A hypernetwork made for a checkpoint starts closer to the person. It learns from faces that the checkpoint "
+    "generates: no photos and no download are needed. It takes hours on a graphics card, and waits while you generate."
 )
 
 
@@ -36,14 +36,14 @@ def status(build: BuildStatus) -> str:
         kind = "error" if build.state == "failed" else "info"
         lines.append(html.note(build.message, kind))
     if build.sheet:
-        lines.append(html.picture(build.sheet, "Faces it never saw, and what it predicts", "hdb_sheet", "png"))
+        lines.append(html.picture(build.sheet, "Held-out faces and predictions", "hdb_sheet", "png"))
     return "".join([*lines, "</div>"])
 
 
 def shelf(found: Sequence[Found]) -> str:
     """The hypernetworks that are there, and what each was made for."""
     rows = "".join(f"<tr>{_row(one)}</tr>" for one in found)
-    head = "<tr><th>File</th><th>Made for</th><th>Learned from</th><th>Held out</th></tr>"
+    head = "<tr><th>File</th><th>Made for</th><th>Trained on</th><th>Held-out scores</th></tr>"
     return f'<div class="hdb_card hdb_shelf"><table>{head}{rows}</table></div>'
 
 
@@ -69,8 +69,8 @@ def _counts(build: BuildStatus) -> str:
 
 
 def _score(score: dict[str, float]) -> str:
-    words = (("Likeness", "likeness"), ("To others", "others"), ("Recognized", "rank1"))
+    words = (("Likeness", "likeness"), ("Likeness to others", "others"), ("Rank-1 of held-out faces", "rank1"))
     facts = "".join(
-        f'<span class="hdb_quiet"><span>{escape(word)}</span> {score[name]:.2f}</span>' for word, name in words
+        f'<span class="hdb_quiet"><span>{escape(word)}</span> {100 * score[name]:.0f} %</span>' for word, name in words
     )
     return f'<p class="hdb_identity">{facts}</p>'

@@ -25,7 +25,7 @@ class BuildPanel:
                 hours = gr.Number(8, label="Hours", info="Time budget for all of it.", elem_id="hdb_build_hours")
                 with gr.Accordion("Advanced", open=False, elem_id="hdb_build_advanced"):
                     photos = gr.Textbox(
-                        "", label="Folder of photos", info="Instead of faces that the checkpoint draws.", max_lines=1,
+                        "", label="Folder of photos", info="Instead of generated faces.", max_lines=1,
                         elem_id="hdb_build_photos",
                     )  # fmt: skip
                     batch = gr.Number(8, label="Batch", precision=0, elem_id="hdb_build_batch")

@@ -99,7 +99,7 @@ class Handlers:
             path = export(result.path.parent, result.name, overwrite)
         except UserError as error:
             return html.note(str(error), "error")
-        return html.saved("Saved as a LoRA for programs without this extension", path)
+        return html.saved(f"Saved as a LoRA: use it as <lora:{path.stem}:1>.", path)
 
     def open_folder(self, request: gr.Request) -> str:
         """Show the LiDBs' folder, to somebody at this machine."""

@@ -16,14 +16,14 @@ _STAGES = {
     "predict": "Predicting",
     "finetune": "Learning",
     "saving": "Saving",
-    "pictures": "Drawing",
+    "pictures": "Sampling",
     "failed": "Failed",
     "cancelled": "Interrupted",
 }
 _WELCOME = (
     ("One photo", "A face from the front, in even light. It stays on this machine and is not kept."),
     ("One name", "It becomes the tag that brings the person into any prompt."),
-    ("Personalize", "A minute later the person is in your pictures, in a file of about 100 KB."),
+    ("Personalize", "Then the person is in your pictures, by a file of about 100 KB."),
 )
 
 
@@ -70,7 +70,7 @@ def picture(jpeg: bytes, caption: str, css: str = "", kind: str = "jpeg") -> str
 def faces(crops: Sequence[bytes], chosen: int) -> str:
     """The faces of a photo, the largest first; `chosen` counts from 1. A click chooses another, by the script."""
     if len(crops) == 1:
-        return f'<div class="hdb_faces">{picture(crops[0], "The face that is learned")}</div>'
+        return f'<div class="hdb_faces">{picture(crops[0], "Face used for training")}</div>'
     items = "".join(
         f'<button type="button" class="hdb_face{" hdb_chosen" if number == chosen else ""}" data-face="{number}" '
         f'aria-pressed="{str(number == chosen).lower()}" title="Learn this face">'
@@ -104,7 +104,7 @@ def result(done: Result) -> str:
     """A finished job: the pictures, how alike they are, and the file."""
     shown = picture(done.photo, "The photo")
     if done.before and done.after:
-        shown += picture(done.before, "Without the LiDB") + picture(done.after, "With the LiDB", "hdb_after")
+        shown += picture(done.before, "Before") + picture(done.after, "After", "hdb_after")
     facts = (
         ("File", f'<code class="hdb_path">{escape(str(done.path))}</code>'),
         ("Size", f"<span>{done.file_bytes / 1000:.0f} KB</span>"),
@@ -159,10 +159,4 @@ def _pictures_so_far(status: JobStatus) -> str:
 def _identity(done: Result) -> str:
     if done.identity is None:
         return f'<p class="hdb_message hdb_quiet">{escape(done.identity_words)}</p>'
-    before = ""
-    if done.identity_before is not None:
-        before = f'<span class="hdb_quiet"><span>Without the LiDB</span> {done.identity_before:.2f}</span>'
-    return (
-        f'<p class="hdb_identity"><b>{escape(done.identity_words)}</b>'
-        f'<span class="hdb_quiet"><span>Likeness</span> {done.identity:.2f}</span>{before}</p>'
-    )
+    return f'<p class="hdb_identity"><b>{escape(done.identity_words)}</b></p>'

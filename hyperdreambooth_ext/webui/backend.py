@@ -50,18 +50,17 @@ class WebuiBackend:
         sd_model = sd_models.model_data.sd_model
         if hasattr(sd_models.model_data, "forge_loading_parameters") or hasattr(sd_model, "forge_objects"):
             return (
-                "Forge keeps its model in a way that cannot be trained on here: personalize with AUTOMATIC1111's WebUI "
-                "or with `python run.py ui`, and put the file into Forge's LoRA folder."
+                "Forge's model cannot be trained on: personalize elsewhere, then put the file into Forge's LoRA folder."
             )
         if shared.cmd_opts.lowvram:
-            return "With --lowvram no part of the model stays in place to be trained on: start with --medvram instead."
+            return "The WebUI runs with lowvram, which leaves no model to train on: start it with medvram instead."
         if sd_model is None:
             return ""
         if getattr(sd_model, "is_sd3", False):
             return "SD 3 cannot be personalized yet: load an SD 1.x, SD 2.x or SDXL checkpoint."
         if sd_unet.current_unet is not None or (sd_unet.unet_options and sd_unet.get_unet_option() is not None):
             return (
-                "A replacement UNet (TensorRT) is active, which cannot be trained on and ignores LiDBs: set "
+                "A replacement UNet (TensorRT) is active, which ignores LiDBs: set "
                 'Settings > Stable Diffusion > "SD Unet" to None.'
             )
         if devices.fp8:

@@ -41,8 +41,7 @@ def why_missing() -> str:
         return ""
     if _networks() is not None:
         return (
-            "This program's LoRA loader cannot read LiDB files: export the LiDB as a LoRA in the HyperDreamBooth tab "
-            "and use <lora:…>."
+            "This program's LoRA loader cannot read LiDB files: export the LiDB as a LoRA in the HyperDreamBooth tab."
         )
     return "The built-in extension Lora is switched off, and the tag <lidb:…> needs it: switch it on under Extensions."
 

@@ -35,8 +35,7 @@ def tag_notes(
         yield from _multiplier_notes(params)
         if _on_disk(networks, _name(params)) is None:
             yield (
-                f'There is no LiDB "{_name(params)}" in the LoRA folder: check the name in the tag, or personalize a '
-                "photo under this name."
+                f'There is no LiDB "{_name(params)}" in the LoRA folder: check the name in the tag.'
             )
     if not hasattr(networks, "module_types"):
         # Forge merges elsewhere and says on its console what did not match.
@@ -72,8 +71,8 @@ def _file_notes(networks: ModuleType, name: str, linears: Linears) -> Iterator[s
     except ArchitectureError:
         made_for = f' "{info.checkpoint}"' if info.checkpoint else ""
         yield (
-            f'The LiDB "{name}" was made for a model of another architecture{made_for}, so it was not used or not '
-            "wholly: load a checkpoint of that kind, or personalize again on this one."
+            f'The LiDB "{name}" was made for a model of another architecture{made_for}: load such a checkpoint, or '
+            "personalize again."
         )
     except UserError as error:
         yield str(error)

@@ -29,7 +29,7 @@ def add_settings() -> None:
         shared.OptionInfo(
             False, "Offer the small checkpoint faces128 that comes with HyperDreamBooth, to try it",
             onchange=bundled.offer_as_set, section=SECTION,
-        ).info("then press the reload button beside the list of checkpoints; made for faces at 128 x 128 pixels"),
+        ).info("then reload the list of checkpoints; made for faces at 128 x 128 pixels"),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ def test_the_sub_tab_shows_what_is_there_and_says_what_is_wrong(page):
     page.fill("#hdb_build_faces input", "2")
     page.press("#hdb_build_faces input", "Tab")
     page.click("#hdb_build_start")
-    page.wait_for_selector("#hdb_build_status [role=alert] >> text=--faces 2 cannot be")
+    page.wait_for_selector("#hdb_build_status [role=alert] >> text=Faces: choose from 8")
     open_tab(page, "hdb_personalize_tab", "Personalize")
     assert page.is_visible("#hdb_name")
 

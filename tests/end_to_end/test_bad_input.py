@@ -68,7 +68,7 @@ def test_a_bad_name(refused, name):
 def test_an_existing_name(refused, learned):
     before = learned.file.read_bytes()
     sentence = refused("personalize", SAMPLE_PHOTO, "--name", "anna", "--out", learned.folder)
-    assert "say --overwrite" in sentence and learned.file.read_bytes() == before
+    assert "(--overwrite)" in sentence and learned.file.read_bytes() == before
 
 
 def test_a_full_disk(refused, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_damaged_hypernetwork_and_one_for_another_model(refused, tmp_path):
 
 
 def test_an_unknown_device_and_an_impossible_size(refused):
-    assert "--device cpu" in personalize(refused, SAMPLE_PHOTO, "--device", "cuda:99")
+    assert "choose cpu (--device)" in personalize(refused, SAMPLE_PHOTO, "--device", "cuda:99")
     assert "multiple of 64" in personalize(refused, SAMPLE_PHOTO, "--size", 100)
 
 

@@ -196,7 +196,7 @@ def test_another_photo_starts_with_its_largest_face(handlers, uploads):
 def test_personalize_follows_the_job_to_its_result(handlers, photo):
     pages = list(handlers.personalize(photo, 1, "anna", "balanced"))
     assert pages[0][INTERRUPT]["visible"] and not pages[-1][INTERRUPT]["visible"]
-    assert 'data-stage="done"' in pages[-1][PROGRESS] and "With the LiDB" in pages[-1][RESULT]
+    assert 'data-stage="done"' in pages[-1][PROGRESS] and "After" in pages[-1][RESULT]
     assert pages[-1][-1] == "a sks face <lidb:anna:1>"
 
 
@@ -216,13 +216,13 @@ def test_an_interrupted_job_offers_to_keep(handlers, photo):
             handlers.interrupt(page[0])
     assert page[KEEP]["visible"] and "nothing is saved yet" in page[PROGRESS]
     *_, page = handlers.keep(page[0])
-    assert "With the LiDB" in page[RESULT] and not page[KEEP]["visible"]
+    assert "After" in page[RESULT] and not page[KEEP]["visible"]
 
 
 def test_after_a_refresh_a_job_is_found_again_and_an_unknown_one_shows_the_first_page(handlers, photo):
     id = handlers.studio.submit(handlers_task(photo))
     *_, page = handlers.follow(id)
-    assert "With the LiDB" in page[RESULT]
+    assert "After" in page[RESULT]
     for unknown in ("", "gone"):
         (page,) = handlers.follow(unknown)
         assert "hdb_welcome" in page[PROGRESS] and page[0] == ""

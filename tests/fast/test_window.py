@@ -26,5 +26,5 @@ def test_a_port_that_is_taken_is_a_sentence(tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match="take another with --port"):
+        with pytest.raises(UserError, match="take another"):
             serve(Namespace(port=port, listen=False, out=tmp_path, checkpoint=None, device="cpu"))

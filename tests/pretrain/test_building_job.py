@@ -56,7 +56,7 @@ def test_a_build_lets_others_go_first_pauses_and_goes_on(builder):
     assert builder.status().sheet == status.sheet != b""
     builder.pause()
     wait_until(builder, lambda status: not status.working)
-    with pytest.raises(UserError, match=r"was begun with --batch"):
+    with pytest.raises(UserError, match=r"was begun with batch"):
         builder.start({"batch": 2})
         wait_until(builder, lambda status: not status.working)
         raise UserError(builder.status().message)
@@ -75,7 +75,7 @@ def test_the_panel_says_what_is_wrong_and_what_is_there(builder):
     panel_of.builder = builder
     assert "broken-hypernetwork.safetensors is damaged" in panel_of.refresh()
     shown = list(panel_of.begin(2, 0, "", 4, 0))
-    assert any("--faces 2 cannot be" in str(update[0]) for update in shown)
+    assert any("Faces: choose from 8" in str(update[0]) for update in shown)
     list(panel_of.resume())
     assert "press Start" in builder.status().message and builder.status().state == "failed"
 

@@ -301,12 +301,12 @@ def _inpainting(webui, sd_model):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (_lowvram, "With --lowvram no part .* start with --medvram instead."),
+        (_lowvram, "runs with lowvram, .* start it with medvram instead."),
         (_tensorrt, "replacement UNet .* to None."),
         (_fp8, "stored as FP8"),
         (_sd3, "SD 3 cannot be personalized yet"),
-        (_forge, "Forge keeps its model .* Forge.s LoRA folder."),
-        (_inpainting, "made for inpainting"),
+        (_forge, "Forge.s model .* Forge.s LoRA folder."),
+        (_inpainting, "as for inpainting"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_with_a_sentence(webui, sd_model, change, sentence):
@@ -344,5 +344,5 @@ def test_after_saving_the_cached_text_conditions_are_gone(webui, sd_model, busy)
 def test_a_vae_that_overflows_is_told(webui, sd_model, monkeypatch):
     host = LdmHost(sd_model)
     monkeypatch.setattr(sd_model, "scale_factor", float("inf"))
-    with pytest.raises(TrainingError, match="--no-half-vae"):
+    with pytest.raises(TrainingError, match="no-half-vae"):
         host.encode_images(torch.zeros(1, 3, 64, 64))
