@@ -7,7 +7,7 @@
     python run.py build FOLDER                  a hypernetwork for your own checkpoint, without a dataset
     python run.py evaluate OUT_DIR              measure likeness and style on 100 people that nothing was trained on
     python run.py compare OUT_DIR               the same with DreamBooth, Textual Inversion, LoRA and others beside it
-    python run.py step, full_size, growth, tag  what time and memory go into (docs/benchmarks.md)
+    python run.py step, full_size, growth, tag  what time and memory go into (docs/results.md)
     python run.py test [pytest arguments]       run the tests
     python run.py robustness                    the long checks that docs/security.md tells of
 

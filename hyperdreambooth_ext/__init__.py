@@ -1,3 +1,3 @@
 """HyperDreamBooth for Stable Diffusion: one photo of a face becomes a LiDB file of about 100 KB."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""Which versions the tests ran on, as a row of the table in the README: made by the very run that it tells of."""
+"""Which versions the tests ran on, as a row of the table in docs/results.md: made by the very run that it tells of."""
 
 import platform
 import sys
