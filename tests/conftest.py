@@ -1,4 +1,4 @@
-"""What the tests share: SD 1.5's shapes without its weights, the sample photo, and the embedded model."""
+"""What the tests share: SD 1.5's shapes without its weights, the sample photo, and the tiny model."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture, Layer
 from hyperdreambooth_ext.lidb.weights import LiDB, zeros
 from tests.studio import WatchedBackend
+from tests.tiny import Tiny, make_tiny
 from tests.versions import head, row
 
 
@@ -30,6 +31,23 @@ def pytest_terminal_summary(terminalreporter):
     if os.environ.get("HDB_VERSIONS"):
         with open(os.environ["HDB_VERSIONS"], "a", encoding="utf-8") as rows:
             rows.write(f"{line}\n")
+
+
+BY_FOLDER = {"tests/webui/real": "webui_real", "tests/browser": "browser", "tests/gpu": "gpu"}
+
+
+def pytest_collection_modifyitems(config, items):
+    """Marks by folder; what cannot run here is not collected, and slow tests come last."""
+    for item in items:
+        for folder, marker in BY_FOLDER.items():
+            if Path(item.path).is_relative_to(config.rootpath / folder):
+                item.add_marker(marker)
+    there = {"webui_real": bool(os.environ.get("WEBUI_ROOT")), "gpu": torch.cuda.is_available()}
+    lacking = {marker for marker, is_there in there.items() if not is_there}
+    left_out = [item for item in items if lacking & {marker.name for marker in item.iter_markers()}]
+    config.hook.pytest_deselected(items=left_out)
+    kept = [item for item in items if item not in left_out]
+    items[:] = sorted(kept, key=lambda item: item.get_closest_marker("slow") is not None)
 
 
 OUTPUT = Path(__file__).parent / "output"
@@ -86,8 +104,13 @@ def small_photo(sample_photo):
 
 
 @pytest.fixture(scope="session")
-def loaded_backend(tmp_path_factory):
-    backend = WatchedBackend(tmp_path_factory.mktemp("unused"))
+def tiny(tmp_path_factory) -> Tiny:
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def loaded_backend(tiny, tmp_path_factory):
+    backend = WatchedBackend(tmp_path_factory.mktemp("unused"), tiny)
     with backend.model() as host:
         backend.hypernetwork(host)
     return backend

@@ -1,4 +1,4 @@
-"""A studio on the embedded model, for the tests of the tab, the API and the jobs. Nothing in it is faked."""
+"""A studio on the tiny model, for the tests of the tab, the API and the jobs. Nothing in it is faked."""
 
 import time
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from hyperdreambooth_ext.cli.backend import StandaloneBackend
 from hyperdreambooth_ext.jobs.jobs import Studio
 from hyperdreambooth_ext.jobs.status import JobStatus
 from hyperdreambooth_ext.jobs.task import Task
+from tests.tiny import Tiny
 
 SHORT = {"steps": 1, "picture_steps": 1, "size": 64}
 
@@ -15,11 +16,15 @@ SHORT = {"steps": 1, "picture_steps": 1, "size": 64}
 class WatchedBackend(StandaloneBackend):
     """The real backend, which also lets a test act at each report and notes in which order it was asked."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, tiny: Tiny) -> None:
+        super().__init__(folder, tiny.checkpoint)
+        self.tiny = tiny
         self.on_report: Callable[[str, int], None] = lambda stage, step: None
         self.reports: list[tuple[str, int, int]] = []
         self.saved_while_lent: list[bool] = []
+
+    def hypernetwork_dirs(self) -> list[Path]:
+        return [self.tiny.folder]
 
     def report(self, stage: str, step: int, steps: int, preview: object | None) -> None:
         self.reports.append((stage, step, steps))
@@ -30,7 +35,7 @@ class WatchedBackend(StandaloneBackend):
 
     def again(self, folder: Path) -> "WatchedBackend":
         """The same loaded model with another folder and nothing noted: loading takes a second."""
-        fresh = WatchedBackend(folder)
+        fresh = WatchedBackend(folder, self.tiny)
         fresh._host, fresh._fitting = self._host, self._fitting
         return fresh
 

@@ -1,9 +1,11 @@
 """The sub-tab "Build hypernetwork" in a real browser."""
 
+from hyperdreambooth_ext.shipped import HYPERNETWORK
+
 
 def test_the_sub_tab_shows_what_is_there_and_says_what_is_wrong(page):
     open_tab(page, "hdb_build_tab", "Build hypernetwork")
-    page.wait_for_selector("#hdb_build_shelf >> text=faces128-hypernetwork.safetensors")
+    page.wait_for_selector(f"#hdb_build_shelf >> text={HYPERNETWORK.name}")
     assert page.is_visible("#hdb_build_start") and not page.is_visible("#hdb_personalize")
     page.fill("#hdb_build_faces input", "2")
     page.press("#hdb_build_faces input", "Tab")

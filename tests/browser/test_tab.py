@@ -10,6 +10,7 @@ from PIL import Image
 from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.jobs.task import PRESETS
 from tests.browser.conftest import ANSWERED
+from tests.bundled import SIZE
 
 VIEWS = [(width, theme) for width in (1280, 800) for theme in ("light", "dark")]
 names = (f"anna{number}" for number in count(1))
@@ -117,7 +118,7 @@ def test_from_a_dropped_photo_to_pictures_and_files(page, open_page, lidb_dir, s
     page.fill("#hdb_prompt textarea", "a sks face, oil painting <lidb:anna:0.8>")
     page.click("#hdb_draw")
     page.wait_for_selector("#hdb_drawn img")
-    assert page.evaluate("document.querySelector('#hdb_drawn img').naturalWidth") == 128
+    assert page.evaluate("document.querySelector('#hdb_drawn img').naturalWidth") == SIZE
     look(page, screenshots, "drawn-1280-light")
     assert page.is_enabled("#hdb_personalize") and not page.is_visible("#hdb_interrupt")
     for width, theme in VIEWS:

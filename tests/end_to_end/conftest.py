@@ -1,4 +1,4 @@
-"""The embedded model with the sample photo, and one personalization of it, shared by the tests that look at them."""
+"""The tiny model with the sample photo, and one personalization of it, shared by the tests that look at them."""
 
 import json
 from dataclasses import dataclass
@@ -7,20 +7,19 @@ from pathlib import Path
 import pytest
 
 from hyperdreambooth_ext.cli.cli import main
-from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO
-from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.images.face import find_face
 from hyperdreambooth_ext.personalize.subject import prepare_subject
 
 
 @pytest.fixture(scope="module")
-def host():
-    return DiffusersHost(CHECKPOINT)
+def host(tiny):
+    return tiny.host()
 
 
 @pytest.fixture(scope="module")
 def subject(host, sample_photo):
-    return prepare_subject(sample_photo, find_face(sample_photo), host, "a sks face", 128)
+    return prepare_subject(sample_photo, find_face(sample_photo), host, "a sks face", host.default_size)
 
 
 @pytest.fixture
@@ -41,8 +40,14 @@ class Learned:
     file: Path
 
 
-@pytest.fixture(scope="session")
-def learned(tmp_path_factory) -> Learned:
-    folder = tmp_path_factory.mktemp("lidb")
-    assert main(["personalize", str(SAMPLE_PHOTO), "--name", "anna", "--out", str(folder), "--json"]) == 0
+def learn(folder: Path, *options: object) -> Learned:
+    """The sample photo learned as "anna" into `folder`, by the command line."""
+    command = ["personalize", SAMPLE_PHOTO, "--name", "anna", "--out", folder, "--json", *options]
+    assert main([str(word) for word in command]) == 0
     return Learned(folder, folder / "anna.safetensors")
+
+
+@pytest.fixture(scope="session")
+def learned(tiny, tmp_path_factory) -> Learned:
+    options = ("--checkpoint", tiny.checkpoint, "--hypernetwork", tiny.hypernetwork_file, "--steps", 2)
+    return learn(tmp_path_factory.mktemp("lidb"), *options)

@@ -9,10 +9,23 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hyperdreambooth_ext import files
-from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO
+from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.lidb import file
 from tests.conftest import SMALL, random_lidb
+
+
+@pytest.fixture
+def run(run, tiny):
+    """The commands on the tiny checkpoint and its hypernetwork, unless they name others."""
+    files = {"--checkpoint": tiny.checkpoint, "--hypernetwork": tiny.hypernetwork_file}
+    takes = {"personalize": tuple(files), "generate": ("--checkpoint",)}
+
+    def command(name: str, *argv: object):
+        unnamed = [option for option in takes.get(name, ()) if option not in argv]
+        return run(name, *argv, *(word for option in unnamed for word in (option, files[option])))
+
+    return command
 
 
 @pytest.fixture
@@ -96,13 +109,13 @@ def test_a_checkpoint_of_another_architecture(refused, tmp_path):
     assert "SDXL" in personalize(refused, SAMPLE_PHOTO, "--checkpoint", tmp_path / "xl.safetensors")
 
 
-def test_a_checkpoint_whose_shapes_are_not_those_of_its_configuration(refused, tmp_path):
-    (tmp_path / "small.safetensors").write_bytes(CHECKPOINT.read_bytes())
+def test_a_checkpoint_whose_shapes_are_not_those_of_its_configuration(refused, tiny, tmp_path):
+    (tmp_path / "small.safetensors").write_bytes(tiny.checkpoint.read_bytes())
     assert "configuration" in personalize(refused, SAMPLE_PHOTO, "--checkpoint", tmp_path / "small.safetensors")
 
 
-def test_a_damaged_or_pickled_checkpoint(refused, tmp_path):
-    (tmp_path / "a.safetensors").write_bytes(CHECKPOINT.read_bytes()[:100_000])
+def test_a_damaged_or_pickled_checkpoint(refused, tiny, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(tiny.checkpoint.read_bytes()[:100_000])
     assert "is damaged" in personalize(refused, SAMPLE_PHOTO, "--checkpoint", tmp_path / "a.safetensors")
     (tmp_path / "a.ckpt").write_bytes(b"pickle")
     assert "never opened" in personalize(refused, SAMPLE_PHOTO, "--checkpoint", tmp_path / "a.ckpt")
@@ -148,15 +161,15 @@ def test_an_export_does_not_overwrite(refused, learned, tmp_path):
     assert (tmp_path / "there.safetensors").read_bytes() == b"mine"
 
 
-def test_a_changed_checkpoint_weight_keeps_the_architecture(tmp_path, learned, run):
+def test_a_changed_checkpoint_weight_keeps_the_architecture(tmp_path, tiny, learned, run):
     """A finetune of the same architecture takes the same LiDB."""
-    tensors = load_file(CHECKPOINT)
+    tensors = load_file(tiny.checkpoint)
     key = next(iter(tensors))
     tensors[key] = tensors[key] * 1.01
     save_file(tensors, tmp_path / "finetune.safetensors")
-    (tmp_path / "finetune.yaml").write_bytes(CHECKPOINT.with_suffix(".yaml").read_bytes())
+    (tmp_path / "finetune.yaml").write_bytes(tiny.checkpoint.with_suffix(".yaml").read_bytes())
     (tmp_path / "clip").mkdir()
-    (tmp_path / "clip" / "config.json").write_bytes((CHECKPOINT.parent / "clip" / "config.json").read_bytes())
+    (tmp_path / "clip" / "config.json").write_bytes((tiny.folder / "clip" / "config.json").read_bytes())
     code, _, _ = run("generate", "a sks face <lidb:anna:0.8>", "--lidb-dir", learned.folder, "--steps", 2,
                      "--checkpoint", tmp_path / "finetune.safetensors", "--out", tmp_path / "x.png")  # fmt: skip
     assert code == 0

@@ -1,4 +1,4 @@
-"""Training steps on the embedded model: many people at once, on the diffusion loss, on targets, or on both."""
+"""Training steps on the tiny model: many people at once, on the diffusion loss, on targets, or on both."""
 
 from dataclasses import replace
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hyperdreambooth_ext.cli.models import fitting_hypernetwork
 from hyperdreambooth_ext.hypernet.lesson import Batch, Described, Lesson, Preserved
 from hyperdreambooth_ext.hypernet.targets import preoptimize
 from hyperdreambooth_ext.hypernet.training import training_losses
@@ -15,12 +14,12 @@ from hyperdreambooth_ext.sampling.schedule import add_noise, clean_latents
 
 
 @pytest.fixture
-def decoder(host):
-    return fitting_hypernetwork(host)[0].decoder.requires_grad_(True)
+def decoder(tiny):
+    return tiny.hypernetwork().decoder.requires_grad_(True)
 
 
 def people(count: int) -> torch.Tensor:
-    return torch.randn(count, 4, 16, 16, generator=torch.Generator().manual_seed(3)) * 0.8
+    return torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(3)) * 0.8
 
 
 def test_targets_are_personal_and_fit_their_person(host, decoder):
@@ -53,7 +52,7 @@ def test_gradients_reach_the_decoder_and_not_the_model(host, decoder, alpha, bet
 def test_what_is_to_be_preserved_is_compared_under_the_weights_of_its_own_person(host, decoder):
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(3, 16, decoder.features_in.in_features, generator=generator)
-    noise, timesteps = torch.randn(3, 4, 16, 16, generator=generator), torch.tensor([100, 500, 900])
+    noise, timesteps = torch.randn(3, 4, 8, 8, generator=generator), torch.tensor([100, 500, 900])
     batch = Batch(features, people(3), ["a sks face"] * 3, noise=noise, timesteps=timesteps)
     noisy, at, prompts = people(1), torch.tensor([700]), ["a sks face, pencil sketch"]
     with host.frozen():
@@ -73,7 +72,7 @@ def test_what_is_to_be_preserved_is_compared_under_the_weights_of_its_own_person
 def test_words_say_what_the_model_with_the_persons_weights_shall_see(host, decoder):
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 16, decoder.features_in.in_features, generator=generator)
-    noise, timesteps = torch.randn(2, 4, 16, 16, generator=generator), torch.tensor([300, 950])
+    noise, timesteps = torch.randn(2, 4, 8, 8, generator=generator), torch.tensor([300, 950])
     batch = Batch(features, people(2), ["a sks face"] * 2, noise=noise, timesteps=timesteps)
     with host.frozen(), torch.no_grad():
         embeds = host.encode_prompts(["an old man, bald", "a young woman, smiling", ""])

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from hyperdreambooth_ext.errors import UserError
-from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.latent_recognizer import untaught_readers
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.injection import Applied, injected
@@ -18,26 +17,25 @@ from hyperdreambooth_ext.personalize.personalize import Request, personalize
 from hyperdreambooth_ext.personalize.starts import zero_start
 from hyperdreambooth_ext.personalize.style_prior import StylePrior
 from hyperdreambooth_ext.sampling.schedule import add_noise, clean_latents
-from hyperdreambooth_ext.shipped import HYPERNETWORK
 
 
 @pytest.fixture
-def hypernetwork():
-    """The bundled one with recognizers that nobody taught: what they see is meaningless, but can be brought nearer."""
+def hypernetwork(tiny):
+    """The tiny one with recognizers that nobody taught: what they see is meaningless, but can be brought nearer."""
     torch.manual_seed(0)
-    network = load_hypernetwork(HYPERNETWORK)
+    network = tiny.hypernetwork()
     network.carry(untaught_readers(2).eval().requires_grad_(False))
     return network
 
 
 @pytest.fixture
 def likeness(host, subject, hypernetwork):
-    return LikenessTerm.of(host, hypernetwork, subject.image, weight=3.0)
+    return LikenessTerm.of(host, hypernetwork, subject.image, weight=30.0)
 
 
 def learned(host, subject, likeness):
     start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
-    wanted = FinetuneOptions(steps=4, batch=4, prior_batch=1)
+    wanted = FinetuneOptions(steps=8, batch=4, prior_batch=1)
     with host.frozen():
         return finetune(host, subject, start, wanted, torch.Generator().manual_seed(0), likeness=likeness).lidb
 
@@ -80,8 +78,9 @@ def test_a_start_from_a_hypernetwork_asks_the_recognizers_that_it_holds(host, sa
     assert same(after_two("hypernetwork", None), after_two("hypernetwork", 0.0))
 
 
-def test_a_hypernetwork_without_recognizers_says_so(host, subject):
-    for nobody in (load_hypernetwork(HYPERNETWORK), None):
+def test_a_hypernetwork_without_recognizers_says_so(host, subject, hypernetwork):
+    hypernetwork.readers = None
+    for nobody in (hypernetwork, None):
         with pytest.raises(UserError, match="no recognizers"):
             LikenessTerm.of(host, nobody, subject.image)
 

@@ -1,4 +1,4 @@
-"""One photo becomes a file, and pictures made with its tag show that person."""
+"""One photo becomes a file, and pictures made with its tag show that person: on the bundled model."""
 
 import copy
 import os
@@ -22,11 +22,23 @@ from hyperdreambooth_ext.hosts.ldm import LdmHost
 from hyperdreambooth_ext.images.face import crop_face, find_face
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.injection import Applied
+from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize
+from tests.end_to_end.conftest import Learned, learn
 from tests.hosts.ldm_model import ldm_model
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def host():
+    return DiffusersHost(CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory) -> Learned:
+    return learn(tmp_path_factory.mktemp("lidb"))
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +46,13 @@ def hypernetwork(host):
     return fitting_hypernetwork(host)[0]
 
 
-def test_the_file_is_small_and_says_what_it_is(learned):
+def test_the_file_is_small_and_says_what_it_is(learned, host):
     lidb, info = file.load(learned.file)
     assert learned.file.stat().st_size <= 120_000
     assert (info.name, info.trigger, info.start, info.steps) == ("anna", "sks", "hypernetwork", FinetuneOptions.steps)
-    assert info.checkpoint == "faces128" and len(info.checkpoint_hash) == 10 and len(info.hypernetwork) == 10
+    assert info.checkpoint == CHECKPOINT.stem and len(info.checkpoint_hash) == 10 and len(info.hypernetwork) == 10
     assert info.thumbnail[:2] == b"\xff\xd8"
-    assert lidb.rank == FinetuneOptions().rank and len(lidb.architecture) == 160
+    assert lidb.rank == FinetuneOptions().rank and lidb.architecture == Architecture.of(host.linears())
 
 
 def test_pictures_move_towards_the_photo_as_the_multiplier_grows(learned, host, hypernetwork, sample_photo):
@@ -52,7 +64,7 @@ def test_pictures_move_towards_the_photo_as_the_multiplier_grows(learned, host, 
         with torch.no_grad():
             return (hypernetwork.encoder(images) - hypernetwork.decoder.features_mean).mean(1)
 
-    wanted = who([crop_face(sample_photo, find_face(sample_photo), 128)])
+    wanted = who([crop_face(sample_photo, find_face(sample_photo), host.default_size)])
     likeness = []
     for multiplier in (0.0, 0.4, 0.8):
         pictures = sample(
@@ -100,7 +112,7 @@ def test_a_hypernetwork_that_learned_from_drawn_faces_is_shown_what_the_autoenco
 ):
     drawn = copy.copy(hypernetwork)
     drawn.config = replace(hypernetwork.config, through_autoencoder=True)
-    crop = crop_face(sample_photo, find_face(sample_photo), 128)
+    crop = crop_face(sample_photo, find_face(sample_photo), host.default_size)
     image = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         kept = host.decode_latents(host.encode_images(image)).clamp(-1, 1)
@@ -140,11 +152,11 @@ def test_ldm_hosts_the_main_job_too(learned, sample_photo, hypernetwork, tmp_pat
     assert losses["ldm"] == pytest.approx(losses["diffusers"], rel=1e-3)
 
 
-def test_generate_export_and_inspect(learned, run, tmp_path):
+def test_generate_export_and_inspect(learned, host, run, tmp_path):
     picture = tmp_path / "anna.png"
     prompt = "a sks face, pencil sketch <lidb:anna:0.8>"
     assert run("generate", prompt, "--lidb-dir", learned.folder, "--out", picture, "--steps", 4)[0] == 0
-    assert Image.open(picture).size == (128, 128)
+    assert Image.open(picture).size == (host.default_size, host.default_size)
     code, summary, _ = run("inspect", learned.file)
     assert code == 0 and summary["kind"] == "LiDB" and summary["name"] == "anna"
     code, summary, _ = run("export", learned.file, "--lora", tmp_path / "lora.safetensors")

@@ -8,8 +8,6 @@ import torch
 from benchmarks import build_cost, full_size, growth, step
 from benchmarks.compare.rows import ROWS
 from benchmarks.random_host import sd15_architecture
-from hyperdreambooth_ext.cli.models import CHECKPOINT
-from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.embedder import Eyes
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
@@ -19,10 +17,10 @@ from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from tests.conftest import sd15_layers
 
 
-def test_everybody_takes_a_step_in_turn():
+def test_everybody_takes_a_step_in_turn(tiny):
     ticks = iter(range(1000))
     times = step.step_times(
-        lambda: DiffusersHost(CHECKPOINT),
+        tiny.host,
         FinetuneOptions(steps=step.WARM_UP + 1, batch=1),
         step.OTHERS,
         lambda: next(ticks),
@@ -30,9 +28,9 @@ def test_everybody_takes_a_step_in_turn():
     assert list(times) == ["ours", *step.OTHERS] and all(of == [1] for of in times.values())
 
 
-def test_a_rivals_step_trains_the_very_layers_that_a_lidb_changes():
-    host = DiffusersHost(CHECKPOINT)
-    subject = step.Subject(torch.empty(0), torch.randn(2, 4, 16, 16), None, step.PROMPT)
+def test_a_rivals_step_trains_the_very_layers_that_a_lidb_changes(tiny):
+    host = tiny.host()
+    subject = step.Subject(torch.empty(0), torch.randn(2, 4, 8, 8), None, step.PROMPT)
     unet_layers = sum(key.startswith("lora_unet_") for key in (layer.key for layer in step.Architecture.of(
         host.linears()).layers))  # fmt: skip
     rival = step.Rival(host, subject, FinetuneOptions(batch=1), "peft")
@@ -64,8 +62,8 @@ def test_growth_can_be_measured_and_drawn(tmp_path):
     assert (tmp_path / "growth.png").stat().st_size > 5000
 
 
-def test_the_whole_personalization_is_broken_down():
-    host = DiffusersHost(CHECKPOINT)
+def test_the_whole_personalization_is_broken_down(tiny):
+    host = tiny.host()
     parts = full_size.Parts(host.device, "wall")
     times = full_size.personalized(host, FinetuneOptions(steps=2, batch=1), parts)
     assert list(parts.seconds) == ["face", "encode", "predict", "finetune, 2 iterations", "save"]
@@ -80,8 +78,8 @@ def test_the_papers_ablations_take_part():
     assert {"no hypernetwork", "only hypernetwork", "k = 1", "no rank relaxation"} < set(ROWS)
 
 
-def test_what_a_build_costs_counts_all_that_a_step_is_taught_by():
-    host, eyes = DiffusersHost(CHECKPOINT), Eyes()
+def test_what_a_build_costs_counts_all_that_a_step_is_taught_by(tiny):
+    host, eyes = tiny.host(), Eyes()
     decoder = WeightDecoder(HypernetworkConfig(Architecture.of(host.linears()), **eyes.settings), build_cost.CHANNELS)
     readers, taught = build_cost.readers_and_lesson(4, host.device)
     features = torch.randn(4, build_cost.TOKENS, build_cost.CHANNELS)

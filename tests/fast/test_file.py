@@ -21,7 +21,7 @@ from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from tests.conftest import SMALL, random_lidb
 
 INFO = Info(
-    name="anna", trigger="sks", checkpoint="faces128", checkpoint_hash="0123456789", start="hypernetwork", steps=40
+    name="anna", trigger="sks", checkpoint="small", checkpoint_hash="0123456789", start="hypernetwork", steps=40
 )
 
 

@@ -12,8 +12,8 @@ from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.jobs.jobs import MAX_WAITING, QueueFull, Studio, UnknownJob
 from hyperdreambooth_ext.jobs.task import PRESETS, Task
 from hyperdreambooth_ext.lidb import file
-from hyperdreambooth_ext.shipped import HYPERNETWORK
 from tests.studio import ended, short_task
+from tests.tiny import SIZE
 
 
 def stages(studio):
@@ -41,7 +41,7 @@ def test_a_job_passes_its_stages_and_leaves_a_file_and_pictures(studio, small_ph
     _, info = file.load(result.path)
     assert (info.name, info.steps, info.start) == ("anna", 2, "hypernetwork") and result.path.parent.name == "lidb"
     assert result.file_bytes == result.path.stat().st_size < 120_000 and result.seconds > 0
-    assert pixels(result.before).shape == pixels(result.after).shape == pixels(result.photo).shape == (128, 128, 3)
+    assert pixels(result.before).shape == pixels(result.after).shape == pixels(result.photo).shape == (SIZE, SIZE, 3)
     assert np.abs(pixels(result.before) - pixels(result.after)).mean() > 0.5
     assert result.prompt == "a sks face <lidb:anna:1>" and "made for this checkpoint" in result.start_reason
     assert result.identity_words
@@ -200,9 +200,10 @@ def test_without_a_hypernetwork_it_starts_along_the_gradient_and_says_so(studio,
     assert "choose the gradient start" in status.message
 
 
-def test_a_hypernetwork_can_be_chosen_by_name(studio, small_photo):
-    result = ended(studio, studio.submit(short_task(small_photo, "anna", hypernetwork=HYPERNETWORK.name))).result
-    assert result.start == "hypernetwork" and f"{HYPERNETWORK.name}, which was chosen" in result.start_reason
+def test_a_hypernetwork_can_be_chosen_by_name(studio, small_photo, tiny):
+    name = tiny.hypernetwork_file.name
+    result = ended(studio, studio.submit(short_task(small_photo, "anna", hypernetwork=name))).result
+    assert result.start == "hypernetwork" and f"{name}, which was chosen" in result.start_reason
     status = ended(studio, studio.submit(short_task(small_photo, "bea", hypernetwork="gone.safetensors")))
     assert status.stage == "failed" and "gone.safetensors is not there any more" in status.message
 

@@ -1,4 +1,4 @@
-"""What is different on a graphics card. Skipped where there is none; `run.py test tests/gpu -rP` there."""
+"""What is different on a graphics card. Left out where there is none; `run.py test tests/gpu -rP` there."""
 
 import pytest
 import torch
@@ -17,8 +17,6 @@ from hyperdreambooth_ext.personalize.finetune import Finetuned, FinetuneOptions,
 from hyperdreambooth_ext.personalize.likeness_term import LikenessTerm
 from hyperdreambooth_ext.personalize.subject import Subject, prepare_subject
 from hyperdreambooth_ext.shipped import HYPERNETWORK
-
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card with CUDA")
 
 
 class Uncaptured(DiffusersHost):

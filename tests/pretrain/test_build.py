@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from hyperdreambooth_ext.cli.cli import main
-from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
+from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.hypernet.file import file_hash, load_hypernetwork, read_config
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.pretrain.options import remembered
@@ -33,7 +33,7 @@ def test_from_its_own_faces_to_the_next_personalization(tmp_path, capsys):
     made = Path(summary["file"])
     assert made.parent == tmp_path / "models" and set(summary["score"]) >= {"likeness", "rank1"}
     config = read_config(made)
-    assert "faces that faces128 drew itself" in config.trained_on and config.checkpoint == "faces128"
+    assert f"faces that {CHECKPOINT.stem} drew itself" in config.trained_on and config.checkpoint == CHECKPOINT.stem
     assert len(FaceStore(folder / "faces")) == 8 and (folder / "training" / "sheet.png").stat().st_size > 1000
     assert main(["inspect", str(made), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["trained_on"] == config.trained_on
@@ -102,7 +102,7 @@ def same(one: Path, other: Path) -> bool:
     return all(torch.equal(averages[0][key], averages[1][key]) for key in averages[0]) and files[0] == files[1]
 
 
-def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path):
+def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tiny, tmp_path):
     torch.set_num_threads(1)
     wanted = {"target_steps": 2, "beta": 0.1}
     run(wanted, name="whole")
@@ -110,8 +110,8 @@ def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path)
     # In the first recognizer's training, in the second one's, and in the hypernetwork's between two savings.
     for stage, nth in (("recognizer", 1), ("recognizer", 3), ("train", 3)):
         child = subprocess.run(
-            [sys.executable, "-m", "tests.pretrain.killed", str(tmp_path / "run"), stage, str(nth)], cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+            [sys.executable, "-m", "tests.pretrain.killed", tiny.checkpoint, tmp_path / "run", stage, str(nth)],
+            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert child.returncode == -9, child.stderr
     run(wanted)
@@ -119,15 +119,15 @@ def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path)
 
 
 @pytest.mark.parametrize(("faces", "more"), [("run", {}), ("run_drawn", {"words_weight": 5.0})])
-def test_two_processes_learn_what_one_learns(faces, more, request, tmp_path):
+def test_two_processes_learn_what_one_learns(faces, more, request, tiny, tmp_path):
     run = request.getfixturevalue(faces)
     run({"steps": 2} | more, name="one")
     run({"steps": 2} | more, name="two", stages=("faces",))
     launched = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-            "-m", "hyperdreambooth_ext", "build", str(tmp_path / "two"), "--device", "cpu",
-            "--out", str(tmp_path / "two" / "out"), "--json",
+            "-m", "hyperdreambooth_ext", "build", str(tmp_path / "two"), "--checkpoint", str(tiny.checkpoint),
+            "--device", "cpu", "--out", str(tmp_path / "two" / "out"), "--json",
         ],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -140,14 +140,14 @@ def test_two_processes_learn_what_one_learns(faces, more, request, tmp_path):
 
 
 @pytest.mark.parametrize("basis", ["learned", "pca", "gradient"])
-def test_every_basis_makes_a_file_and_a_lidb_names_its_basis(run, tmp_path, basis, sample_photo):
+def test_every_basis_makes_a_file_and_a_lidb_names_its_basis(run, tmp_path, basis, tiny):
     wanted = {"basis": basis, "basis_people": 4, "steps": 2, "evaluate_every": 2, "identity_weight": 0.0}
     wanted["drawn_weight"] = 0.0
     made = run(wanted | ({"target_steps": 2} if basis == "pca" else {}))
     network = load_hypernetwork(made)
     assert network.config.basis.kind == basis
     main(["personalize", str(SAMPLE_PHOTO), "--name", "anna", "--predict-only", "--hypernetwork", str(made),
-          "--out", str(tmp_path / "lidb"), "--json"])  # fmt: skip
+          "--checkpoint", str(tiny.checkpoint), "--out", str(tmp_path / "lidb"), "--json"])  # fmt: skip
     lidb, _ = file.load(tmp_path / "lidb" / "anna.safetensors", [made.parent])
     layer = lidb.architecture.layers[5]
     assert torch.equal(lidb.basis.a_of(layer), network.config.basis.a_of(layer))

@@ -22,7 +22,7 @@ class BackendWithFolders(WatchedBackend):
 
 @pytest.fixture
 def builder(loaded_backend, tmp_path):
-    backend = BackendWithFolders(tmp_path)
+    backend = BackendWithFolders(tmp_path, loaded_backend.tiny)
     backend._host = loaded_backend._host
     (tmp_path / "models").mkdir()
     return Builder(backend)

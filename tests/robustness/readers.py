@@ -62,7 +62,7 @@ def _lidbs() -> list[bytes]:
             (random_lidb(SMALL, 1), b""),
             (zeros(SMALL, Basis(7, 5, 3), 3, torch.Generator().manual_seed(0)), b""),
         ):
-            info = file.Info("anna", "sks", "sd1", "faces128", "0123456789", "h", "zero", 40, 1, "x", thumbnail)
+            info = file.Info("anna", "sks", "sd1", "small", "0123456789", "h", "zero", 40, 1, "x", thumbnail)
             file.save(path, lidb, info)
             contents.append(path.read_bytes())
     return contents

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.file import Info
 from tests.conftest import SMALL, random_lidb
@@ -96,23 +97,23 @@ def test_a_pasted_name_is_kept_where_a_copy_has_the_same_hash(webui, anna):
 def test_the_bundled_checkpoint_is_offered_and_taken_back(webui, tmp_path):
     bundled = webui.ours("bundled")
     bundled.offer(True, tmp_path / "checkpoints")
-    config = yaml.safe_load((tmp_path / "checkpoints" / "faces128.yaml").read_text())
+    config = yaml.safe_load((tmp_path / "checkpoints" / CHECKPOINT.with_suffix(".yaml").name).read_text())
     clip = Path(config["model"]["params"]["cond_stage_config"]["params"]["version"])
     assert clip.is_absolute() and (clip / "config.json").is_file()
-    copy = tmp_path / "checkpoints" / "faces128.safetensors"
-    assert copy.read_bytes() == (ROOT / "models" / "faces128.safetensors").read_bytes()
+    copy = tmp_path / "checkpoints" / CHECKPOINT.name
+    assert copy.read_bytes() == CHECKPOINT.read_bytes()
     copy.write_bytes(b"an older version")
     bundled.offer(True, tmp_path / "checkpoints")
-    assert copy.stat().st_size > 1e7
+    assert copy.stat().st_size == CHECKPOINT.stat().st_size
     bundled.offer(False, tmp_path / "checkpoints")
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_somebody_elses_file_of_that_name_is_left_alone(webui, tmp_path):
-    (tmp_path / "faces128.safetensors").write_bytes(b"theirs")
+    (tmp_path / CHECKPOINT.name).write_bytes(b"theirs")
     for wanted in (True, False):
         webui.ours("bundled").offer(wanted, tmp_path)
-        assert (tmp_path / "faces128.safetensors").read_bytes() == b"theirs"
+        assert (tmp_path / CHECKPOINT.name).read_bytes() == b"theirs"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ import pytest
 import torch
 from torch import nn
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.hosts.checkpoint import read_checkpoint
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
@@ -75,14 +74,14 @@ class Program:
 
 
 @pytest.fixture(scope="module")
-def ldm_in(tmp_path_factory):
-    """dtype -> the embedded checkpoint in the real `ldm` code, made once for each."""
+def ldm_in(tiny, tmp_path_factory):
+    """dtype -> the tiny checkpoint in the real `ldm` code, made once for each."""
     made: dict[str, nn.Module] = {}
 
     def model(dtype: str) -> nn.Module:
         if not made:
-            made["fp32"] = ldm_model(read_checkpoint(CHECKPOINT), tmp_path_factory.mktemp("clip"))
-            made["fp32"].sd_checkpoint_info = SimpleNamespace(model_name="faces128", sha256="0123456789abcdef")
+            made["fp32"] = ldm_model(read_checkpoint(tiny.checkpoint), tmp_path_factory.mktemp("clip"))
+            made["fp32"].sd_checkpoint_info = SimpleNamespace(model_name="tiny", sha256="0123456789abcdef")
         if dtype not in made:
             made[dtype] = _cast(copy.deepcopy(made["fp32"]), DTYPES[dtype])
         return made[dtype]
@@ -91,13 +90,13 @@ def ldm_in(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def diffusers_in():
+def diffusers_in(tiny):
     """dtype -> the same as our own window holds it."""
     made: dict[str, DiffusersHost] = {}
 
     def host(dtype: str) -> DiffusersHost:
         if not made:
-            made["fp32"] = DiffusersHost(CHECKPOINT)
+            made["fp32"] = tiny.host()
         if dtype not in made:
             made[dtype] = copy.deepcopy(made["fp32"])
             made[dtype].dtype = DTYPES[dtype]

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.errors import TrainingError, UserError
 from hyperdreambooth_ext.hosts.checkpoint import read_checkpoint
 from hyperdreambooth_ext.hosts.ldm import LdmHost
@@ -18,6 +17,7 @@ from hyperdreambooth_ext.lidb.file import Info
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize
+from hyperdreambooth_ext.shipped import HYPERNETWORK
 from tests.conftest import random_lidb
 from tests.hosts.ldm_model import ldm_model
 from tests.pretrain.conftest import SMALL
@@ -26,10 +26,10 @@ REQUEST = Request(name="anna", start="gradient", options=FinetuneOptions(steps=2
 
 
 @pytest.fixture(scope="module")
-def sd_model(tmp_path_factory):
-    """The embedded checkpoint in `ldm`, once; the tests are about nothing being left behind in it."""
-    model = ldm_model(read_checkpoint(CHECKPOINT), tmp_path_factory.mktemp("clip"))
-    model.sd_checkpoint_info = SimpleNamespace(model_name="faces128", sha256="0123456789abcdef")
+def sd_model(tiny, tmp_path_factory):
+    """The tiny checkpoint in `ldm`, once; the tests are about nothing being left behind in it."""
+    model = ldm_model(read_checkpoint(tiny.checkpoint), tmp_path_factory.mktemp("clip"))
+    model.sd_checkpoint_info = SimpleNamespace(model_name="tiny", sha256="0123456789abcdef")
     return model
 
 
@@ -99,7 +99,7 @@ def test_within_the_model_is_as_its_file_says(webui, sd_model, busy):
     with webui.ours("backend").WebuiBackend().model() as host:
         assert all(torch.equal(busy.pristine[key], linear.weight) for key, linear in busy.linears.items())
         assert webui.shared.loaded_hypernetworks == [] and webui.networks.loaded_networks == []
-        assert host.checkpoint_name == "faces128" and host.checkpoint_hash == "0123456789"
+        assert host.checkpoint_name == "tiny" and host.checkpoint_hash == "0123456789"
         assert webui.call_queue.queue_lock.locked() and webui.shared.state.job
     assert everything(sd_model, webui) == before
 
@@ -165,7 +165,7 @@ def test_a_build_goes_on_by_itself_after_a_picture(webui, sd_model, busy, tmp_pa
 def test_a_built_hypernetwork_and_a_downloaded_one_are_both_looked_for(webui):
     backend = webui.ours("backend").WebuiBackend()
     built, own = backend.hypernetwork_dirs()
-    assert (built / "faces128-hypernetwork.safetensors").exists() and own == backend.builds_dir().parent
+    assert (built / HYPERNETWORK.name).exists() and own == backend.builds_dir().parent
 
 
 def test_after_a_personalization_everything_is_as_before(webui, sd_model, busy, sample_photo):
@@ -240,8 +240,8 @@ def test_what_was_learned_on_a_busy_webui_equals_what_a_quiet_one_learns(webui, 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("parameterization", ["eps", "v"])
 @pytest.mark.usefixtures("one_thread")
-def test_precisions_and_parameterizations(webui, tmp_path_factory, sample_photo, dtype, parameterization):
-    model = ldm_model(read_checkpoint(CHECKPOINT), tmp_path_factory.mktemp("clip"))
+def test_precisions_and_parameterizations(webui, tiny, tmp_path_factory, sample_photo, dtype, parameterization):
+    model = ldm_model(read_checkpoint(tiny.checkpoint), tmp_path_factory.mktemp("clip"))
     schedule = model.alphas_cumprod
     model.to(dtype)
     for module in model.modules():

@@ -12,7 +12,7 @@ from tests.conftest import SMALL
 @pytest.fixture
 def notes(webui, small_lidb):
     """prompt data -> sentences, after the networks that are named were loaded as the WebUI would."""
-    file.save(webui.lora_dir / "anna.safetensors", small_lidb, Info(name="anna", checkpoint="faces128"))
+    file.save(webui.lora_dir / "anna.safetensors", small_lidb, Info(name="anna", checkpoint="another"))
     linears = {layer.key: nn.Linear(layer.in_features, layer.out_features) for layer in SMALL.layers}
     webui.networks.linears.update(linears)
     webui.networks.list_available_networks()
@@ -52,7 +52,7 @@ def test_a_file_for_another_architecture(notes, webui, kind):
     key = SMALL.layers[2].key
     webui.networks.linears[key] = nn.Linear(1024, 320)
     (sentence,) = notes("anna:1", load=False, kind=kind)
-    assert 'was made for a model of another architecture "faces128"' in sentence
+    assert 'was made for a model of another architecture "another"' in sentence
     # Some layers are missing altogether: the loader passes them over without a word.
     del webui.networks.linears[key]
     (sentence,) = notes("anna:1", kind=kind)

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from hyperdreambooth_ext.cli.models import CHECKPOINT
 from tests.browser.conftest import browser  # noqa: F401  (a fixture: one browser for all tests here)
 
 from .server import REPOSITORY, Server, add_checkpoint, prepare, python_of
 
 ROOT = os.environ.get("WEBUI_ROOT")
-
-
-def pytest_collection_modifyitems(items):
-    here = Path(__file__).parent
-    for item in items:
-        if here in Path(item.fspath).parents and not ROOT:
-            item.add_marker(pytest.mark.skip(reason="WEBUI_ROOT does not name a WebUI 1.10"))
 
 
 @pytest.fixture(scope="session")
@@ -52,17 +46,16 @@ def other_checkpoint(path: Path) -> Path:
     import torch
     from safetensors.torch import load_file, save_file
 
-    embedded = REPOSITORY / "models" / "faces128.safetensors"
     generator = torch.Generator().manual_seed(0)
     save_file(
         {
             key: value + 0.02 * value.float().std() * torch.randn(value.shape, generator=generator).to(value.dtype)
             if value.ndim > 1 and "diffusion_model" in key else value
-            for key, value in load_file(embedded).items()
+            for key, value in load_file(CHECKPOINT).items()
         },
         path,
     )  # fmt: skip
-    shutil.copy(embedded.with_suffix(".yaml"), path.with_suffix(".yaml"))
+    shutil.copy(CHECKPOINT.with_suffix(".yaml"), path.with_suffix(".yaml"))
     return path
 
 

@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hyperdreambooth_ext.cli.models import CHECKPOINT
+from tests.bundled import SIZE
+
 REPOSITORY = Path(__file__).parents[3]
 CREDENTIALS = "artist:secret"
 START_SECONDS = 240
@@ -34,7 +37,7 @@ def prepare(data: Path) -> None:
     probe = data / "extensions" / "hdb-probe" / "scripts"
     probe.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("probe.py"), probe)
-    add_checkpoint(data, REPOSITORY / "models" / "faces128.safetensors")
+    add_checkpoint(data, CHECKPOINT)
 
 
 def add_checkpoint(data: Path, checkpoint: Path, name: str = "") -> Path:
@@ -117,7 +120,7 @@ class Server:
     def generate(self, prompt: str, **options: Any) -> tuple[np.ndarray, str]:
         """A picture and its infotext."""
         body = {
-            "prompt": prompt, "seed": 3, "steps": 8, "width": 128, "height": 128, "cfg_scale": 4,
+            "prompt": prompt, "seed": 3, "steps": 8, "width": SIZE, "height": SIZE, "cfg_scale": 4,
             "sampler_name": "Euler", **options,
         }  # fmt: skip
         answer = self.call("/sdapi/v1/txt2img", body)

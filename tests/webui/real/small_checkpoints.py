@@ -1,6 +1,6 @@
 """Small SD 2 and SDXL checkpoints with random weights, made by the very code that the WebUI runs.
 
-    python small_checkpoints.py WEBUI_ROOT FACES128.safetensors CLIP_FOLDER OUT_FOLDER
+    python small_checkpoints.py WEBUI_ROOT EMBEDDED.safetensors CLIP_FOLDER OUT_FOLDER
 
 Run by the WebUI's own Python: writes sd2.safetensors, sd2v.safetensors and sdxl.safetensors with a .yaml beside each.
 The autoencoder is the embedded checkpoint's, so that the pictures are numbers.
@@ -102,13 +102,15 @@ def sdxl(clip_folder: str) -> dict:
     return {"model": {"target": "sgm.models.diffusion.DiffusionEngine", "params": params}}
 
 
-def make(config: dict, path: Path, faces128: Path) -> None:
+def make(config: dict, path: Path, embedded: Path) -> None:
     """Random weights of `config`, saved in half precision."""
     import torch
     from ldm.util import instantiate_from_config
     from omegaconf import OmegaConf
     from safetensors.torch import load_file, save_file
 
+    of_embedded = OmegaConf.to_container(OmegaConf.load(embedded.with_suffix(".yaml")))["model"]["params"]
+    config["model"]["params"]["first_stage_config"]["params"] = of_embedded["first_stage_config"]["params"]
     torch.manual_seed(0)
     model = instantiate_from_config(OmegaConf.create(config).model)
     for name, parameter in model.named_parameters():
@@ -117,13 +119,12 @@ def make(config: dict, path: Path, faces128: Path) -> None:
         if (name.startswith("model.") and not parameter.any()) or name.endswith("ln_final.bias"):
             torch.nn.init.normal_(parameter, std=0.02)
     tensors = {key: value.half().contiguous() for key, value in model.state_dict().items() if value.is_floating_point()}
-    embedded = load_file(faces128)
-    tensors |= {key: value.half() for key, value in embedded.items() if key.startswith("first_stage_model.")}
+    tensors |= {key: value.half() for key, value in load_file(embedded).items() if key.startswith("first_stage_model.")}
     save_file({key: value.clone() for key, value in tensors.items()}, path)
     OmegaConf.save(OmegaConf.create(config), path.with_suffix(".yaml"))
 
 
-def main(root: str, faces128: str, clip_folder: str, out: str) -> None:
+def main(root: str, embedded: str, clip_folder: str, out: str) -> None:
     for repository in ("stable-diffusion-stability-ai", "generative-models"):
         sys.path.insert(0, str(Path(root) / "repositories" / repository))
     import sgm.modules.encoders.modules as encoders
@@ -133,7 +134,7 @@ def main(root: str, faces128: str, clip_folder: str, out: str) -> None:
     random = staticmethod(lambda folder, **_: CLIPTextModel(CLIPTextConfig.from_pretrained(folder)))
     encoders.CLIPTextModel = type("Random", (), {"from_pretrained": random})
     for name, config in {"sd2": sd2("eps"), "sd2v": sd2("v"), "sdxl": sdxl(clip_folder)}.items():
-        make(config, Path(out) / f"{name}.safetensors", Path(faces128))
+        make(config, Path(out) / f"{name}.safetensors", Path(embedded))
 
 
 if __name__ == "__main__":

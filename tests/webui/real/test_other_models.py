@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hyperdreambooth_ext.cli.models import CHECKPOINT
+from tests.bundled import NAME, SIZE
+
 from .server import REPOSITORY, Server, add_checkpoint, prepare, python_of
 
 MODELS = ("sd2", "sd2v", "sdxl")
@@ -17,7 +20,7 @@ def medvram(root, tmp_path_factory):
     data, made = tmp_path_factory.mktemp("medvram"), tmp_path_factory.mktemp("small")
     prepare(data)
     script, models = Path(__file__).with_name("small_checkpoints.py"), REPOSITORY / "models"
-    command = [python_of(root), script, root, models / "faces128.safetensors", models / "clip", made]
+    command = [python_of(root), script, root, CHECKPOINT, models / "clip", made]
     subprocess.run([str(part) for part in command], check=True, cwd=root, capture_output=True)
     for name in MODELS:
         add_checkpoint(data, made / f"{name}.safetensors")
@@ -27,14 +30,14 @@ def medvram(root, tmp_path_factory):
         yield server
 
 
-@pytest.fixture(params=("faces128", *MODELS))
+@pytest.fixture(params=(NAME, *MODELS))
 def model(request, medvram) -> str:
     medvram.call("/sdapi/v1/options", {"sd_model_checkpoint": request.param})
     return request.param
 
 
 def test_each_family_is_personalized_and_generated_with(medvram, model, photo):
-    size = {"faces128": 128, "sdxl": 1024}.get(model, 128)
+    size = {NAME: SIZE, "sdxl": 1024}.get(model, 128)
     options = {"quality": "fast", "steps": 3, "size": 128, "start": "gradient", "lr": 0.3}
     blank = medvram.picture("a sks face")
     before = medvram.call("/probe/inside")

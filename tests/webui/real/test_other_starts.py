@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.bundled import NAME
+
 from .server import Server, prepare
 
 
@@ -41,11 +43,11 @@ def test_without_the_lora_extension_the_user_is_told_and_nothing_breaks(root, da
 
 def test_the_bundled_checkpoint_can_be_offered(root, data):
     with Server(root, data) as webui:
-        for file in (data / "models" / "Stable-diffusion").glob("faces128.*"):
+        for file in (data / "models" / "Stable-diffusion").glob(f"{NAME}.*"):
             file.unlink()
         webui.call("/sdapi/v1/options", {"hyperdreambooth_bundled": True})
         titles = [model["model_name"] for model in webui.call("/sdapi/v1/sd-models")]
-        assert titles == ["faces128"]
+        assert titles == [NAME]
         webui.picture("a sks face")
         webui.call("/sdapi/v1/options", {"hyperdreambooth_bundled": False})
-        assert not list((data / "models" / "Stable-diffusion").glob("faces128.*"))
+        assert not list((data / "models" / "Stable-diffusion").glob(f"{NAME}.*"))

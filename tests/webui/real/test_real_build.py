@@ -7,6 +7,7 @@ import pytest
 
 from hyperdreambooth_ext.hypernet.file import file_hash, read_config
 from hyperdreambooth_ext.lidb.file import read_info
+from tests.bundled import NAME
 
 from .test_real_page import open_tab, opened, shot
 
@@ -56,7 +57,7 @@ def test_a_build_gives_way_to_pictures_can_be_paused_and_its_file_is_used_next(p
     page.wait_for_selector(f"#hdb_build_shelf >> text={made.name}")
     shot(page, "build-done")
     config = read_config(made)
-    assert config.checkpoint == "faces128" and f"{FACES} faces" in config.trained_on and config.held_out
+    assert config.checkpoint == NAME and f"{FACES} faces" in config.trained_on and config.held_out
     learned = webui.personalize(photo, "built", quality="fast")
     assert read_info(Path(learned["file"])).hypernetwork == file_hash(made)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bundled import SIZE
 from tests.conftest import OUTPUT
 
 from .server import REPOSITORY
@@ -60,7 +61,7 @@ def test_a_card_shows_the_face_and_inserts_the_tag(page, theme, webui, anna):
 
 
 def test_a_sentence_is_under_the_image(page, theme, webui, anna):
-    for field, value in {"width": 128, "height": 128, "steps": 4}.items():
+    for field, value in {"width": SIZE, "height": SIZE, "steps": 4}.items():
         page.fill(f"#txt2img_{field} input[type=number]", str(value))
     page.fill("#txt2img_prompt textarea", "a sks face <lidb:nobody:1>")
     page.click("#txt2img_generate")

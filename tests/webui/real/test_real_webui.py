@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.bundled import NAME
+
 from .conftest import freeze
 from .server import Server, refused
 
@@ -128,7 +130,7 @@ def test_another_model_and_back(webui, anna, anna_lora, blank):
     elsewhere = webui.picture("a sks face <lidb:anna:1>")
     assert same(elsewhere, webui.picture(f"a sks face <lora:{anna_lora}:1>"))
     assert not same(elsewhere, webui.picture("a sks face")) and not same(elsewhere, before)
-    webui.call("/sdapi/v1/options", {"sd_model_checkpoint": "faces128"})
+    webui.call("/sdapi/v1/options", {"sd_model_checkpoint": NAME})
     assert same(webui.picture("a sks face <lidb:anna:1>"), before)
     assert same(webui.picture("a sks face"), blank)
 
