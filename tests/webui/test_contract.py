@@ -32,7 +32,11 @@ LACKING["forge-neo"] = LACKING["forge"] | {
     "modules/sd_models.py: alphas_cumprod_original", "modules/sd_models.py: if isinstance(v, str) and v[0:1] == '{':",
 }  # fmt: skip
 # Nor these members of classes that they have, and these arguments of functions.
-OTHERWISE = {"forge-neo": {"network.Network.dyn_dim", "network.NetworkOnDisk.sd_version", "devices.autocast"}}
+OTHERWISE = {
+    "forge-neo": {
+        "devices.autocast", "network.Network.dyn_dim", "network.Network.modules", "network.NetworkOnDisk.sd_version",
+    }
+}  # fmt: skip
 
 
 def differences(name: str, fake: Definition, real: Definition) -> set[str]:
