@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from hyperdreambooth_ext.jobs.task import PRESETS
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
+from hyperdreambooth_ext.personalize.options import PRESETS
 
 from .aesthetic import AestheticGradients
 from .dreambooth import DreamBooth

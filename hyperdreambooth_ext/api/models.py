@@ -2,39 +2,45 @@
 
 import base64
 import binascii
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
 from ..errors import PhotoError
 from ..images.photo import MAX_PHOTO_BYTES
 from ..jobs.library import Entry
 from ..jobs.status import JobStatus, Result
+from ..personalize.options import Option, PersonalizeOptions, options_of
+from ..texts import MAX_TEXT
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
-class PersonalizeRequest(BaseModel):
+class _Photo(BaseModel):
     """One photo to learn; what is left out is taken from the quality or the checkpoint."""
 
     photo: str = Field(description="JPEG, PNG or WebP in base64, at most 20 MB; a data: URL is understood too")
     name: str = Field(max_length=200, description="the name in <lidb:NAME:1>")
-    quality: Literal["fast", "balanced", "best"] = "balanced"
-    start: Literal["hypernetwork", "gradient", "zero"] | None = None
-    hypernetwork: str = Field("", max_length=200, description="a file's name; empty: the one that fits best")
-    steps: int | None = None
-    rank: int | None = None
-    lr: float | None = None
-    text: bool = Field(False, description="train the text encoder's layers too")
-    face: int = Field(1, description="which face, counted from the largest")
-    seed: int = 0
-    size: int | None = None
-    thumbnail: bool = Field(True, description="keep a small picture of the face in the file")
-    overwrite: bool = Field(False, description="replace a LiDB of the same name")
-    preview_every: int = Field(20, description="iterations between previews, 0 for none")
-    picture_steps: int = Field(25, description="sampling steps of the pictures before and after")
 
-    def task_values(self) -> dict[str, Any]:
-        """Task's arguments beside the photo."""
-        return {name: getattr(self, name) for name in type(self).__annotations__ if name != "photo"}
+    def options(self) -> dict[str, Any]:
+        """The options by name."""
+        return {name: getattr(self, name) for name in _OPTIONS}
+
+
+def _field(option: Option) -> tuple[Any, Any]:
+    """An option as pydantic knows it: its type and its range."""
+    kind: Any = Literal[option.choices] if option.choices else option.type
+    limits: dict[str, Any] = {"ge": option.low, "le": option.high, "multiple_of": option.multiple}
+    if kind is str:
+        limits["max_length"] = MAX_TEXT
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    return kind | None if option.default is None else kind, Field(option.default, description=option.help, **limits)
+
+
+_OPTIONS = options_of(PersonalizeOptions, "api")
+PersonalizeRequest = create_model(
+    "PersonalizeRequest", __base__=_Photo, **{name: _field(option) for name, option in _OPTIONS.items()}
+)  # type: ignore[call-overload]
 
 
 class InterruptRequest(BaseModel):
@@ -139,52 +145,26 @@ def photo_bytes(text: str) -> bytes:
 
 def job_model(status: JobStatus) -> Job:
     """A snapshot as it is sent."""
-    return Job(
-        id=status.id,
-        name=status.name,
-        stage=status.stage,
-        step=status.step,
-        steps=status.steps,
+    return _sent(
+        Job,
+        status,
         progress=round(status.fraction, 4),
-        waiting=status.waiting,
         eta_seconds=None if status.eta_seconds is None else round(status.eta_seconds, 1),
-        message=status.message,
-        start_reason=status.start_reason,
-        preview=_text(status.preview),
-        can_keep=status.can_keep,
         result=None if status.result is None else _result_model(status.result),
     )
 
 
 def listed_model(entry: Entry) -> ListedLidb:
     """A LiDB on disk as it is sent."""
-    info = entry.info
-    return ListedLidb(
-        name=entry.name,
-        file=str(entry.path),
-        bytes=entry.file_bytes,
-        trigger=info.trigger,
-        checkpoint=info.checkpoint,
-        checkpoint_hash=info.checkpoint_hash,
-        steps=info.steps,
-        thumbnail=_text(info.thumbnail),
-    )
+    return _sent(ListedLidb, entry.info, name=entry.name, file=str(entry.path), bytes=entry.file_bytes)
 
 
 def _result_model(result: Result) -> JobResult:
-    same = ("seconds", "steps", "start", "start_reason", "name", "trigger", "tag", "prompt", "seed")
-    return JobResult(
-        file=str(result.path),
-        bytes=result.file_bytes,
-        photo=_text(result.photo),
-        before=_text(result.before),
-        after=_text(result.after),
-        identity=result.identity,
-        identity_before=result.identity_before,
-        identity_words=result.identity_words,
-        **{name: getattr(result, name) for name in same},
-    )
+    return _sent(JobResult, result, file=str(result.path), bytes=result.file_bytes)
 
 
-def _text(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+def _sent(kind: type[Model], source: Any, **others: Any) -> Model:
+    """`kind` with what `source` calls by the same name, pictures in base64, and the `others`."""
+    same = {name: getattr(source, name) for name in kind.__annotations__ if name not in others}
+    pictures = {name: base64.b64encode(value).decode() for name, value in same.items() if isinstance(value, bytes)}
+    return kind(**same | pictures | others)

@@ -47,10 +47,10 @@ def mount_api(app: FastAPI, studio: Studio, dependencies: Sequence[Any] = ()) ->
 
 def _add_job_routes(router: APIRouter, studio: Studio) -> None:
     @router.post("/personalize", response_model=Submitted, status_code=202)
-    def personalize(request: PersonalizeRequest) -> Submitted:
+    def personalize(request: PersonalizeRequest) -> Submitted:  # type: ignore[valid-type]
         """Start learning the face of a photo; ask for the job until its stage is done, failed or cancelled."""
         photo = photo_from_bytes(photo_bytes(request.photo))
-        return Submitted(id=studio.submit(Task(photo, **request.task_values())))
+        return Submitted(id=studio.submit(Task(photo, request.name, **request.options())))
 
     @router.get("/jobs/{id}", response_model=Job)
     def job(id: str) -> Job:

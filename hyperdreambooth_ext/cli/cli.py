@@ -8,11 +8,11 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import UserError
-from ..personalize.finetune import FinetuneOptions
-from ..personalize.starts import STARTS
+from ..personalize.options import PersonalizeOptions, options_of
 from ..temporary import remove_leftovers
 from ..texts import plain_text
 from .build_options import add_build
+from .options import add_options
 
 DEFAULT_DIR = Path("lidb")
 
@@ -88,8 +88,10 @@ def _command(commands, name: str, what: str, example: str) -> argparse.ArgumentP
 def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, help="an SD 1.x .safetensors file (default: the bundled one)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, help="side in pixels (default: what the checkpoint was trained at)")
+
+
+def _some_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    add_options(parser, [options_of(PersonalizeOptions)[name] for name in names])
 
 
 def _personalize(commands) -> None:
@@ -101,17 +103,8 @@ def _personalize(commands) -> None:
     parser.add_argument("--name", required=True, help="the name in <lidb:NAME:1>")
     _model_options(parser)
     parser.add_argument("--out", type=Path, default=DEFAULT_DIR, help="folder of the LiDB (default: %(default)s)")
-    iterations = "iterations of the finetune (default: %(default)s)"
-    parser.add_argument("--steps", type=int, default=FinetuneOptions.steps, help=iterations)
-    parser.add_argument("--rank", type=int, help="relaxed rank (default: 2)")
-    parser.add_argument("--start", choices=STARTS, help="default: hypernetwork where one fits, else gradient")
-    parser.add_argument("--face", type=int, default=1, help="which face, counted from the largest (default: 1)")
     parser.add_argument("--hypernetwork", type=Path, help="a hypernetwork file (default: the bundled one that fits)")
-    low = "take less memory and more time, for small graphics cards"
-    parser.add_argument("--low-memory", action="store_true", help=low)
-    parser.add_argument("--predict-only", action="store_true", help="keep the hypernetwork's prediction, train nothing")
-    parser.add_argument("--no-thumbnail", action="store_true", help="keep the face's picture out of the file")
-    parser.add_argument("--overwrite", action="store_true", help="replace a LiDB of the same name")
+    _some_options(parser, *options_of(PersonalizeOptions, "cli"))
 
 
 def _generate(commands) -> None:
@@ -123,6 +116,7 @@ def _generate(commands) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
     parser.add_argument("--lidb-dir", type=Path, default=DEFAULT_DIR, help="where the LiDBs are (default: %(default)s)")
     _model_options(parser)
+    _some_options(parser, "seed", "size")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--cfg", type=float, default=4.0, help="guidance scale (default: %(default)s)")
     parser.add_argument("--negative", default="", help="what the picture should not be")
@@ -153,10 +147,8 @@ def _demo(commands) -> None:
     )  # fmt: skip
     parser.add_argument("--photo", type=Path, help="default: the bundled sample photo")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the LiDB and the sheet")
-    iterations = "iterations of the finetune (default: %(default)s)"
-    parser.add_argument("--steps", type=int, default=FinetuneOptions.steps, help=iterations)
-    parser.add_argument("--no-thumbnail", action="store_true", help="keep the face's picture out of the file")
     _model_options(parser)
+    _some_options(parser, "steps", "seed", "size", "thumbnail")
 
 
 def _ui(commands) -> None:
@@ -166,5 +158,4 @@ def _ui(commands) -> None:
     parser.add_argument("--port", type=int, default=7861, help="(default: %(default)s)")
     parser.add_argument("--listen", action="store_true", help="let other machines in too, without any password")
     parser.add_argument("--out", type=Path, default=DEFAULT_DIR, help="folder of the LiDBs (default: %(default)s)")
-    parser.add_argument("--checkpoint", type=Path, help="an SD 1.x .safetensors file (default: the bundled one)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    _model_options(parser)

@@ -20,7 +20,8 @@ from ..lidb import file
 from ..lidb.basis import AnyBasis
 from ..lidb.lora import export_lora
 from ..lidb.safetensors_bytes import metadata_of
-from ..personalize.finetune import FinetuneOptions, Progress
+from ..personalize.finetune import Progress
+from ..personalize.options import PersonalizeOptions, options_of
 from ..personalize.personalize import Personalized, Request, destination, save
 from ..personalize.personalize import personalize as learn
 from ..sampling.sampler import Sampling
@@ -30,28 +31,21 @@ from .generate import generate as make_picture
 from .interrupt import stop_on_interrupt
 from .memory import peak_megabytes
 from .models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
+from .options import given
 from .progress import progress_bar
 
 
 def personalize(args: argparse.Namespace) -> dict:
     """Photo -> LiDB file."""
     started = time.monotonic()
-    destination(args.out, args.name, args.overwrite)
+    options = given(args, PersonalizeOptions)
+    destination(args.out, args.name, options.overwrite)
     photo = load_photo(args.photo)
     host = load_host(args)
     hypernetwork, hypernetwork_name = _hypernetwork(args, host)
-    rank = args.rank or FinetuneOptions().rank
-    if not 1 <= rank <= file.MAX_RANK:
-        raise UserError(f"The rank must be between 1 and {file.MAX_RANK}, not {rank}.")
-    request = Request(
-        name=args.name, start=args.start, seed=args.seed,
-        options=FinetuneOptions(steps=args.steps, rank=rank, micro_batch_size=1 if args.low_memory else None),
-        size=checked_size(args.size), face=args.face, thumbnail=not args.no_thumbnail,
-        predict_only=args.predict_only,
-    )  # fmt: skip
-    with host.recomputing() if args.low_memory else nullcontext():
-        result = _learn_with_bar(photo, request, host, hypernetwork, hypernetwork_name, quiet=args.json)
-    path = save(result, args.out, args.overwrite)
+    with host.recomputing() if options.low_memory else nullcontext():
+        result = _learn_with_bar(photo, options.request(args.name), host, hypernetwork, hypernetwork_name, args.json)
+    path = save(result, args.out, options.overwrite)
     summary: dict[str, Any] = {
         "file": str(path), "bytes": path.stat().st_size, "start": result.start, "steps": result.steps,
         "faces": result.faces, "seconds": round(time.monotonic() - started, 2), "peak_megabytes": peak_megabytes(),
@@ -59,7 +53,7 @@ def personalize(args: argparse.Namespace) -> dict:
     }  # fmt: skip
     if not args.json:
         if result.faces > 1:
-            print(f"{result.faces} faces were found; number {args.face} by size was learned (--face takes another).")
+            print(f"{result.faces} faces were found; number {options.face} by size was learned (--face takes another).")
         holds = " It holds a thumbnail of the face (--no-thumbnail leaves it out)." if result.info.thumbnail else ""
         print(
             f"{path} ({summary['bytes'] / 1000:.0f} KB) in {summary['seconds']:.0f} s, started from the "
@@ -71,15 +65,17 @@ def personalize(args: argparse.Namespace) -> dict:
 def generate(args: argparse.Namespace) -> dict:
     """Prompt with tags -> PNG."""
     if args.steps < 1:
-        raise UserError(f"{args.steps} sampling steps make no picture: use at least 1, 25 is the default.")
+        raise UserError(f"{args.steps} sampling steps make no picture: use at least 1, 25 is the default.", "steps")
+    named = options_of(PersonalizeOptions)
+    named["size"].check(args.size)
     _check_free(args.out, args.overwrite)
     host = load_host(args)
-    sampling = Sampling(args.steps, args.cfg, checked_size(args.size), args.negative, args.seed)
+    sampling = Sampling(args.steps, args.cfg, args.size, args.negative, args.seed or named["seed"].default)
     started = time.monotonic()
     with progress_bar("Sampling", args.steps, args.json) as bar:
         picture = make_picture(host, args.prompt, args.lidb_dir, sampling, bar.update)
     save_png(picture, args.out, args.overwrite)
-    return {"file": str(args.out), "seconds": round(time.monotonic() - started, 2), "seed": args.seed}
+    return {"file": str(args.out), "seconds": round(time.monotonic() - started, 2), "seed": sampling.seed}
 
 
 def export(args: argparse.Namespace) -> dict:
@@ -124,11 +120,8 @@ def demo(args: argparse.Namespace) -> dict:
     hypernetwork, hypernetwork_name = fitting_hypernetwork(host)
     photo = load_photo(args.photo or SAMPLE_PHOTO)
     started = time.monotonic()
-    options = FinetuneOptions(steps=args.steps)
-    request = Request(
-        name="demo", options=options, seed=args.seed, size=checked_size(args.size), thumbnail=not args.no_thumbnail
-    )
-    result = _learn_with_bar(photo, request, host, hypernetwork, hypernetwork_name, quiet=args.json)
+    request = given(args, PersonalizeOptions).request("demo")
+    result = _learn_with_bar(photo, request, host, hypernetwork, hypernetwork_name, args.json)
     seconds = round(time.monotonic() - started, 2)
     path = save(result, args.out, overwrite=True)
     sheet = write_sheet(host, result, path, args.out / "sheet.png", quiet=args.json)
@@ -168,13 +161,6 @@ def _check_free(path: Path, overwrite: bool) -> None:
     """Before the work rather than after it; the writing itself looks once more."""
     if os.path.lexists(path) and not overwrite:
         raise FileError(f"{path} exists already: take another name, or allow replacing it.", "overwrite")
-
-
-def checked_size(size: int | None) -> int | None:
-    """A picture size that the latents can hold. Raises UserError otherwise."""
-    if size is not None and (size % 64 or not 64 <= size <= 2048):
-        raise UserError(f"A size of {size} pixels cannot be made: use a multiple of 64 between 64 and 2048.")
-    return size
 
 
 def _hypernetwork(args: argparse.Namespace, host: DiffusersHost) -> tuple[Hypernetwork | None, str]:

@@ -74,7 +74,7 @@ class Work:
         self._stage("predict", message="Predicting the first weights.")
         start = chosen_start(task, self.backend, host)
         self.job.update(start=start.kind, start_reason=start.reason)
-        iterations = task.options().steps
+        iterations = task.finetune().steps
 
         def should_stop() -> bool:
             # Asked for the first time when the start is ready and the finetune begins.
@@ -90,7 +90,8 @@ class Work:
             self.pace.begin()
 
         try:
-            return personalize(task.photo, task.request(), host, start.hypernetwork, start.hash, on_step, should_stop)
+            request = task.request(task.name)
+            return personalize(task.photo, request, host, start.hypernetwork, start.hash, on_step, should_stop)
         except TrainingError as error:
             if self._interrupted():
                 raise Cancelled from error

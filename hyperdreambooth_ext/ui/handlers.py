@@ -135,9 +135,8 @@ class Handlers:
             raise UserError("No face was found in this photo: use one that shows the face from the front.")
         if not (name or "").strip():
             raise UserError("There is no name yet: give the person one, such as anna.")
-        # Task itself checks the quality.
-        task = Task(photo.pixels, name, quality, face=face, **self.task_values(advanced))  # type: ignore[arg-type]
-        return self.studio.submit(task)
+        values = {"quality": quality, "face": face, **self.task_values(advanced)}
+        return self.studio.submit(Task(photo.pixels, name, **values))
 
     def _folder(self) -> Path:
         return self.studio.backend.lidb_dir().resolve()

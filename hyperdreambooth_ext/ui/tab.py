@@ -6,12 +6,12 @@ The same in the WebUI and in our own window. Runs on gradio 3.41.2 (AUTOMATIC111
 import gradio as gr
 
 from ..jobs.jobs import Studio
+from ..personalize.options import QUALITIES
 from . import html
 from .advanced import Advanced
 from .building import BuildPanel
 from .handlers import Generate, Handlers
 
-_QUALITIES = [("Fast", "fast"), ("Balanced", "balanced"), ("Best", "best")]
 _QUIET = {"show_progress": "hidden"}
 
 
@@ -58,7 +58,8 @@ class _Inputs:
             # The WebUI would keep it as a default in ui-config.json.
             self.face.do_not_save_to_config = True
         self.name = gr.Textbox(label="Name", placeholder="anna", max_lines=1, elem_id="hdb_name")
-        self.quality = gr.Radio(_QUALITIES, value="balanced", label="Quality", elem_id="hdb_quality")
+        qualities = [(quality.capitalize(), quality) for quality in QUALITIES]
+        self.quality = gr.Radio(qualities, value="balanced", label="Quality", elem_id="hdb_quality")
         self.advanced = Advanced(hypernetworks)
         self.personalize = gr.Button("Personalize", variant="primary", elem_id="hdb_personalize")
 

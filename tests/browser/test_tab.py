@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
-from hyperdreambooth_ext.jobs.task import PRESETS
+from hyperdreambooth_ext.personalize.options import PRESETS
 from tests.browser.conftest import ANSWERED
 from tests.bundled import SIZE
 

@@ -115,13 +115,18 @@ def test_the_version_names_the_program(client):
         ({"photo": "no base64!"}, "no base64"),
         ({"photo": base64.b64encode(b"hello").decode()}, "no picture"),
         ({"name": "../../etc/passwd"}, "character that a tag"),
-        ({"steps": 0}, "choose one from 1"),
-        ({"start": "hypernetwork", "size": 100}, "multiple of 64"),
+        ({"start": "zero", "hypernetwork": "mine.safetensors"}, "back to Automatic"),
     ],
 )
 def test_what_is_wrong_is_a_sentence(client, values, sentence):
     answer = post(client, "/personalize", **{"photo": PHOTO, "name": "anna", **values})
     assert answer.status_code == 400 and sentence in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("value", [{"steps": 0}, {"rank": 65}, {"size": 100}, {"seed": -1}, {"quality": "ultra"}])
+def test_an_option_out_of_its_range_is_named_before_anything_starts(client, studio, value):
+    answer = post(client, "/personalize", photo=PHOTO, name="anna", **value)
+    assert answer.status_code == 422 and f": {next(iter(value))}: " in answer.json()["detail"] and not studio.jobs()
 
 
 def test_a_data_url_is_a_photo_too(client, studio):

@@ -10,8 +10,9 @@ from PIL import Image
 
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.jobs.jobs import MAX_WAITING, QueueFull, Studio, UnknownJob
-from hyperdreambooth_ext.jobs.task import PRESETS, Task
+from hyperdreambooth_ext.jobs.task import Task
 from hyperdreambooth_ext.lidb import file
+from hyperdreambooth_ext.personalize.options import PRESETS
 from tests.studio import ended, short_task
 from tests.tiny import SIZE
 
@@ -236,9 +237,9 @@ def test_a_value_that_cannot_be_is_a_sentence(bad, small_photo):
 
 def test_the_qualities_and_what_is_changed_beside_them():
     photo = np.zeros((1, 1, 3), np.uint8)
-    steps = [Task(photo, "a", quality).options().steps for quality in PRESETS]
+    steps = [Task(photo, "a", quality=quality).finetune().steps for quality in PRESETS]
     assert steps == sorted(steps) and list(PRESETS) == ["fast", "balanced", "best"]
-    changed = Task(photo, "a", "fast", steps=7, rank=3, lr=0.5, text=True).options()
+    changed = Task(photo, "a", quality="fast", steps=7, rank=3, lr=0.5, text=True).finetune()
     assert (changed.steps, changed.rank, changed.lr, changed.text) == (7, 3, 0.5, True)
 
 

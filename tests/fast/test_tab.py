@@ -14,7 +14,8 @@ from PIL import Image
 from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.errors import PhotoError, UserError
 from hyperdreambooth_ext.jobs.status import JobStatus, Result
-from hyperdreambooth_ext.jobs.task import PRESETS, Task
+from hyperdreambooth_ext.jobs.task import Task
+from hyperdreambooth_ext.personalize.options import PRESETS
 from hyperdreambooth_ext.shipped import HYPERNETWORK
 from hyperdreambooth_ext.ui import html
 from hyperdreambooth_ext.ui.advanced import Advanced
@@ -107,11 +108,11 @@ def test_numbers_of_zero_and_cleared_ones_leave_the_choice_to_the_quality(studio
     photo = np.zeros((1, 1, 3), np.uint8)
     for given in (initial, cleared):
         task = Task(photo, "a", **advanced.values(given)).checked()
-        assert task.request() == Task(photo, "a").request() and task.options() == PRESETS["balanced"]
+        assert task.request("a") == Task(photo, "a").request("a") and task.finetune() == PRESETS["balanced"]
     names = [component.elem_id for component in advanced.components]
     changed = dict(zip(names, initial, strict=True)) | {"hdb_steps": 7, "hdb_start": "Zero", "hdb_overwrite": True}
     task = Task(photo, "a", **advanced.values(list(changed.values()))).checked()
-    assert (task.options().steps, task.start, task.overwrite) == (7, "zero", True)
+    assert (task.finetune().steps, task.start, task.overwrite) == (7, "zero", True)
     changed = dict(zip(names, initial, strict=True)) | {"hdb_hypernetwork": "mine.safetensors"}
     assert Task(photo, "a", **advanced.values(list(changed.values()))).checked().hypernetwork == "mine.safetensors"
     with pytest.raises(UserError, match="set one of the two back"):

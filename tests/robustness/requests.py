@@ -18,7 +18,7 @@ from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import checked_name
 from hyperdreambooth_ext.jobs.jobs import Job, Studio
-from hyperdreambooth_ext.jobs.task import MAX_SEED, MAX_STEPS, Task
+from hyperdreambooth_ext.jobs.task import Task
 from hyperdreambooth_ext.lidb.file import MAX_RANK
 
 REFUSALS = (400, 404, 413, 422)
@@ -78,9 +78,9 @@ def asked(path: Path) -> Task | None:
 def check_task(task: Task) -> None:
     """What the queue is handed is within all bounds."""
     assert task.name == checked_name(task.name) and task.photo.shape[2] == 3
-    options = task.options()
-    assert 1 <= options.steps <= MAX_STEPS and 1 <= options.rank <= MAX_RANK and 0 < options.lr <= 1
-    assert math.isfinite(options.lr) and 0 <= task.seed <= MAX_SEED and 1 <= task.face <= 100
+    options = task.finetune()
+    assert 1 <= options.steps <= 2000 and 1 <= options.rank <= MAX_RANK and 0 < options.lr <= 1
+    assert math.isfinite(options.lr) and 0 <= task.seed < 2**32 and 1 <= task.face <= 100
     assert task.size is None or (64 <= task.size <= 2048 and task.size % 64 == 0)
-    assert 1 <= task.picture_steps <= 200 and 0 <= task.preview_every <= MAX_STEPS
+    assert 1 <= task.picture_steps <= 200 and 0 <= task.preview_every <= 2000
     assert all(type(flag) is bool for flag in (task.text, task.thumbnail, task.overwrite))
