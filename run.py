@@ -9,6 +9,7 @@
     python run.py compare OUT_DIR               the same with DreamBooth, Textual Inversion, LoRA and others beside it
     python run.py step, full_size, growth, tag  what time and memory go into (docs/results.md)
     python run.py test [pytest arguments]       run the tests
+    python run.py check                         ruff and mypy
     python run.py robustness                    the long checks that docs/security.md tells of
 
 Python 3.10 or 3.11 gets the very versions that AUTOMATIC1111 WebUI 1.10.1 runs on; newer ones get the newest releases,
@@ -31,6 +32,7 @@ PINS = ROOT / "requirements" / "webui-1.10.1.txt"
 # everything else, so they come without them (the real `ldm` code for the tests, photos of ten invented people).
 NEEDS: dict[str, tuple[str, list[str]]] = {
     "test": ("cli,ui,test,benchmarks", ["stable-diffusion-sdkit==2.1.5"]),
+    "check": ("cli,ui,test,benchmarks", ["stable-diffusion-sdkit==2.1.5"]),
     "robustness": ("cli,ui,test,fuzz", ["stable-diffusion-sdkit==2.1.5"]),
     "ui": ("cli,ui", []),
     "build": ("cli,build", []),
@@ -62,13 +64,23 @@ def main(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    command = ["-m", MODULES[name], *arguments[1:]] if name in MODULES else ["-m", "hyperdreambooth_ext", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    folder = ROOT if name in ("test", "robustness") else None
+    folder = ROOT if name in ("test", "check", "robustness") else None
+    code = 0
     try:
-        return subprocess.run([str(python), *command], cwd=folder, env=environment, check=False).returncode
+        for command in commands_of(name, arguments[1:]):
+            done = subprocess.run([str(python), "-m", *command], cwd=folder, env=environment, check=False)
+            code = code or done.returncode
     except KeyboardInterrupt:
         return 130
+    return code
+
+
+def commands_of(name: str, arguments: list[str]) -> list[list[str]]:
+    """The modules that a command runs, each with its arguments."""
+    if name == "check":
+        return [["ruff", "check", "."], ["mypy"]]
+    return [[MODULES[name], *arguments] if name in MODULES else ["hyperdreambooth_ext", name, *arguments]]
 
 
 def prepare(extras: str, without_dependencies: list[str]) -> Path:

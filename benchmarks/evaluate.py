@@ -19,6 +19,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from hyperdreambooth_ext.lidb.injection import Applied
 from hyperdreambooth_ext.lidb.weights import LiDB
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize, save
+from hyperdreambooth_ext.personalize.starts import Start
 
 from .machine import end_with_parent
 from .people import SYNTHETIC, Person, openpeople, synthetic
@@ -178,7 +180,7 @@ def learn(row: str, person: Person, tools: Tools, args: argparse.Namespace) -> t
         prior_unprompted=args.prior_unprompted, identity_weight=args.identity_weight,
     )  # fmt: skip
     began = time.monotonic()
-    request = Request(person.name, start, options, predict_only=not steps)
+    request = Request(person.name, cast(Start, start), options, predict_only=not steps)
     learned = personalize(person.photo, request, tools.host, tools.hypernetwork)
     seconds = round(time.monotonic() - began, 2)
     file = save(learned, args.out / row / "lidb", overwrite=True)

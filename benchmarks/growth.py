@@ -69,13 +69,14 @@ class Bench:
 
     def rounds(self, count: int) -> Runner:
         """A prediction with k = `count`, the face's features included."""
-        assert self.hypernetwork is not None
-        config, decoder = self.hypernetwork.config, self.hypernetwork.decoder
+        hypernetwork = self.hypernetwork
+        assert hypernetwork is not None
+        config, decoder = hypernetwork.config, hypernetwork.decoder
         image = torch.randn(1, 3, config.image_size, config.image_size)
 
         def predict() -> None:
             decoder.config = replace(config, iterations=count)
-            self.hypernetwork.predict(image)
+            hypernetwork.predict(image)
 
         return predict
 

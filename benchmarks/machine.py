@@ -41,5 +41,11 @@ def run_all(run: Callable[[Job], object], jobs: Iterable[Job], processes: int) -
 def end_with_parent() -> None:
     """For a process of a pool: end as soon as the one that started it is gone, however that ended."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: parent.join() or os._exit(1), daemon=True).start()
+    if parent is None:
+        return
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()

@@ -42,7 +42,7 @@ def sd15_modules() -> tuple[nn.Module, nn.Module, nn.Module]:
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
             block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=512,
         )  # fmt: skip
-    return unet, text_encoder, vae
+    return unet, text_encoder, vae  # type: ignore[return-value]  # diffusers' mixins hide their base
 
 
 @cache

@@ -42,7 +42,9 @@ def write_report(out: Path, people: list[Person], rows: list[Row], recognizer: R
 
 def summary(row: Row, gallery: list[np.ndarray]) -> dict[str, float | list[float]]:
     """The figures of one row, from the features of everybody's other photos; `distances` are person by person."""
-    right, own, strangers = [], [], []
+    right: list[bool] = []
+    own: list[list[float]] = []
+    strangers: list[float] = []
     for person, features in enumerate(row.features):
         own.append([])
         for picture in features:

@@ -83,9 +83,10 @@ class Rival:
 
     def _cloneofsimo(self) -> None:
         for name in self._targets():
-            parent = self._host.unet.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], InjectedLinear(self._host.unet.get_submodule(name),
-                                                                    self._options.rank))  # fmt: skip
+            parent, _, child = name.rpartition(".")
+            linear = self._host.unet.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            setattr(self._host.unet.get_submodule(parent), child, InjectedLinear(linear, self._options.rank))
 
     def __call__(self) -> None:
         self._take(look_at(self._host, self._subject, self._subject.noisy_batch(self._host, self._options.batch,
@@ -114,6 +115,7 @@ def step_times(
     # The smallest step leaves the model as it is, so it can share ours.
     rivals = {kind: Rival(host if kind == "smallest" else new_host(), subject, options, kind) for kind in others}
     times: dict[str, list[float]] = {kind: [] for kind in ("ours", *others)}
+    began = 0.0
 
     def settle() -> float:
         if host.device.type == "cuda":

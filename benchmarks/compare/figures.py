@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from hyperdreambooth_ext.files import write_atomically
-from hyperdreambooth_ext.images.sheet import picture_sheet, save_png
+from hyperdreambooth_ext.images.sheet import Cell, picture_sheet, save_png
 
 from ..people import SYNTHETIC, synthetic_person
 from .rows import OURS, ROWS, folder_name
@@ -82,10 +82,10 @@ def _plot(file: Path, draw) -> None:
 
 def _sheet(out: Path, rows: list[str], people: int) -> None:
     """One row per method: the first `people`'s pictures at multiplier 1, the same seeds everywhere."""
-    shown = []
+    shown: list[tuple[str, list[Cell]]] = []
     for row in rows:
         files = sorted((out / "rows" / folder_name(row)).glob("*_1.0.png"), key=lambda f: int(f.name.split("_")[0]))
-        cells = []
+        cells: list[Cell] = []
         for file in files[:people]:
             strip = np.asarray(Image.open(file).convert("RGB"))
             side = strip.shape[0]
@@ -95,7 +95,7 @@ def _sheet(out: Path, rows: list[str], people: int) -> None:
     persons = [synthetic_person(SYNTHETIC, int(file.name.split("_")[0]), side) for file in files[:people]]
     photos = [("the photo", person.crop) for person in persons]
     others = [("another photo", person.others[0]) for person in persons]
-    top = [cell for pair in zip(photos, others, strict=True) for cell in (*pair, ("", None), ("", None))]
+    top: list[Cell] = [cell for pair in zip(photos, others, strict=True) for cell in (*pair, ("", None), ("", None))]
     sheet = picture_sheet([("The person", top), *shown])
     save_png(sheet, out / "sheet.png")
     sheet.save(out / "sheet.webp", quality=80)

@@ -76,7 +76,8 @@ class Method(Protocol):
     @property
     def steps(self) -> int: ...
 
-    sweep: tuple[float, ...]
+    @property
+    def sweep(self) -> tuple[float, ...]: ...
 
     def learn(self, task: Task, lr: float | None, steps: int, watch: Watch) -> Learned: ...
 

@@ -1,6 +1,7 @@
 """A sheet of pictures with words above them."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ _INK, _PAPER = (30, 30, 36), (250, 249, 246)
 Cell = tuple[str, np.ndarray | None]
 
 
-def picture_sheet(rows: list[tuple[str, list[Cell]]]) -> Image.Image:
+def picture_sheet(rows: Sequence[tuple[str, Sequence[Cell]]]) -> Image.Image:
     """`rows` of (title, [(label, RGB uint8 picture or None)]), one title a row, labels under the pictures."""
     columns = max(len(cells) for _, cells in rows)
     height = len(rows) * (TITLE + CELL + LABEL + GAP) + GAP

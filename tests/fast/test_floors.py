@@ -1,4 +1,4 @@
-"""Dependencies point one way: import-linter reads the imports, and the lower floors load without what they must not need."""
+"""Dependencies point one way: import-linter reads them, and the lower floors load without what they must not need."""
 
 import subprocess
 import sys
