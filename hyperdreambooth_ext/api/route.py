@@ -1,7 +1,8 @@
 """How every route of the API treats a request: who is it, how much does it bring, and a sentence for what is wrong."""
 
 import contextlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastapi import HTTPException, Request
@@ -13,16 +14,30 @@ from ..errors import UserError
 from ..images.photo import MAX_PHOTO_BYTES
 from ..jobs.jobs import QueueFull, UnknownJob
 from ..texts import plain_text
-from .gate import Gate
 
 # A photo in base64, and room for the other values.
 MAX_BODY_BYTES = MAX_PHOTO_BYTES * 4 // 3 + 100_000
 # Any other request.
 MAX_SMALL_BODY_BYTES = 10_000
+# So many photos at once: one is up to 27 MB in base64 and ten times that in pixels.
+MAX_AT_ONCE = 2
 
 
-def sentence_route(gate: Gate, check_room: Callable[[], None]) -> type[APIRoute]:
-    """The routes' class. Large requests pass `gate`, and `check_room` raises UserError for what has no place anyway."""
+@contextlib.contextmanager
+def place_in(gate: threading.Semaphore) -> Iterator[None]:
+    """Within this context one place is taken. Raises HTTPException 429 at once when there is none."""
+    if not gate.acquire(blocking=False):
+        sentence = "Too many requests at once: wait for an answer, then try again."
+        raise HTTPException(429, sentence, headers={"Retry-After": "1"})
+    try:
+        yield
+    finally:
+        gate.release()
+
+
+def sentence_route(check_room: Callable[[], None]) -> type[APIRoute]:
+    """The routes' class. `check_room` raises UserError where a photo has no use, before it is read."""
+    gate = threading.Semaphore(MAX_AT_ONCE)
 
     class SentenceRoute(APIRoute):
         """Credentials first, then the body, up to its limit (413); a UserError is 400 (404 unknown, 429 queue full)."""
@@ -40,7 +55,7 @@ def sentence_route(gate: Gate, check_room: Callable[[], None]) -> type[APIRoute]
                         await _read_body(request, MAX_SMALL_BODY_BYTES)
                         return await handle(request)
                     check_room()
-                    with gate.passed():
+                    with place_in(gate):
                         await _read_body(request, MAX_BODY_BYTES)
                         return await handle(request)
                 except HTTPException:

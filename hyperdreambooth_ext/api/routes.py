@@ -10,7 +10,6 @@ from ..images.photo import photo_from_bytes
 from ..jobs.jobs import Studio
 from ..jobs.library import entries, export
 from ..jobs.task import Task
-from .gate import Gate
 from .models import (
     Exported,
     ExportRequest,
@@ -36,7 +35,7 @@ def mount_api(app: FastAPI, studio: Studio, dependencies: Sequence[Any] = ()) ->
     that an extension adds, so its credentials are checked by one of these.
     """
     # A full queue has no use for a photo: it is told before the photo is read.
-    route = sentence_route(Gate(), studio.check_room)
+    route = sentence_route(studio.check_room)
     router = APIRouter(prefix=PREFIX, tags=["HyperDreamBooth"], dependencies=list(dependencies), route_class=route)
     _add_job_routes(router, studio)
     _add_file_routes(router, studio)

@@ -1,7 +1,6 @@
 """The build of a hypernetwork as a job: begun, paused, gone on with, and never in the way of a picture."""
 
 import gc
-import logging
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -16,11 +15,11 @@ from ..hypernet.file import Found, list_hypernetworks
 from ..pretrain.build import build
 from ..pretrain.progress import BuildProgress, Paused, Reporter, Stage
 from .backend import Backend
+from .failure import failure_message
 
 State = Literal["idle", "running", "waiting", "pausing", "paused", "failed", "done"]
 # So long the model is left alone after somebody else has used it: a user makes one picture after the other.
 PATIENCE_SECONDS = 2.0
-_log = logging.getLogger("hyperdreambooth")
 
 
 @dataclass(frozen=True)
@@ -104,18 +103,8 @@ class Builder:
             while not self._slice():
                 self._change(state="waiting", message="Paused while a picture is generated.")
                 self._yield_to_others()
-        except UserError as error:
-            self._change(state="failed", message=str(error), eta_seconds=None)
-        except torch.cuda.OutOfMemoryError:
-            _log.exception("The build ran out of memory")
-            self._change(
-                state="failed",
-                message="The graphics card's memory is full: use a smaller batch or size, or close other programs.",
-            )
         except Exception as error:  # the thread's outermost frame: nobody else would tell the user
-            _log.exception("The build failed")
-            message = f"It failed with {type(error).__name__} ({error}): see the console for details."
-            self._change(state="failed", message=message)
+            self._change(state="failed", message=failure_message(error), eta_seconds=None)
 
     def _slice(self) -> bool:
         """Work until it is done or paused (True), or until somebody else wants the model (False)."""

@@ -1,17 +1,15 @@
 """The queue of jobs: one personalization at a time, in a thread of its own."""
 
-import logging
 import os
 import threading
 import uuid
 from collections import OrderedDict, deque
 
-import torch
-
 from ..errors import FileError, UserError
 from ..temporary import remove_leftovers
 from .backend import Backend
 from .building import Builder
+from .failure import failure_message
 from .job import Cancelled, Job
 from .library import file_of
 from .status import JobStatus, Result, Stage
@@ -21,7 +19,6 @@ from .work import Work
 MAX_WAITING = 4
 # Ended jobs that can still be asked about.
 MAX_REMEMBERED = 20
-_log = logging.getLogger("hyperdreambooth")
 
 
 class QueueFull(UserError):
@@ -172,17 +169,8 @@ class Studio:
         except Cancelled as cancelled:
             job.learned = cancelled.learned
             _end(job, "cancelled", _cancelled_message(job))
-        except UserError as error:
-            _end(job, "failed", str(error))
-        except torch.cuda.OutOfMemoryError:
-            _log.exception("Job %s ran out of memory", job.status().id)
-            _end(job, "failed", "The graphics card's memory is full: close other programs or choose a smaller size.")
-        except MemoryError:
-            _log.exception("Job %s ran out of memory", job.status().id)
-            _end(job, "failed", "The memory is full: close other programs or choose a smaller size.")
         except Exception as error:  # the thread's outermost frame: nobody else would tell the user
-            _log.exception("Job %s failed", job.status().id)
-            _end(job, "failed", f"It failed with {type(error).__name__} ({error}): see the console for details.")
+            _end(job, "failed", failure_message(error))
         else:
             job.learned = None
             job.update(preview=b"")

@@ -79,7 +79,7 @@ class Work:
         def should_stop() -> bool:
             # Asked for the first time when the start is ready and the finetune begins.
             if self.job.status().stage != "finetune":
-                self._stage("finetune", iterations, f"Learning {task.name}.")
+                self._stage("finetune", iterations)
                 self.pace.begin()
             return self._interrupted()
 

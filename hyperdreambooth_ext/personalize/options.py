@@ -102,15 +102,15 @@ class PersonalizeOptions:
     )  # fmt: skip
     seed: int = option(0, "Seed", "Of the training and of the pictures.", low=0, high=2**32 - 1)
     start: Start | None = option(
-        None, "Start", "Where the finetune starts: the hypernetwork that fits the checkpoint, else the gradient.",
+        None, "Start", "By default the hypernetwork that fits the checkpoint, else the gradient.",
         choices=STARTS, unset="Automatic", recommended="Automatic",
     )  # fmt: skip
     hypernetwork: str = option(
-        "", "Hypernetwork", "File name of a hypernetwork; empty: one made for this checkpoint, of several the newest.",
+        "", "Hypernetwork", "A hypernetwork's file; by default one made for this checkpoint, of several the newest.",
         shown=("tab", "api"), unset="Automatic", recommended="Automatic",
     )  # fmt: skip
     preview_every: int = option(
-        20, "Iterations between previews", "0: no previews.", low=0, high=2000, shown=("tab", "api"),
+        20, "Preview every", "Iterations between previews; 0: none.", low=0, high=2000, shown=("tab", "api"),
         recommended="20; 0 saves a little time",
     )  # fmt: skip
     picture_steps: int = option(

@@ -44,7 +44,7 @@ class Advanced:
 
 def _number(option: Option) -> gr.Number:
     return gr.Number(
-        option.default or 0, label=option.label, precision=0 if option.type is int else None, min_width=150,
+        option.default or 0, label=option.label, precision=0 if option.type is int else None, min_width=110,
         info=f"0: {option.unset}" if option.unset else option.help, elem_id=f"hdb_{option.name}",
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ _STAGES = {
 _WELCOME = (
     ("One photo", "A face from the front, in even light. It stays on this machine and is not kept."),
     ("One name", "It becomes the tag that brings the person into any prompt."),
-    ("Personalize", "Then the person is in your pictures, by a file of about 100 KB."),
+    ("Personalize", "A file of about 100 KB then brings the person into your pictures."),
 )
 
 
@@ -114,8 +114,9 @@ def result(done: Result) -> str:
     )
     rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts)
     return (
-        f'<div class="hdb_card hdb_result"><div class="hdb_pictures">{shown}</div>{_identity(done)}'
-        f'<dl class="hdb_facts">{rows}</dl><p class="hdb_message hdb_quiet">{escape(done.start_reason)}</p></div>'
+        f'<div class="hdb_card hdb_result"><div class="hdb_pictures">{shown}</div>'
+        f'<p class="hdb_message">{escape(done.identity_words)}</p><dl class="hdb_facts">{rows}</dl>'
+        f'<p class="hdb_message hdb_quiet">{escape(done.start_reason)}</p></div>'
     )
 
 
@@ -127,7 +128,7 @@ def clock(seconds: float) -> str:
 
 
 def _counts(status: JobStatus) -> str:
-    parts = []
+    parts = [f"<span>{escape(status.name)}</span>"] if status.stage == "finetune" else []
     if status.stage == "queued" and status.waiting:
         parts.append(f"<span>Jobs before this one</span><span>{status.waiting}</span>")
     if status.steps and not status.ended:
@@ -154,9 +155,3 @@ def _pictures_so_far(status: JobStatus) -> str:
     elif status.photo and not status.ended:
         shown += '<figure class="hdb_picture hdb_empty"><div></div><figcaption>So far</figcaption></figure>'
     return f'<div class="hdb_pictures">{shown}</div>' if shown else ""
-
-
-def _identity(done: Result) -> str:
-    if done.identity is None:
-        return f'<p class="hdb_message hdb_quiet">{escape(done.identity_words)}</p>'
-    return f'<p class="hdb_identity"><b>{escape(done.identity_words)}</b></p>'

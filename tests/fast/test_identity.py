@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from hyperdreambooth_ext.images.face import crop_face, find_face
-from hyperdreambooth_ext.jobs.identity import aligned, compare
+from hyperdreambooth_ext.jobs.identity import _words, aligned, compare
 
 WALL = np.full((128, 128, 3), 120, np.uint8)
 
@@ -24,3 +24,12 @@ def test_without_a_face_in_the_picture_there_is_no_score_but_a_reason(sample_pho
     crop = crop_face(sample_photo, find_face(sample_photo), 128)
     identity = compare(crop, WALL, WALL)
     assert identity.score is None and identity.words.startswith("No identity score: ")
+
+
+def test_a_score_is_told_in_per_cent_where_the_recognizer_knows_somebody(sample_photo):
+    crop = crop_face(sample_photo, find_face(sample_photo), 128)
+    identity = compare(crop, WALL, crop)
+    assert identity.score > 0.95 and identity.score_before is None and identity.words.startswith("Likeness 9")
+    assert _words(0.74, 0.12) == "Likeness 74\u00a0% (without the LiDB: 12\u00a0%)"
+    assert _words(0.5, -0.1).endswith("(without the LiDB: 0\u00a0%)")
+    assert "%" not in _words(0.21, 0.23)

@@ -140,7 +140,7 @@ def test_what_comes_from_outside_is_escaped():
 def test_labels_and_numbers_are_text_nodes_of_their_own():
     page = html.progress(JobStatus("a", "anna", "finetune", step=3, steps=40, eta_seconds=65, message="Learning."))
     texts = [text.strip() for text in re.split(r"<[^>]*>", page) if text.strip()]
-    assert texts == ["Learning", "3 / 40", "Time left", "1:05", "Learning."]
+    assert texts == ["Learning", "anna", "3 / 40", "Time left", "1:05", "Learning."]
 
 
 def test_times_as_a_clock():
