@@ -1,4 +1,4 @@
-"""How cost grows with rank, layers, resolution, rounds of the hypernetwork, LiDBs in a prompt, people at once.
+"""How cost grows with rank, layers, resolution, rounds of the hypernetwork, LiDBs in a prompt, identities in a pass.
 
     python run.py growth OUT_DIR [--runs 5] [--only rank,resolution]
 
@@ -91,8 +91,8 @@ class Bench:
         """Four steps of a picture with so many LiDBs in its prompt, their preparation included."""
         return partial(self._pass, [Applied(random_lidb(self.architecture, 2, seed)) for seed in range(count)])
 
-    def people(self, count: int) -> Runner:
-        """Gradients for so many people at once, one sample each, as targets are optimized before a hypernetwork."""
+    def identities(self, count: int) -> Runner:
+        """Gradients for so many identities in one pass, one sample each, as targets are optimized."""
         of_each = [random_lidb(self.architecture, 1, seed) for seed in range(count)]
         a_train = {key: torch.stack([one.a_train[key] for one in of_each]) for key in of_each[0].a_train}
         b_train = {key: torch.stack([one.b_train[key] for one in of_each]) for key in of_each[0].b_train}
@@ -115,7 +115,7 @@ KINDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "resolution": ("side in pixels, an iteration of the finetune", (64, 128, 192)),
     "rounds": ("rounds k of the hypernetwork, a prediction", (1, 2, 4, 8)),
     "lidbs": ("LiDBs in a prompt, four steps of a picture", (1, 2, 4, 8)),
-    "people": ("people at once, one iteration of their targets", (1, 2, 4, 8)),
+    "identities": ("identities in a pass, one iteration of their targets", (1, 2, 4, 8)),
 }
 
 

@@ -1,10 +1,10 @@
-"""How many people get their target a second: one at a time, and many in one forward and backward.
+"""How many targets are optimized a second: one at a time, and many in one forward and backward.
 
     python -m benchmarks.targets [--batches 1,4,16,32] [--steps 4] [--rounds 3] [--precision fp32]
 
 On the embedded checkpoint or --checkpoint FILE, with latents of noise: what they show does not change what they cost.
 Seconds are of computing time (wall time on a graphics card), the median of the rounds; a target takes --target-steps
-steps. The parts of a step are told too, so that one sees what limits.
+steps. The forward alone is timed too, so that one sees what limits.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     host = load_host(Namespace(checkpoint=args.checkpoint, device=args.device))
     decoder = WeightDecoder(HypernetworkConfig(Architecture.of(host.linears())), 1280).to(host.device)
     half = torch.autocast(host.device.type, dtype=torch.bfloat16) if args.precision == "bf16" else nullcontext()
-    print("| people at once | seconds a step | people a second | against one | forward alone, no LiDB |")
+    print("| identities in a pass | seconds a step | targets a second | against one | forward alone, no LiDB |")
     print("|---|---|---|---|---|")
     alone = None
     for batch in (int(number) for number in args.batches.split(",")):

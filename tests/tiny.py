@@ -134,7 +134,7 @@ def _hypernetwork(tiny: Tiny) -> Hypernetwork:
     host = tiny.host()
     config = HypernetworkConfig(
         Architecture.of(host.linears()), encoder="mobilenetv3_small_050", image_size=SIZE, width=WIDTH,
-        identity_width=128, readers=2, checkpoint=host.checkpoint_name, checkpoint_hash=host.checkpoint_hash,
+        identity_width=128, identity_nets=2, checkpoint=host.checkpoint_name, checkpoint_hash=host.checkpoint_hash,
     )  # fmt: skip
     network = Hypernetwork(config).eval()
     with torch.no_grad():

@@ -31,7 +31,6 @@ ROWS: dict[str, list[str]] = {
     "500 identities": [*IDENTITY, "--identities", "500"],
     "2,000 identities": [*IDENTITY, "--identities", "2000"],
     "encoder without the recogniser's lesson": [*IDENTITY, "--no-identity-vector"],
-    "learned instead of random basis": [*IDENTITY, "--learn-basis"],
     "full instead of random basis": [*IDENTITY, "--full-basis"],
     "nothing else, from another seed": [*IDENTITY, "--seed", "1"],
 }
@@ -80,7 +79,7 @@ def run_row(options: list[str], folder: Path, args: argparse.Namespace) -> None:
     taught = "--identity-weight" in options
     teacher = ["--recogniser", str(args.recogniser), "--faces", str(args.faces)] if taught else []
     made = ["--iterations", options[options.index("--iterations") + 1]] if "--iterations" in options else []
-    made += [flag for flag in ("--no-identity-vector", "--full-basis", "--learn-basis") if flag in options]
+    made += [flag for flag in ("--no-identity-vector", "--full-basis") if flag in options]
     size = ["--steps", str(args.steps), "--batch", str(args.batch)]
     _python("training.hypernetwork", "train", args.data, args.checkpoint_run, run, *size, *teacher, *options)
     file = folder / "hypernetwork.safetensors"

@@ -22,8 +22,8 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER, ddpm_alphas_cumprod
-from hyperdreambooth_ext.hypernet.latent_recognizer import Readers
-from hyperdreambooth_ext.hypernet.lesson import IdentityLoss
+from hyperdreambooth_ext.hypernet.latent_identity import LatentIdentityEnsemble
+from hyperdreambooth_ext.hypernet.loss import IdentityLoss
 from hyperdreambooth_ext.sampling.schedule import add_noise, clean_latents
 
 from .captions import PHOTO, describe
@@ -84,7 +84,7 @@ def train_checkpoint(
     if start:
         model.load_state_dict(load_file(start), strict=False)
     snr = alphas_cumprod / (1 - alphas_cumprod)
-    identity = IdentityLoss(Readers.load(recogniser), identity_weight) if recogniser else None
+    identity = IdentityLoss(LatentIdentityEnsemble.load(recogniser), identity_weight) if recogniser else None
     known = known_identities(faces) if faces else {}
 
     def losses(_step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -108,7 +108,7 @@ def train_checkpoint(
             photo = torch.tensor([rows[i]["style"] == PHOTO for i in chosen])
             people = torch.stack([known[rows[i]["identity"]] for i in chosen])
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                unlike = identity.unlike(clean_latents(noisy, predicted, alphas, "epsilon"), people, alphas)
+                unlike = identity.per_sample(clean_latents(noisy, predicted, alphas, "epsilon"), people, alphas)
             losses["unlike"] = (unlike * photo).sum() / photo.sum().clamp(min=1)
             losses["loss"] = losses["loss"] + identity.weight * losses["unlike"]
         return losses

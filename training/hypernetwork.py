@@ -26,14 +26,13 @@ from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.encoder import FaceEncoder
 from hyperdreambooth_ext.hypernet.file import save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork, WeightDecoder
-from hyperdreambooth_ext.hypernet.latent_recognizer import Readers
-from hyperdreambooth_ext.hypernet.lesson import Batch, IdentityLoss, Lesson
+from hyperdreambooth_ext.hypernet.latent_identity import LatentIdentityEnsemble
+from hyperdreambooth_ext.hypernet.loss import IdentityLoss, LossConfig
 from hyperdreambooth_ext.hypernet.targets import preoptimize as preoptimise
-from hyperdreambooth_ext.hypernet.training import training_losses
+from hyperdreambooth_ext.hypernet.training import Batch, training_losses
 from hyperdreambooth_ext.images.face import face_mask
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.pretrain.weights import with_learned_basis
 
 from .captions import PHOTO
 from .checkpoint import TextToImage
@@ -92,8 +91,6 @@ def _start(checkpoint_run: Path, sampler: Sampler, args: argparse.Namespace) -> 
     if not args.no_identity_vector:
         decoder.identity_weight.copy_(sampler.head["weight"])
         decoder.identity_bias.copy_(sampler.head["bias"])
-    if args.learn_basis:
-        decoder.learn_basis()
     return host, decoder
 
 
@@ -132,7 +129,7 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
     shards = [load_file(file) for file in sorted(args.out.glob("targets-*.safetensors"))] if args.target_steps else []
     theta_of = {int(p): theta for shard in shards for p, theta in zip(shard["people"], shard["theta"], strict=True)}
     taught = np.array(sorted(theta_of))
-    lesson = Lesson(
+    config = LossConfig(
         timesteps=tuple(args.timesteps),
         mask=_latent_mask(host.default_size) if args.masked else None,
         identity=_identity_loss(args),
@@ -147,13 +144,13 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             if step >= args.target_steps:
                 people = rng.choice(sampler.identities, args.batch, replace=False)
-                parts = training_losses(host, decoder, batch_of(people, rng), generator, lesson)
+                parts = training_losses(host, decoder, batch_of(people, rng), generator, config)
                 # No loss: a build's recognisers learn from them.
-                parts.pop("drawings", None)
+                parts.pop("samples", None)
                 return parts
             people = rng.choice(taught, TARGET_BATCH, replace=False)
             batch = replace(batch_of(people, rng), targets=torch.stack([theta_of[int(p)] for p in people]))
-            return training_losses(host, decoder, batch, generator, Lesson(alpha=0.0, beta=1.0))
+            return training_losses(host, decoder, batch, generator, LossConfig(alpha=0.0, beta=1.0))
 
     with host.frozen():
         average = train(args.out, decoder, losses, steps=args.steps, lr=args.lr, seed=args.seed)
@@ -168,8 +165,8 @@ def _identity_loss(args: argparse.Namespace) -> IdentityLoss | None:
     if args.sface:
         judge = PictureJudge(args.autoencoder, args.checkpoint_run / "scale.safetensors", args.sface)
     return IdentityLoss(
-        Readers.load(args.recogniser), args.identity_weight, args.drawn, args.drawn_weight,
-        drawn_until=tuple(args.drawn_until), judge=judge,
+        LatentIdentityEnsemble.load(args.recogniser), args.identity_weight, args.drawn, args.drawn_weight,
+        sampled_until=tuple(args.drawn_until), judge=judge,
     )  # fmt: skip
 
 
@@ -189,11 +186,11 @@ def export(args: argparse.Namespace) -> None:
         decoder = {key.removeprefix("module."): v for key, v in average.items() if key.startswith("module.")}
     else:
         decoder = load_file(args.out / "decoder.safetensors")
-    network = Hypernetwork(with_learned_basis(config, decoder))
+    network = Hypernetwork(config)
     network.encoder.load_state_dict(_split(args.encoder)[0])
     network.decoder.load_state_dict(decoder)
     if args.readers:
-        network.carry(Readers.load(args.readers))
+        network.carry(LatentIdentityEnsemble.load(args.readers))
     save_hypernetwork(args.file, network)
     print(f"{args.file}: {args.file.stat().st_size / 1e6:.1f} MB")
 
@@ -227,7 +224,6 @@ def _add_making_options(action: argparse.ArgumentParser) -> None:
     action.add_argument("--seed", type=int, default=0, help="of the first weights, and of what is seen in which step")
     action.add_argument("--iterations", type=int, default=ITERATIONS, help="k: how often θ is refined")
     action.add_argument("--full-basis", action="store_true", help="no reduction: what no basis can beat at rank 1")
-    action.add_argument("--learn-basis", action="store_true", help="train the bases together with the decoder")
     action.add_argument("--no-identity-vector", action="store_true", help="leave out what a recogniser taught")
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from hyperdreambooth_ext.hypernet.latent_recognizer import LatentRecognizer as LatentRecogniser
-from hyperdreambooth_ext.hypernet.latent_recognizer import moved, recognition_losses, softened
+from hyperdreambooth_ext.hypernet.latent_identity import LatentIdentityNet as LatentRecogniser
+from hyperdreambooth_ext.hypernet.latent_identity import moved, recognition_losses, softened
 
 from .captions import PHOTO
 from .faces import FIRST_TRAINING_IDENTITY

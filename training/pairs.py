@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from hyperdreambooth_ext.hypernet.lesson import Batch
+from hyperdreambooth_ext.hypernet.training import Batch
 
 from .captions import PHOTO
 from .faces import FIRST_TRAINING_IDENTITY

@@ -10,10 +10,10 @@ import torch
 from tqdm import tqdm
 
 from ..pretrain.build import STAGES, build
-from ..pretrain.folder import Folder
 from ..pretrain.options import BuildOptions, remembered
 from ..pretrain.processes import Processes, processes
 from ..pretrain.progress import BuildProgress, Paused, Reporter
+from ..pretrain.store import Folder
 from .build_options import asked_for
 from .commands import load_host
 from .interrupt import stop_on_interrupt
@@ -21,7 +21,7 @@ from .memory import peak_megabytes
 from .models import MODELS
 
 _WORDS = {
-    "faces": "Faces", "prepare": "Preparing", "recognizer": "Training the recognizer", "basis": "Basis",
+    "faces": "Faces", "prepare": "Preparing", "recognizer": "Training the recognizers",
     "targets": "Targets", "train": "Training", "export": "Writing the file", "done": "Done",
 }  # fmt: skip
 _STOPPING = "Stopping after this step; the same command goes on from there. Ctrl-C again stops at once."

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from .config import HypernetworkConfig
 from .encoder import backbone
 from .hypernetwork import WeightDecoder
-from .latent_recognizer import untaught_readers
+from .latent_identity import LatentIdentityEnsemble
 
 _MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full})
 # Methods of tensors and functions of torch.nn.init, which some versions hand to a mode as one call.
@@ -35,7 +35,7 @@ class _ShapesOnly(TorchFunctionMode):
 
 
 class NothingRandom(TorchFunctionMode):
-    """Within this context no random number is drawn for new weights, which are overwritten anyway.
+    """Within this context no random number is taken for new weights, which are overwritten anyway.
 
     The program around us may count on its random state, also while a job's thread loads a network.
     """
@@ -73,8 +73,8 @@ def _channels(tensors: dict[str, torch.Tensor]) -> int:
 def _shapes(config: HypernetworkConfig, channels: int) -> dict[str, torch.Size]:
     with _ShapesOnly():
         parts: dict[str, nn.Module] = {"decoder.": WeightDecoder(config, channels)}
-        if config.readers:
-            parts["readers."] = untaught_readers(config.readers)
+        if config.identity_nets:
+            parts["identity_net."] = LatentIdentityEnsemble.untrained(config.identity_nets)
         if config.encoder_bundled:
             parts["encoder.backbone."] = backbone(config.encoder, pretrained=False, device="meta")
     return {prefix + name: value.shape for prefix, part in parts.items() for name, value in part.state_dict().items()}

@@ -9,7 +9,10 @@ from ..lidb.basis import AnyBasis, Basis, basis_from_dict
 from ..lidb.file import MAX_LAYERS
 from ..lidb.layers import Architecture, Layer, checked_layer
 from ..texts import MAX_TEXT, is_plain
-from .latent_recognizer import WIDTH as READER_WIDTH
+from .latent_identity import WIDTH as LATENT_IDENTITY_WIDTH
+
+# What version 0.1 called two of the fields.
+_FORMER = {"centred": "centered", "readers": "identity_nets"}
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,10 @@ class HypernetworkConfig:
 
     `encoder` names a timm model, or an open_clip one as `open_clip:ViT-H-14/laion2b_s32b_b79k`. When `encoder_bundled`
     is false its pretrained weights come from that library and the file holds the decoder alone. `identity_width` is the
-    length of the identity vector that a recognizer taught the encoder; 0 where none did. `centred` takes off it what
-    all the faces that were learned from have in common. `readers` recognizers that see such identities in the
-    checkpoint's latents are in the file, too; the finetune can ask them. `through_autoencoder` says that it learned
-    from faces that the checkpoint drew: a photo is shown to it as the autoencoder gives it back.
+    length of the encoder's identity vector; 0 where no recognizer trained it. `centered` takes off it what all the
+    training faces have in common. So many `identity_nets`, which see such identities in the checkpoint's latents, are
+    in the file, too, for the finetune's identity loss. `through_autoencoder` says that it learned from faces that the
+    checkpoint sampled: a photo is shown to it as the autoencoder gives it back.
     """
 
     architecture: Architecture
@@ -36,8 +39,8 @@ class HypernetworkConfig:
     heads: int = 4
     iterations: int = 2
     identity_width: int = 0
-    centred: bool = False
-    readers: int = 0
+    centered: bool = False
+    identity_nets: int = 0
     through_autoencoder: bool = False
     trigger: str = "sks"
     prompt: str = "a sks face"
@@ -66,6 +69,7 @@ class HypernetworkConfig:
             basis = basis_from_dict(values.pop("basis"))
             for layer in layers:
                 basis.check_sizes(layer)
+            values = {_FORMER.get(name, name): value for name, value in values.items()}
             known = {f.name for f in fields(cls)}
             settings: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
@@ -87,13 +91,13 @@ class HypernetworkConfig:
                 raise ValueError(f"{name} is {str(value)[:40]!r}")
         if type(self.identity_width) is not int or not 0 <= self.identity_width <= 8192:
             raise ValueError(f"identity_width is {str(self.identity_width)[:40]!r}")
-        if type(self.readers) is not int or not 0 <= self.readers <= 8:
-            raise ValueError(f"readers is {str(self.readers)[:40]!r}")
-        if self.readers and self.identity_width != READER_WIDTH:
-            raise ValueError("its readers know other identities than its encoder")
+        if type(self.identity_nets) is not int or not 0 <= self.identity_nets <= 8:
+            raise ValueError(f"identity_nets is {str(self.identity_nets)[:40]!r}")
+        if self.identity_nets and self.identity_width != LATENT_IDENTITY_WIDTH:
+            raise ValueError("its identity_nets know other identities than its encoder")
         if self.width % self.heads:
             raise ValueError("its width is no multiple of its heads")
-        for name in ("encoder_bundled", "through_autoencoder", "centred"):
+        for name in ("encoder_bundled", "through_autoencoder", "centered"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} is neither true nor false")
         for name in ("image_mean", "image_std"):

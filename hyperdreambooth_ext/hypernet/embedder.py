@@ -1,4 +1,4 @@
-"""What looks at the faces: the hypernetwork's frozen image encoder, and the recognizer that tells people apart."""
+"""Faces as numbers: the hypernetwork's frozen image encoder, and the bundled recognizer that tells identities apart."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -14,8 +14,8 @@ from .encoder import FaceEncoder
 from .file import load_hypernetwork
 
 
-class Eyes:
-    """The encoder that the new hypernetwork will carry, and the bundled one for who is who. All on `device`."""
+class FaceEmbedder:
+    """The encoder that the new hypernetwork will carry, and the bundled one for identities. All on `device`."""
 
     def __init__(self, encoder: str = "", device: torch.device | str = "cpu") -> None:
         """`encoder` "" is the bundled one, otherwise timm's or open_clip's name as in HypernetworkConfig.
@@ -23,11 +23,11 @@ class Eyes:
         Raises UserError when it cannot be made.
         """
         self.device = torch.device(device)
-        # The bundled hypernetwork's encoder was taught by a face recognizer, and it is there without any download.
+        # The bundled hypernetwork's encoder was trained by a face recognizer, and it is there without any download.
         bundled = load_hypernetwork(HYPERNETWORK).to(self.device)
         self._recognizer, self._decoder = bundled.encoder, bundled.decoder
-        self.own = not encoder
-        if self.own:
+        self.bundled = not encoder
+        if self.bundled:
             kept = ("encoder", "image_size", "image_mean", "image_std", "identity_width")
             self.settings = {name: getattr(bundled.config, name) for name in kept}
             self.encoder = bundled.encoder
@@ -49,7 +49,7 @@ class Eyes:
 
     @torch.no_grad()
     def identities(self, images: torch.Tensor) -> torch.Tensor:
-        """Aligned faces [B, 3, H, W] in [-1, 1] -> who they are, unit vectors [B, 128]."""
+        """Aligned faces [B, 3, H, W] in [-1, 1] -> identities, unit vectors [B, 128]."""
         return F.normalize(self._decoder.identity(self._recognizer(images.to(self.device))), dim=-1)
 
 

@@ -17,6 +17,8 @@ from .hypernetwork import Hypernetwork
 
 MAX_FILE_BYTES = 4_000_000_000
 ENCODER = "encoder."
+# What version 0.1 called some tensors.
+_FORMER = (("decoder.identity_centre", "decoder.identity_center"), ("readers.readers.", "identity_net.nets."))
 # Checkpoints may lie in the same folder; only headers are read to tell them apart.
 _ANY_SIZE = 1 << 40
 
@@ -41,6 +43,8 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
     if "hypernetwork" not in metadata:
         raise FileError(f"{path.name} is no hypernetwork file: use one that this project trained.")
     config = HypernetworkConfig.from_json(metadata["hypernetwork"])
+    for former, name in _FORMER:
+        tensors = {key.replace(former, name): tensor for key, tensor in tensors.items()}
     if isinstance(config.basis, NamedBasis):
         stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith((A_PREFIX, B_PREFIX))}
         try:

@@ -1,4 +1,4 @@
-"""How much two faces look like one person, by the bundled image encoder that a recognizer taught."""
+"""How much two faces look like one person, by the bundled image encoder, which a recognizer trained."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ from .hypernetwork import Hypernetwork
 
 @torch.no_grad()
 def identities(hypernetwork: Hypernetwork, crops: Sequence[np.ndarray]) -> torch.Tensor:
-    """Who is seen in aligned crops, RGB uint8 [S, S, 3] each: unit vectors [B, identity_width].
+    """The identities of aligned crops, RGB uint8 [S, S, 3] each: unit vectors [B, identity_width].
 
-    Raises ValueError when the hypernetwork's encoder was not taught by a recognizer (`identity_width` 0).
+    Raises ValueError when no recognizer trained the hypernetwork's encoder (`identity_width` 0).
     """
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
     return identities_of_images(hypernetwork, images)

@@ -1,4 +1,8 @@
-"""What the hypernetwork is trained on: α · diffusion loss + β · ‖θ̂ − θ‖² (HyperDreamBooth, equation 4)."""
+"""What the hypernetwork is trained on: α · diffusion loss + β · ‖θ̂ − θ‖² (HyperDreamBooth, equation 4), and an identity
+loss beside the diffusion loss."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -7,29 +11,52 @@ from ..hosts.protocol import Host
 from ..sampling.schedule import add_noise, clean_latents, training_target
 
 
-def denoising_errors(
-    host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor
-) -> torch.Tensor:
-    """Squared errors [B, 4, h, w] of the model, as it is now, on `latents` at `timesteps` [B].
+@dataclass(frozen=True)
+class IdentityLoss:
+    """`weight` · (1 − cosine) of the identity that a frozen `net` sees in the clean latents that the model's output
+    amounts to, and the identity that it should be. Not in the paper; the idea is PuLID's (arXiv 2404.16022), here in
+    latents, where it costs next to nothing.
 
-    Call it within `injected(...)`: with a LiDB that has a leading dimension, each sample is denoised with its own
-    person's weights.
+    Noisy latents of a photo still show much of an identity. So the first `samples` identities of a step are also
+    sampled from pure noise, as they will be when a LiDB is used, with `prompt` and a few steps of DDIM down to
+    somewhere in `sampled_until` (shares of all timesteps). There they are judged with `sampled_weight`, by `judge`
+    where there is one.
     """
-    noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
-    predicted = host.predict(noisy, timesteps, prompt_embeds).float()
-    return compared(host, latents, noise, timesteps, noisy, predicted)[0]
+
+    net: Callable[[torch.Tensor], torch.Tensor]
+    weight: float = 0.1
+    samples: int = 0
+    sampled_weight: float = 0.1
+    prompt: str = "a sks face"
+    sampled_until: tuple[float, float] = (0.3, 0.9)
+    judge: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def per_sample(self, guess: torch.Tensor, identities: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+        """1 − cosine [B] of clean latents `guess` [B, 4, h, w] and `identities` [B, channels]; where nearly all is
+        noise, clean latents are a guess and count less."""
+        return (1 - F.cosine_similarity(self.net(guess), identities, dim=-1)) * (10 * alphas_cumprod).clamp(max=1)
+
+    def of_samples(self, samples: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
+        """The mean of 1 − cosine of sampled clean latents [S, 4, h, w] and the first of `identities` [B, channels]."""
+        known = (self.judge or self.net)(samples)
+        return (1 - F.cosine_similarity(known, identities[: len(samples)], dim=-1)).mean()
 
 
-def compared(
-    host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, noisy: torch.Tensor,
-    predicted: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Squared errors [B, 4, h, w] of what was `predicted` for `noisy`, and the clean latents [B, 4, h, w] that it
-    amounts to."""
-    alphas_cumprod = host.alphas_cumprod[timesteps]
-    target = training_target(latents, noise, alphas_cumprod, host.prediction_type).float()
-    guess = clean_latents(noisy, predicted, alphas_cumprod, host.prediction_type)
-    return F.mse_loss(predicted, target, reduction="none"), guess
+@dataclass(frozen=True)
+class LossConfig:
+    """α and β of equation 4, and how the diffusion loss is taken.
+
+    `min_snr_gamma` weighs timesteps as in arXiv 2303.09556: where little noise is left, the latents themselves show
+    the identity, and nothing is learned about the weights; None weighs all alike. `timesteps` is their range, as
+    shares of all. `mask` [1, 1, h, w] weighs places.
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.0
+    min_snr_gamma: float | None = 5.0
+    timesteps: tuple[float, float] = (0.0, 1.0)
+    mask: torch.Tensor | None = None
+    identity: IdentityLoss | None = None
 
 
 def hypernetwork_loss(
@@ -51,3 +78,33 @@ def hypernetwork_loss(
     if not terms:
         raise ValueError("alpha and beta cannot both be 0")
     return torch.stack(terms).sum()
+
+
+def denoising_errors(
+    host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor
+) -> torch.Tensor:
+    """Squared errors [B, 4, h, w] of the model, as it is now, on `latents` at `timesteps` [B].
+
+    Call it within `injected(...)`: with a LiDB that has a leading dimension, each sample is denoised with its own
+    identity's weights.
+    """
+    noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
+    predicted = host.predict(noisy, timesteps, prompt_embeds).float()
+    return errors_and_guess(host, latents, noise, timesteps, noisy, predicted)[0]
+
+
+def errors_and_guess(
+    host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, noisy: torch.Tensor,
+    predicted: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Squared errors [B, 4, h, w] of what was `predicted` for `noisy`, and the clean latents [B, 4, h, w] that it
+    amounts to."""
+    alphas_cumprod = host.alphas_cumprod[timesteps]
+    target = training_target(latents, noise, alphas_cumprod, host.prediction_type).float()
+    guess = clean_latents(noisy, predicted, alphas_cumprod, host.prediction_type)
+    return F.mse_loss(predicted, target, reduction="none"), guess
+
+
+def min_snr_weights(alphas_cumprod: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:
+    """min(γ / SNR, 1) for `alphas_cumprod` [B] at the timesteps (arXiv 2303.09556, for noise prediction)."""
+    return (gamma * (1 - alphas_cumprod) / alphas_cumprod).clamp(max=1)

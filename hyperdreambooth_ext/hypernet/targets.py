@@ -1,4 +1,4 @@
-"""Pre-optimized LiDBs, many people at once: the targets θ that the hypernetwork may learn from (section 4.2)."""
+"""Pre-optimized LiDBs, many in one pass: the targets θ that the hypernetwork may learn from (section 4.2)."""
 
 import math
 from collections.abc import Callable
@@ -10,8 +10,7 @@ from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB
 from ..sampling.schedule import spread_timesteps
 from .hypernetwork import WeightDecoder
-from .loss import denoising_errors
-from .training import min_snr_weights
+from .loss import denoising_errors, min_snr_weights
 
 
 def preoptimize(
@@ -23,23 +22,23 @@ def preoptimize(
     steps: int = 40,
     lr: float = 0.03,
 ) -> torch.Tensor:
-    """θ [B, layers, a + b] of B people, each trained on their own latents, in one forward and backward a step.
+    """θ [B, layers, a + b] of B identities, each trained on their own latents, in one forward and backward a step.
 
-    `latents_at(step)` gives one picture of each person, [B, 4, h, w]. All people share the decoder's own B_train and
-    train A_train alone: so their numbers can be compared, and learned from. Call within `host.frozen()`.
+    `latents_at(step)` gives one picture of each identity, [B, 4, h, w]. All share the decoder's own B_train and train
+    A_train alone: so their numbers can be compared, and learned from. Call within `host.frozen()`.
     """
-    people = len(latents_at(0))
-    start = decoder.head_bias.detach().expand(people, -1, -1)
+    count = len(latents_at(0))
+    start = decoder.head_bias.detach().expand(count, -1, -1)
     trained = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([trained], lr=lr, betas=(0.9, 0.99))
-    prompts = [prompt] * people
+    prompts = [prompt] * count
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * (0.55 + 0.45 * math.cos(math.pi * step / steps))
         latents = latents_at(step)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        timesteps = spread_timesteps(people, len(host.alphas_cumprod), generator)
-        timesteps = timesteps[torch.randperm(people, generator=generator)].to(host.device)
+        timesteps = spread_timesteps(count, len(host.alphas_cumprod), generator)
+        timesteps = timesteps[torch.randperm(count, generator=generator)].to(host.device)
         with injected(host.linears(), Applied(_sharing_b(decoder, trained))):
             errors = denoising_errors(host, latents, noise, timesteps, host.encode_prompts(prompts))
         loss = (errors.mean((1, 2, 3)) * min_snr_weights(host.alphas_cumprod[timesteps])).sum()
@@ -50,7 +49,7 @@ def preoptimize(
 
 
 def _sharing_b(decoder: WeightDecoder, theta: torch.Tensor) -> LiDB:
-    """θ as a LiDB whose B_train is one for all people: a plain matrix product, and no gradient of it is computed."""
+    """θ as a LiDB whose B_train is one for all identities: a plain matrix product, and no gradient is computed."""
     lidb = decoder.as_lidb(theta)
     shared = decoder.as_lidb(decoder.head_bias.detach()[None])
     b_train = {key: rows[0] for key, rows in shared.b_train.items()}

@@ -1,7 +1,8 @@
-"""One training step of the hypernetwork: many people at once, each denoised with their own predicted weights."""
+"""One training step of the hypernetwork: many identities at once, each denoised with their own predicted weights."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -9,161 +10,174 @@ import torch.nn.functional as F
 
 from ..hosts.protocol import Host
 from ..lidb.injection import Applied, injected
-from ..sampling.guidance import guided
 from ..sampling.schedule import add_noise, clean_latents, ddim_step, spread_timesteps
 from .hypernetwork import WeightDecoder
-from .lesson import Batch, Described, IdentityLoss, Lesson, Preserved, visible
-from .loss import compared, hypernetwork_loss
+from .loss import IdentityLoss, LossConfig, errors_and_guess, hypernetwork_loss, min_snr_weights
 
-# Drawings walk down the timesteps in steps of at most this share of all.
-DRAWN_STEP = 0.2
+# Samples walk down the timesteps in steps of at most this share of all.
+_MAX_STEP = 0.2
+
+
+@dataclass(frozen=True)
+class PriorSamples:
+    """Prior preservation: the model with an identity's weights shall predict for `prompts` what the frozen one does for
+    `class_embeds` [S, 77, width].
+
+    rows int64 [S], the identities' places in the batch; noisy [S, 4, h, w]; timesteps [S]; `weight` is that of the mean
+    squared difference.
+    """
+
+    rows: torch.Tensor
+    noisy: torch.Tensor
+    timesteps: torch.Tensor
+    prompts: list[str]
+    class_embeds: torch.Tensor
+    weight: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """features [B, N, channels] of one photo of each identity; latents [B, 4, h, w] of another or of the same photo;
+    prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimized LiDBs are at hand; identities
+    [B, channels], unit vectors, for the identity loss.
+
+    noise [B, 4, h, w], timesteps [B], `sample_noise` [S, 4, h, w], which the first S identities are sampled from, and
+    `sample_timesteps`, which these samples pass (see `random_sample_timesteps`), are made where they are not given;
+    several processes that share a batch are given their parts.
+    """
+
+    features: torch.Tensor
+    latents: torch.Tensor
+    prompts: list[str]
+    targets: torch.Tensor | None = None
+    identities: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+    timesteps: torch.Tensor | None = None
+    sample_noise: torch.Tensor | None = None
+    sample_timesteps: torch.Tensor | None = None
+    prior: PriorSamples | None = None
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that there are, always in the same order."""
+        parts = [vars(part).values() for part in (self, self.prior) if part is not None]
+        return [value for part in parts for value in part if isinstance(value, torch.Tensor)]
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """The same with `change(tensor)` in place of every tensor."""
+        return replace(_mapped(self, change), prior=self.prior and _mapped(self.prior, change))
+
+
+def _mapped(values, change: Callable[[torch.Tensor], torch.Tensor]):
+    return replace(values, **{k: change(v) for k, v in vars(values).items() if isinstance(v, torch.Tensor)})
 
 
 def training_losses(
-    host: Host, decoder: WeightDecoder, batch: Batch, generator: torch.Generator, lesson: Lesson = Lesson()
+    host: Host, decoder: WeightDecoder, batch: Batch, generator: torch.Generator, config: LossConfig = LossConfig()
 ) -> dict[str, torch.Tensor]:
-    """ "loss" to minimize and its parts; where people were drawn, "drawings" are the clean latents [D, 4, h, w] that
-    were judged. Call within `host.frozen()`."""
+    """ "loss" to minimize and its parts; where identities were sampled, "samples" are the clean latents [S, 4, h, w]
+    that were judged. Call within `host.frozen()`."""
     theta = decoder(batch.features)
     losses, diffusion = {"size": theta.detach().square().mean()}, None
-    if lesson.alpha:
-        terms = _noisy(host, decoder, theta, batch, generator, lesson)
-        identity = lesson.identity
-        if identity is not None and identity.drawn and batch.identities is not None:
-            drawings = _drawn(host, decoder, theta, batch, generator, identity)
-            terms["drawn"] = identity.drawn_weight, _unlike(drawings, batch.identities, identity)
-            losses["drawings"] = drawings.detach()
+    if config.alpha:
+        terms = _denoising_terms(host, decoder, theta, batch, generator, config)
+        identity = config.identity
+        if identity is not None and identity.samples and batch.identities is not None:
+            samples = _sampled(host, decoder, theta, batch, generator, identity)
+            terms["sampled_identity"] = identity.sampled_weight, identity.of_samples(samples, batch.identities)
+            losses["samples"] = samples.detach()
         diffusion = torch.stack([weight * term for weight, term in terms.values()]).sum()
         losses |= {name: term.detach() for name, (_, term) in terms.items()}
-    losses["loss"] = hypernetwork_loss(diffusion, theta, batch.targets, lesson.alpha, lesson.beta)
+    losses["loss"] = hypernetwork_loss(diffusion, theta, batch.targets, config.alpha, config.beta)
     return losses
 
 
-def _noisy(
-    host: Host,
-    decoder: WeightDecoder,
-    theta: torch.Tensor,
-    batch: Batch,
-    generator: torch.Generator,
-    lesson: Lesson,
-) -> dict[str, tuple[float, torch.Tensor]]:
-    """What one pass over noisy latents teaches, each with its weight: the diffusion loss, who is not seen, how far the
-    model is from what words say, and how far what is to be preserved was changed."""
-    latents = batch.latents
-    noise, timesteps = batch.noise, batch.timesteps
+def _denoising_terms(
+    host: Host, decoder: WeightDecoder, theta: torch.Tensor, batch: Batch, generator: torch.Generator,
+    config: LossConfig,
+) -> dict[str, tuple[float, torch.Tensor]]:  # fmt: skip
+    """What one pass over noisy latents is trained on, each term with its weight: diffusion loss, identity loss, prior
+    preservation."""
+    latents, noise, timesteps = batch.latents, batch.noise, batch.timesteps
     if noise is None or timesteps is None:
-        noise, timesteps = drawn_noise(host, latents.shape, generator, lesson)
+        noise, timesteps = random_noise(host, latents.shape, generator, config)
     noise, timesteps = noise.to(latents), timesteps.to(host.device)
     alphas_cumprod = host.alphas_cumprod[timesteps]
     noisy = add_noise(latents, noise, alphas_cumprod)
-    predicted, kept = _predicted(host, decoder, theta, noisy, timesteps, batch)
-    errors, guess = compared(host, latents, noise, timesteps, noisy, predicted)
-    if lesson.mask is not None:
-        errors = errors * (lesson.mask / lesson.mask.mean())
+    predicted, prior_predicted = _predicted(host, decoder, theta, noisy, timesteps, batch)
+    errors, guess = errors_and_guess(host, latents, noise, timesteps, noisy, predicted)
+    if config.mask is not None:
+        errors = errors * (config.mask / config.mask.mean())
     errors = errors.mean((1, 2, 3))
-    if lesson.min_snr_gamma is not None:
-        errors = errors * min_snr_weights(alphas_cumprod, lesson.min_snr_gamma)
+    if config.min_snr_gamma is not None:
+        errors = errors * min_snr_weights(alphas_cumprod, config.min_snr_gamma)
     terms = {"diffusion": (1.0, errors.mean())}
-    if batch.preserved is not None:
-        terms["changed"] = batch.preserved.weight, F.mse_loss(kept, _frozen(host, batch.preserved))
-    if lesson.identity is not None and batch.identities is not None:
-        terms["unlike"] = lesson.identity.weight, lesson.identity.unlike(guess, batch.identities, alphas_cumprod).mean()
-    if lesson.words and batch.described is not None:
-        terms["words"] = lesson.words, _otherwise_than_said(host, guess, noisy, timesteps, batch.described)
+    if batch.prior is not None:
+        terms["prior"] = batch.prior.weight, F.mse_loss(prior_predicted, _frozen(host, batch.prior))
+    if config.identity is not None and batch.identities is not None:
+        identity_losses = config.identity.per_sample(guess, batch.identities, alphas_cumprod)
+        terms["identity"] = config.identity.weight, identity_losses.mean()
     return terms
 
 
-def _otherwise_than_said(
-    host: Host, guess: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor, described: Described
-) -> torch.Tensor:
-    """How far the clean latents that the model with a person's weights amounts to, its `guess`, are from those that
-    the frozen model sees in `noisy` when it is told in words who it is."""
-    alphas_cumprod = host.alphas_cumprod[timesteps]
-    with torch.no_grad():
-        output = host.predict(noisy, timesteps, described.words).float()
-        unsaid = host.predict(noisy, timesteps, described.none.expand(len(noisy), -1, -1)).float()
-        output = guided(unsaid, output, described.guidance)
-        said = clean_latents(noisy, output, alphas_cumprod, host.prediction_type)
-    return ((guess - said).square().mean((1, 2, 3)) * visible(alphas_cumprod)).mean()
-
-
 @torch.no_grad()
-def _frozen(host: Host, preserved: Preserved) -> torch.Tensor:
-    """What the model without anybody's weights predicts."""
-    return host.predict(preserved.noisy, preserved.timesteps, preserved.general).float()
+def _frozen(host: Host, prior: PriorSamples) -> torch.Tensor:
+    """What the model without a LiDB predicts."""
+    return host.predict(prior.noisy, prior.timesteps, prior.class_embeds).float()
 
 
 def _predicted(
     host: Host, decoder: WeightDecoder, theta: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor, batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The model's output for the batch, each with their own weights, and for what is to be preserved."""
-    prompts, more = batch.prompts, batch.preserved
-    if more is not None:
-        theta = torch.cat([theta, theta[more.people]])
-        noisy, timesteps = torch.cat([noisy, more.noisy]), torch.cat([timesteps, more.timesteps])
-        prompts = [*prompts, *more.prompts]
+    """The model's output for the batch, each with their own weights, and for the prior-preservation samples."""
+    prompts, prior = batch.prompts, batch.prior
+    if prior is not None:
+        theta = torch.cat([theta, theta[prior.rows]])
+        noisy, timesteps = torch.cat([noisy, prior.noisy]), torch.cat([timesteps, prior.timesteps])
+        prompts = [*prompts, *prior.prompts]
     with injected(host.linears(), Applied(decoder.as_lidb(theta))):
         predicted = host.predict(noisy, timesteps, host.encode_prompts(prompts)).float()
     return predicted[: len(batch.latents)], predicted[len(batch.latents) :]
 
 
-def _unlike(drawings: torch.Tensor, identities: torch.Tensor, identity: IdentityLoss) -> torch.Tensor:
-    """1 − cosine of who is seen in the `drawings` of the first people, and who they are."""
-    seen = (identity.judge or identity.recognizer)(drawings)
-    return (1 - F.cosine_similarity(seen, identities[: len(drawings)], dim=-1)).mean()
-
-
-def _drawn(
-    host: Host,
-    decoder: WeightDecoder,
-    theta: torch.Tensor,
-    batch: Batch,
-    generator: torch.Generator,
+def _sampled(
+    host: Host, decoder: WeightDecoder, theta: torch.Tensor, batch: Batch, generator: torch.Generator,
     identity: IdentityLoss,
-) -> torch.Tensor:
-    """A drawing of each of the first people: clean latents, as the last step sees them."""
-    noise = batch.drawing
+) -> torch.Tensor:  # fmt: skip
+    """A sample of each of the first identities: clean latents, as the last step sees them; only it has gradients."""
+    noise, timesteps = batch.sample_noise, batch.sample_timesteps
     if noise is None:
-        noise = torch.randn(identity.drawn, *batch.latents.shape[1:], generator=generator)
-    latents = noise.to(batch.latents)
-    count = len(latents)
-    timesteps = batch.drawn_at
+        noise = torch.randn(identity.samples, *batch.latents.shape[1:], generator=generator)
     if timesteps is None:
-        timesteps = drawn_timesteps(identity, len(host.alphas_cumprod), generator)
-    timesteps = timesteps.to(host.device)
-    alphas, passes = host.alphas_cumprod[timesteps], range(len(timesteps))
+        timesteps = random_sample_timesteps(identity, len(host.alphas_cumprod), generator)
+    latents, timesteps, count = noise.to(batch.latents), timesteps.to(host.device), len(noise)
+    alphas, prompts = host.alphas_cumprod[timesteps], [identity.prompt] * count
     with injected(host.linears(), Applied(decoder.as_lidb(theta[:count]))):
         with torch.no_grad():
-            prompt_embeds = host.encode_prompts([identity.prompt] * count)
-            for now, following in pairwise(passes):
+            prompt_embeds = host.encode_prompts(prompts)
+            for now, following in pairwise(range(len(timesteps))):
                 output = host.predict(latents, timesteps[now].expand(count), prompt_embeds)
                 latents = ddim_step(latents, output, alphas[now], alphas[following], host.prediction_type)
-        output = host.predict(latents, timesteps[-1].expand(count), host.encode_prompts([identity.prompt] * count))
+        output = host.predict(latents, timesteps[-1].expand(count), host.encode_prompts(prompts))
     return clean_latents(latents, output, alphas[-1:].expand(count), host.prediction_type)
 
 
-def drawn_timesteps(identity: IdentityLoss, timesteps: int, generator: torch.Generator) -> torch.Tensor:
-    """The timesteps that drawings pass, int64 on the CPU, down to a place somewhere in `drawn_until`."""
-    last = float(torch.empty(()).uniform_(*identity.drawn_until, generator=generator))
-    return torch.tensor(drawing_timesteps(last, timesteps))
+def random_sample_timesteps(identity: IdentityLoss, timesteps: int, generator: torch.Generator) -> torch.Tensor:
+    """The timesteps that samples pass, int64 on the CPU, down to a place somewhere in `sampled_until`."""
+    last = float(torch.empty(()).uniform_(*identity.sampled_until, generator=generator))
+    return torch.tensor(sample_timesteps(last, timesteps))
 
 
-def drawing_timesteps(last: float, timesteps: int) -> list[int]:
-    """From pure noise down to the share `last` of all timesteps, in steps of at most DRAWN_STEP."""
-    steps = math.ceil((1 - last) / DRAWN_STEP)
+def sample_timesteps(last: float, timesteps: int) -> list[int]:
+    """From pure noise down to the share `last` of all timesteps, in steps of at most a fifth of them."""
+    steps = math.ceil((1 - last) / _MAX_STEP)
     return [round(timesteps * (1 - (1 - last) * i / max(steps, 1))) - 1 for i in range(steps + 1)]
 
 
-def drawn_noise(
-    host: Host, shape: Sequence[int], generator: torch.Generator, lesson: Lesson
+def random_noise(
+    host: Host, shape: Sequence[int], generator: torch.Generator, config: LossConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise of this `shape` [B, 4, h, w] and timesteps [B] for a whole batch, on the CPU."""
     noise = torch.randn(*shape, generator=generator)
-    timesteps = spread_timesteps(shape[0], len(host.alphas_cumprod), generator, lesson.timesteps)
+    timesteps = spread_timesteps(shape[0], len(host.alphas_cumprod), generator, config.timesteps)
     # In no order: of several processes none shall have the noisy ones alone, or its log tells of those.
     return noise, timesteps[torch.randperm(len(timesteps), generator=generator)]
-
-
-def min_snr_weights(alphas_cumprod: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:
-    """min(γ / SNR, 1) for `alphas_cumprod` [B] at the timesteps (arXiv 2303.09556, for noise prediction)."""
-    return (gamma * (1 - alphas_cumprod) / alphas_cumprod).clamp(max=1)

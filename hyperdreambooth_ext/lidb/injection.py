@@ -37,25 +37,7 @@ def injected(linears: Mapping[str, nn.Linear], *applied: Applied) -> Iterator[No
     Gradients flow to the LiDB's numbers. A LiDB with a leading batch dimension gives each sample its own ΔW.
     Raises ArchitectureError when a layer is missing or has another shape.
     """
-    with _changed(linears, [_factors(linears, one) for one in applied]):
-        yield
-
-
-@contextmanager
-def adding(
-    linears: Mapping[str, nn.Linear], *factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-) -> Iterator[None]:
-    """Within this context every layer of `linears` computes with W + Σ up · down of all `factors`.
-
-    factors: layer key -> (up [..., out, rank], down [..., rank, in]); gradients flow to both.
-    """
-    with _changed(linears, [{key: (up.mT, down) for key, (up, down) in of_one.items()} for of_one in factors]):
-        yield
-
-
-@contextmanager
-def _changed(linears: Mapping[str, nn.Linear], factors: list[dict[str, tuple[torch.Tensor, torch.Tensor]]]):
-    """Within this context the layers compute with the sum of `factors`: layer key -> (upᵀ, down)."""
+    factors = [_factors(linears, one) for one in applied]
     changed = []
     try:
         for key in {key for of_one in factors for key in of_one}:

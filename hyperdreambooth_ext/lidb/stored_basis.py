@@ -1,7 +1,7 @@
-"""Bases that were made rather than drawn: learned, PCA of targets, gradient-informed. Each layer has its own.
+"""Bases that were made rather than sampled, each layer with its own: read here for the files of 0.1 that use one.
 
-They are far larger than a LiDB (60 MB for SD 1.5), so they lie in the hypernetwork's file, and a LiDB names its basis
-by hash. Numbers are float16 everywhere, so everybody computes with the same ones.
+Nothing makes them any more (experiments/README.md). They are far larger than a LiDB (60 MB for SD 1.5), so they lie in
+the hypernetwork's file, and a LiDB names its basis by hash. Numbers are float16 everywhere.
 """
 
 import hashlib
@@ -73,16 +73,6 @@ class StoredBasis(NamedBasis):
 
     a_aux: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     b_aux: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(
-        cls, kind: str, a_aux: Mapping[str, torch.Tensor], b_aux: Mapping[str, torch.Tensor]
-    ) -> "StoredBasis":  # fmt: skip
-        """A basis of these matrices, rounded to float16 as every file holds them."""
-        a_aux = {key: value.detach().cpu().half().float() for key, value in a_aux.items()}
-        b_aux = {key: value.detach().cpu().half().float() for key, value in b_aux.items()}
-        a, b = max(v.shape[1] for v in a_aux.values()), max(v.shape[0] for v in b_aux.values())
-        return cls(kind, a, b, digest(a_aux, b_aux), a_aux, b_aux)
 
     def a_of(self, layer: Layer) -> torch.Tensor:
         return self.a_aux[layer.key]
@@ -166,7 +156,7 @@ def _basis_named_in(path: Path) -> str:
 @lru_cache(maxsize=2)
 def _read(path: Path, _changed: int, named: NamedBasis, layers: tuple[Layer, ...]) -> StoredBasis:
     try:
-        # Kept: one that was read while somebody draws in inference mode could not be trained with afterwards.
+        # Cached: one that was read while somebody samples in inference mode could not be trained with afterwards.
         with torch.inference_mode(False), safe_open(str(path), framework="pt") as file:  # type: ignore[attr-defined]
             names = [name for name in file.keys() if name.startswith((A_PREFIX, B_PREFIX))]  # noqa: SIM118
             # Asked before anything of that size is read.

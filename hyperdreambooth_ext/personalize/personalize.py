@@ -158,7 +158,7 @@ def _likeness(
 ) -> LikenessTerm | None:
     """What the finetune asks of the hypernetwork's recognizers; by default where that gave the start and holds some."""
     if weight is None:
-        if start != "hypernetwork" or hypernetwork is None or hypernetwork.readers is None:
+        if start != "hypernetwork" or hypernetwork is None or hypernetwork.identity_net is None:
             return None
         return LikenessTerm.of(host, hypernetwork, subject.image)
     return LikenessTerm.of(host, hypernetwork, subject.image, weight) if weight else None

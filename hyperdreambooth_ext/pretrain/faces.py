@@ -1,4 +1,4 @@
-"""Faces to learn from: drawn by the checkpoint itself until there are enough, or out of photos."""
+"""Faces to learn from: sampled by the checkpoint itself until there are enough, or out of photos."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,34 +6,33 @@ import numpy as np
 
 from ..errors import UserError
 from ..hosts.protocol import Host
-from ..hypernet.embedder import Eyes, as_images
+from ..hypernet.embedder import FaceEmbedder, as_images
 from ..images.face import Face as FoundFace
 from ..images.face import align_matrix, crop_face, find_faces
 from ..sampling.sampler import Sampling, Stopped, sample_many
-from .folder import Folder
 from .options import BuildOptions
 from .photos import Candidate, photo_candidates
 from .processes import Processes
 from .progress import BuildProgress, Clock, Paused, Reporter
 from .prompts import Portraits, noise_seed, read_prompts
-from .store import FACES_PER_SHARD, Face, FaceStore
+from .store import FACES_PER_SHARD, Face, FaceStore, Folder
 
 MIN_SCORE = 0.8
-# The crop is drawn from a picture at least this share as large, and leaves it by no more than that share.
+# The crop comes from a picture at least this share as large, and leaves it by no more than that share.
 MIN_SHARE, MAX_OUTSIDE = 0.3, 0.18
-# Two photos of one person are above 0.77 in 95 % of cases (tests/fast/test_likeness.py): this is one face drawn twice.
+# Two photos of one person are above 0.77 in 95 % of cases (tests/fast/test_likeness.py): this is one face twice.
 SAME_FACE = 0.9
-# A checkpoint that drew this many pictures and in them less than one face in fifty draws no faces.
+# A checkpoint that sampled this many pictures and in them less than one face in fifty makes no faces.
 GIVE_UP_AFTER, WORST_SHARE = 96, 0.02
 
 
 def gather(
-    folder: Folder, options: BuildOptions, host: Host, eyes: Eyes, reporter: Reporter, processes: Processes,
+    folder: Folder, options: BuildOptions, host: Host, embedder: FaceEmbedder, reporter: Reporter, processes: Processes,
     enough: Callable[[int], bool] = lambda found: False,
 ) -> FaceStore:  # fmt: skip
     """Add faces until the folder has `options.faces`, or `enough` of them, and return them.
 
-    What was found is kept, whatever happens. Raises UserError when the checkpoint draws none, or when the photos hold
+    What was found is kept, whatever happens. Raises UserError when the checkpoint makes none, or when the photos hold
     too few; Paused.
     """
     store = FaceStore(folder.faces)
@@ -42,7 +41,7 @@ def gather(
     missing, rank = max(0, options.faces - len(store)), processes.rank
     quota = store.of_rank(rank) + missing // processes.count + (rank < missing % processes.count)
     if store.of_rank(processes.rank) < quota:
-        _Gathering(store, options, host, eyes, reporter, processes, quota, enough).run()
+        _Gathering(store, options, host, embedder, reporter, processes, quota, enough).run()
     processes.wait()
     return FaceStore(folder.faces) if processes.count > 1 else store
 
@@ -51,10 +50,10 @@ class _Gathering:
     """One process's search."""
 
     def __init__(
-        self, store: FaceStore, options: BuildOptions, host: Host, eyes: Eyes, reporter: Reporter,
+        self, store: FaceStore, options: BuildOptions, host: Host, embedder: FaceEmbedder, reporter: Reporter,
         processes: Processes, quota: int, enough: Callable[[int], bool],
     ) -> None:  # fmt: skip
-        self.store, self.options, self.host, self.eyes, self.reporter = store, options, host, eyes, reporter
+        self.store, self.options, self.host, self.embedder, self.reporter = store, options, host, embedder, reporter
         self.processes, self.quota, self.enough = processes, quota, enough
         self.size = options.size or host.default_size
         self.found: list[Face] = []
@@ -67,7 +66,7 @@ class _Gathering:
 
     def run(self) -> None:
         try:
-            for batch in self._drawn() if self.options.draws else self._outside():
+            for batch in self._sampled() if self.options.samples_faces else self._from_files():
                 self._judge(batch)
                 if len(self.found) >= FACES_PER_SHARD or self.count >= self.quota:
                     self._flush()
@@ -80,14 +79,14 @@ class _Gathering:
             self._flush()
         self._too_few()
 
-    def _drawn(self) -> Iterator[list[Candidate]]:
-        """Pictures that the checkpoint draws, in batches of always the same numbers."""
-        size, rank, count = self.options.draw_batch, self.processes.rank, self.processes.count
-        # Behind everything that another number of processes has drawn: the same number is the same face again.
+    def _sampled(self) -> Iterator[list[Candidate]]:
+        """Pictures that the checkpoint makes, in batches of always the same numbers."""
+        size, rank, count = self.options.sample_batch, self.processes.rank, self.processes.count
+        # Behind everything that another number of processes has sampled: the same number is the same face again.
         behind = -(-self.store.tried_by_others(count) // count)
         following, tried = max(self.store.next_number(rank, count), behind), 0
         first = following // size * size
-        sampling = Sampling(self.options.draw_steps, self.options.cfg, self.size, self.options.negative)
+        sampling = Sampling(self.options.sample_steps, self.options.cfg, self.size, self.options.negative)
         own = read_prompts(self.options.prompts) if self.options.prompts else []
         portraits = Portraits.of(self.host.checkpoint_hash)
         while True:
@@ -109,14 +108,14 @@ class _Gathering:
             first, tried = first + size, tried + size
             if tried >= GIVE_UP_AFTER and self.count < WORST_SHARE * tried:
                 raise UserError(
-                    f"The checkpoint drew {tried} pictures and {self.count} usable faces: check that it draws "
+                    f"The checkpoint made {tried} pictures and {self.count} usable faces: check that it makes "
                     "portraits, or use photos.",
                     "photos",
                 )
 
-    def _outside(self) -> Iterator[list[Candidate]]:
+    def _from_files(self) -> Iterator[list[Candidate]]:
         rank, count = self.processes.rank, self.processes.count
-        # Shared out among another number of processes they are looked at again: whom the folder has is passed over.
+        # Shared out among another number of processes they are read again: whom the folder has is passed over.
         yield from photo_candidates(self.options, self.store.next_number(rank, count), rank, count)
 
     def _judge(self, batch: list[Candidate]) -> None:
@@ -124,7 +123,7 @@ class _Gathering:
         good = [(candidate, crop) for candidate in batch if (crop := self._crop(candidate.picture)) is not None]
         if not good:
             return
-        identities = self.eyes.identities(as_images([crop for _, crop in good])).cpu().numpy()
+        identities = self.embedder.identities(as_images([crop for _, crop in good])).cpu().numpy()
         for (candidate, crop), identity in zip(good, identities, strict=True):
             if self.count < self.quota and not self._known(identity):
                 self.found.append(Face(candidate.number, crop, identity, candidate.source))

@@ -1,7 +1,8 @@
 """The loop of a training: seeded by step, resumable to the bit, averaged, in half precision where asked.
 
 What a step sees depends on the seed and the step's number alone, so a run that was killed goes on as if it had not
-been.
+been. Saving is by hand, since accelerate's `save_state` writes a folder of files, not one that is whole or absent, and
+the sampler's state that it keeps is none here; clipping is torch's, which needs no `Accelerator.prepare`.
 """
 
 import json
@@ -51,8 +52,8 @@ class LoopOptions:
     """The learning rate of (step, steps, peak, warm-up)."""
 
 
-class Beside(Protocol):
-    """What learns beside the model, from what the same steps made."""
+class StepCallback(Protocol):
+    """What is trained beside the model, on what the same steps made."""
 
     def after_update(self, step: int) -> dict[str, float]:
         """Called after the model's update of this step, counted from 0; what it returns is logged."""
@@ -67,17 +68,17 @@ class Loop:
 
     def __init__(
         self, folder: Path, model: torch.nn.Module, options: LoopOptions, processes: Processes = Processes(),
-        beside: Beside | None = None,
+        callback: StepCallback | None = None, optimizer: torch.optim.Optimizer | None = None,
     ) -> None:  # fmt: skip
-        """`model` is trained in place, and so is what learns `beside` it. Raises FileError for a damaged state,
-        UserError for an impossible precision."""
+        """`model` is trained in place, with AdamW unless another `optimizer` of its parameters is given. Raises
+        FileError for a damaged state, UserError for an impossible precision."""
         self.folder, self.model, self.options, self.processes = folder, model, options, processes
-        self.beside = beside
+        self.callback = callback
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         device = self.parameters[0].device
         _check_precision(options.precision, device)
         self.device = device
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = optimizer or torch.optim.AdamW(
             self.parameters, lr=options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay,
             # One kernel for all parameters; on the processor newer torches have it.
             fused=device.type == "cuda" or (device.type == "cpu" and torch_version() >= (2, 4)),
@@ -125,8 +126,8 @@ class Loop:
             "step": self.step, "model": self.model.state_dict(), "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
         }  # fmt: skip
-        if self.beside is not None:
-            state["beside"] = self.beside.state_dict()
+        if self.callback is not None:
+            state["callback"] = self.callback.state_dict()
         file, temporary = self.folder / "state.pt", self.folder / "state.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -163,8 +164,8 @@ class Loop:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.model)
-        if self.beside is not None:
-            values |= self.beside.after_update(self.step)
+        if self.callback is not None:
+            values |= self.callback.after_update(self.step)
         self.step += 1
         return values
 
@@ -184,8 +185,9 @@ class Loop:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            if self.beside is not None:
-                self.beside.load_state_dict(state["beside"])
+            if self.callback is not None:
+                # Version 0.1 called it "beside".
+                self.callback.load_state_dict(state["callback"] if "callback" in state else state["beside"])
         except Exception as error:  # torch raises anything for a damaged file
             raise FileError(f"{file} is damaged ({error}): delete it, and the training begins anew.") from error
         drop_lines_after(self.folder / "log.jsonl", state["step"])

@@ -2,105 +2,88 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import FileError, UserError
 from ..files import write_atomically
 
 Precision = Literal["fp32", "bf16", "fp16"]
-BasisKind = Literal["random", "learned", "pca", "gradient"]
 Kept = Literal["best", "last"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-BASES: tuple[BasisKind, ...] = get_args(BasisKind)
-KEPT: tuple[Kept, ...] = get_args(Kept)
+_CHOICES = {"precision": get_args(Precision), "keep": get_args(Kept)}
 MIN_FACES = 8
 # These may change between two runs of one build; anything else would mix two builds into one.
 CHANGEABLE = ("faces", "hours", "steps", "evaluate_every", "keep")
-# Names that builds of version 0.1.0 were begun with.
-_FORMER = {"recogniser_steps": "recognizer_steps"}
-_RANGES: dict[str, tuple[float, float]] = {
-    "faces": (MIN_FACES, 10_000_000), "held_out": (2, 256), "draw_batch": (1, 256), "draw_steps": (1, 200),
-    "cfg": (1, 30), "target_steps": (0, 2000), "target_batch": (1, 1024), "width": (16, 4096), "depth": (1, 32),
-    "iterations": (1, 16), "steps": (1, 10_000_000),
-    "basis_people": (2, 100_000), "batch": (1, 4096), "warm_up": (0, 10_000_000), "lr": (1e-7, 1.0),
-    "identity_weight": (0, 10), "drawn_weight": (0, 10), "words_weight": (0, 1000), "styled": (0, 1),
-    "style_weight": (0, 100),
-    "recognizer_steps": (1, 100_000), "ema": (0, 0.99999),
-    "evaluate_every": (1, 10_000_000),
-    "score_steps": (1, 100), "seed": (0, 2**31), "hours": (0, 10_000), "beta": (0, 100),
+# What an option was called in version 0.1: folders that were begun with it and commands that name it go on.
+FORMER = {
+    "recogniser_steps": "recognizer_steps", "draw_batch": "sample_batch", "draw_steps": "sample_steps",
+    "drawn_weight": "sampled_identity_weight", "styled": "prior_share", "style_weight": "prior_weight",
 }  # fmt: skip
+# What version 0.1 could do besides (experiments/README.md), with the values that leave it out.
+_REMOVED = {"basis": "random", "words_weight": 0.0}
+
+
+def _option(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
+    """A field with what the command line says of it and the range that a number must lie in."""
+    return field(default=default, metadata={"help": text, "range": None if low is None else (low, high)})
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """`photos` or `shards` take the place of faces that the checkpoint draws; `prompts` names a text file of prompts to
-    draw them from, "" takes the bundled words; `size` 0 is the checkpoint's own.
+    """Every option with its default, its help and its range: the command line's arguments are made from it."""
 
-    `target_steps` 0 leaves the targets out (β = 0): the diffusion loss teaches alone. With targets the first `warm_up`
-    steps learn from them alone, and `beta` is their weight after that. `hours` 0 sets no limit; otherwise the number of
-    steps follows from what the first ones take. `encoder` "" is the bundled image encoder. `basis_people` faces are
-    what the PCA and the gradient-informed basis are made of. `identity_weight` is that of the identity loss of noisy
-    photos, `drawn_weight` that of drawings from pure noise, `words_weight` that of what the checkpoint makes of the
-    words that it drew a face from. `styled` is the share of the people of a step who are also asked for in a style, so
-    that style words keep their meaning; `style_weight` is what that counts. `keep` says which weights the file gets:
-    those that were best on the held-out faces, or those after the last step.
-    """
-
-    faces: int = 1000
-    photos: str = ""
-    shards: str = ""
-    size: int = 0
-    held_out: int = 16
-    draw_batch: int = 8
-    draw_steps: int = 20
-    cfg: float = 4.0
-    prompts: str = ""
-    negative: str = ""
-    encoder: str = ""
-    basis: BasisKind = "random"
-    basis_people: int = 192
-    width: int = 128
-    depth: int = 2
-    iterations: int = 2
-    target_steps: int = 0
-    target_batch: int = 32
-    warm_up: int = 0
-    beta: float = 0.0
-    steps: int = 3000
-    batch: int = 16
-    lr: float = 1e-3
-    identity_weight: float = 0.1
-    drawn_weight: float = 1.0
-    words_weight: float = 0.0
-    styled: float = 0.25
-    style_weight: float = 5.0
-    recognizer_steps: int = 400
-    precision: Precision = "fp32"
-    ema: float = 0.99
-    keep: Kept = "best"
-    evaluate_every: int = 250
-    score_steps: int = 10
-    hours: float = 0.0
-    seed: int = 0
+    faces: int = _option(1000, "how many to learn from", MIN_FACES, 10_000_000)
+    photos: str = _option("", "a folder of photos, one face in each, instead of faces that the checkpoint samples")
+    shards: str = _option("", "webdataset shards instead: a pattern such as 'data/*.tar', or URLs with {000..099}")
+    hours: float = _option(0.0, "a limit, which the number of steps follows from; 0: none", 0, 10_000)
+    steps: int = _option(3000, "of the training, without hours", 1, 10_000_000)
+    batch: int = _option(16, "identities in a step, over all processes", 1, 4096)
+    precision: Precision = _option("fp32", "fp32, bf16, fp16")
+    target_steps: int = _option(0, "pre-optimize a LiDB of every face in so many steps; 0: no targets", 0, 2000)
+    target_batch: int = _option(32, "identities that are pre-optimized in one pass", 1, 1024)
+    warm_up: int = _option(0, "so many steps on the targets alone", 0, 10_000_000)
+    beta: float = _option(0.0, "weight of the targets beside the diffusion loss; 0: it teaches alone", 0, 100)
+    identity_weight: float = _option(0.1, "weight of the identity loss on noisy photos", 0, 10)
+    sampled_identity_weight: float = _option(1.0, "weight of the identity loss on samples from pure noise", 0, 10)
+    prior_share: float = _option(0.25, "share of the identities of a step with a prior-preservation sample, too", 0, 1)
+    prior_weight: float = _option(5.0, "weight of the prior-preservation loss, which keeps style words working", 0, 100)
+    recognizer_steps: int = _option(400, "steps of the first latent identity net; the second takes twice", 1, 100_000)
+    lr: float = _option(1e-3, "learning rate", 1e-7, 1.0)
+    ema: float = _option(0.99, "decay of the weights' moving average", 0, 0.99999)
+    keep: Kept = _option("best", "the weights that the file gets: best, on the held-out faces, or last")
+    evaluate_every: int = _option(250, "steps between two evaluations on the held-out faces", 1, 10_000_000)
+    score_steps: int = _option(10, "sampling steps of each of their pictures", 1, 100)
+    held_out: int = _option(16, "faces that are kept to measure with", 2, 256)
+    size: int = _option(0, "side in pixels; 0: the checkpoint's own")
+    encoder: str = _option("", "an image encoder of timm, or open_clip:NAME/WEIGHTS; empty: the bundled one")
+    width: int = _option(128, "of the decoder", 16, 4096)
+    depth: int = _option(2, "its layers", 1, 32)
+    iterations: int = _option(2, "k: how often it refines its prediction", 1, 16)
+    prompts: str = _option("", "a text file with one prompt a line to sample the faces from; empty: the bundled words")
+    negative: str = _option("", "negative prompt of the sampled faces")
+    sample_batch: int = _option(8, "faces that are sampled in one pass", 1, 256)
+    sample_steps: int = _option(20, "sampling steps of each", 1, 200)
+    cfg: float = _option(4.0, "guidance scale of the sampled faces", 1, 30)
+    seed: int = _option(0, "of everything that is random", 0, 2**31)
 
     @property
-    def draws(self) -> bool:
-        """Whether the checkpoint draws the faces itself."""
+    def samples_faces(self) -> bool:
+        """Whether the checkpoint samples the faces itself."""
         return not (self.photos or self.shards)
 
     def checked(self) -> "BuildOptions":
         """The same options. Raises UserError for a value that cannot be."""
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not math.isfinite(value) or not low <= value <= high:
-                raise UserError(f"{_words(name)}: choose from {low:,g} to {high:,g}, not {value}.", name)
-        if self.photos and self.shards:
-            raise UserError("Faces come from one place: give photos or shards, not both.", "photos", "shards")
-        for name, choices in (("precision", PRECISIONS), ("basis", BASES), ("keep", KEPT)):
+        for option in fields(self):
+            limits, value = option.metadata["range"], getattr(self, option.name)
+            if limits and not (math.isfinite(value) and limits[0] <= value <= limits[1]):
+                words, (low, high) = _words(option.name), limits
+                raise UserError(f"{words}: choose from {low:,g} to {high:,g}, not {value}.", option.name)
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"{_words(name)}: choose {', '.join(choices)}, not {getattr(self, name)!r}.", name)
+        if self.photos and self.shards:
+            raise UserError("Faces come from one place: give photos or shards, not both.", "photos", "shards")
         if self.size and (self.size % 64 or not 64 <= self.size <= 2048):
             raise UserError(f"A size of {self.size} pixels cannot be made: use a multiple of 64 between 64 and 2048.")
         if self.faces < self.held_out + MIN_FACES // 2:
@@ -108,20 +91,15 @@ class BuildOptions:
                 f"Of these faces {self.held_out} are held out: ask for at least {self.held_out + MIN_FACES // 2}.",
                 "faces", "held_out",
             )
-        if self.words_weight and not self.draws:
-            raise UserError("Only faces that the checkpoint drew come with words.", "words_weight")
-        if self.basis == "pca" and not self.target_steps:
-            raise UserError("The PCA basis is made of targets: give each some steps, such as 40.", "target_steps")
-        if self.basis == "learned" and (self.warm_up or self.beta):
-            raise UserError("Targets belong to one basis, and a learned one moves: use no targets.", "warm_up", "beta")
         if (self.warm_up or self.beta) and not self.target_steps:
             raise UserError("A warm-up and beta learn from targets: give each steps, such as 40.", "target_steps")
         return self
 
 
 def _words(name: str) -> str:
-    """An option's name as a sentence begins with it."""
-    return name.replace("_", " ").capitalize()
+    """An option's name as a sentence begins with it: `prior_share` -> "Prior share"."""
+    words = {"lr": "learning rate", "cfg": "guidance scale"}.get(name) or name.replace("_", " ")
+    return words[0].upper() + words[1:]
 
 
 @dataclass(frozen=True)
@@ -134,17 +112,25 @@ class BuiltFor:
 
 
 def remembered(file: Path) -> tuple[BuildOptions, BuiltFor] | None:
-    """What `file` keeps; None when there is none. Raises FileError when it is damaged."""
+    """What `file` keeps; None when there is none.
+
+    Raises FileError when it is damaged, UserError for a build that learns in a way that there is no more.
+    """
     if not file.is_file():
         return None
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        known = {field.name for field in fields(BuildOptions)}
-        begun = {_FORMER.get(key, key): value for key, value in values["options"].items()}
-        options = BuildOptions(**{key: value for key, value in begun.items() if key in known})
-        return options.checked(), BuiltFor(**values["built_for"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        begun = {FORMER.get(name, name): value for name, value in values["options"].items()}
+        removed = [name for name, without in _REMOVED.items() if begun.get(name, without) != without]
+        known = {option.name for option in fields(BuildOptions)}
+        options = BuildOptions(**{name: value for name, value in begun.items() if name in known}).checked()
+        built_for = BuiltFor(**values["built_for"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileError(f"{file} cannot be read ({error}): take another folder for a new build.") from error
+    if removed:
+        gone = f"{_words(removed[0]).lower()} {begun[removed[0]]}"
+        raise UserError(f"{file.parent} was begun with {gone}, which there is no more: take another folder.")
+    return options, built_for
 
 
 def settle(file: Path, wanted: dict, built_for: BuiltFor) -> BuildOptions:

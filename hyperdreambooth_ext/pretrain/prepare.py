@@ -1,4 +1,5 @@
-"""What training needs of every face, computed once: the encoder's features, the latents, and who it is."""
+"""What training needs of every face, computed once and kept in chunks: the encoder's features, the latents, the
+identity, and, where asked for, a pre-optimized LiDB as a target (HyperDreamBooth, section 4.2)."""
 
 import zlib
 from collections.abc import Callable
@@ -13,12 +14,14 @@ from safetensors import SafetensorError, safe_open  # type: ignore[attr-defined]
 from ..errors import FileError
 from ..files import write_atomically
 from ..hosts.protocol import Host
-from ..hypernet.embedder import Eyes, as_images
+from ..hypernet.embedder import FaceEmbedder, as_images
+from ..hypernet.hypernetwork import WeightDecoder
+from ..hypernet.targets import preoptimize
 from ..lidb.safetensors_bytes import to_bytes
-from .folder import CHUNK, Folder, chunks
+from .options import BuildOptions
 from .processes import Processes
-from .progress import BuildProgress, Reporter
-from .store import FaceStore
+from .progress import BuildProgress, Clock, Reporter, Stage
+from .store import CHUNK, FaceStore, Folder, chunk, chunks
 
 _ENCODE = 8
 # So many faces are enough to know what all have in common.
@@ -26,35 +29,65 @@ _COMMON = 1024
 
 
 def prepare(
-    folder: Folder, store: FaceStore, host: Host, eyes: Eyes, reporter: Reporter, processes: Processes
+    folder: Folder, store: FaceStore, host: Host, embedder: FaceEmbedder, reporter: Reporter, processes: Processes
 ) -> "Prepared":
-    """Compute what is missing, chunk by chunk, shared out to all processes. Raises FileError, Paused."""
-    todo = chunks(len(store))
-    for number, (first, end) in enumerate(todo):
-        if number % processes.count != processes.rank:
-            continue
-        file = folder.chunk(folder.prepared, first)
-        if rows_in(file) != end - first:
-            reporter.check()
-            crops = [store.crop(index) for index in range(first, end)]
-            write_atomically(file, to_bytes(_computed(crops, host, eyes), {"rows": str(end - first)}))
-        reporter.tell(BuildProgress("prepare", end, len(store)))
-    processes.wait()
+    """Compute the features, latents and identities that are missing. Raises FileError, Paused."""
+
+    def computed(indices: range) -> dict[str, torch.Tensor]:
+        return _computed([store.crop(index) for index in indices], host, embedder)
+
+    _complete(folder.prepared, "prepare", len(store), computed, reporter, processes)
     return Prepared(folder, len(store))
 
 
-def _computed(crops: list[np.ndarray], host: Host, eyes: Eyes) -> dict[str, torch.Tensor]:
+def optimize_targets(
+    folder: Folder, options: BuildOptions, prepared: "Prepared", host: Host, decoder: WeightDecoder,
+    reporter: Reporter, processes: Processes,
+) -> None:  # fmt: skip
+    """Pre-optimize θ of every face where it is missing. Raises FileError, Paused."""
+    decoder = decoder.to(host.device)
+
+    def computed(indices: range) -> dict[str, torch.Tensor]:
+        size = options.target_batch
+        parts = [np.array(indices[start : start + size]) for start in range(0, len(indices), size)]
+        thetas = [_optimized(part, options, prepared, host, decoder, reporter) for part in parts]
+        return {"theta": torch.cat(thetas).half().cpu()}
+
+    with host.frozen():
+        _complete(folder.targets, "targets", prepared.count, computed, reporter, processes)
+
+
+def _complete(
+    folder: Path, stage: Stage, count: int, computed: Callable[[range], dict[str, torch.Tensor]], reporter: Reporter,
+    processes: Processes,
+) -> None:  # fmt: skip
+    """Write the chunks of `count` faces that are missing, shared out to all processes. The last one may have been cut
+    where the faces ended then."""
+    missing = [(first, end) for first, end in chunks(count) if _rows_in(chunk(folder, first)) != end - first]
+    clock = Clock(0, len(missing))
+    # The processes must agree on what is missing before the first of them writes.
+    processes.wait()
+    for number, (first, end) in enumerate(missing):
+        if number % processes.count == processes.rank:
+            reporter.check()
+            tensors = computed(range(first, end))
+            write_atomically(chunk(folder, first), to_bytes(tensors, {"rows": str(end - first)}))
+        reporter.tell(BuildProgress(stage, end, count, clock.left(number + 1)))
+    processes.wait()
+
+
+def _computed(crops: list[np.ndarray], host: Host, embedder: FaceEmbedder) -> dict[str, torch.Tensor]:
     """features float16 [n, 2, tokens, channels], of the upright crop and of a mirrored, slightly changed one; latents
     float16 [n, 2, 4, h, w], upright and mirrored; identities float32 [n, 128]."""
     parts: dict[str, list[torch.Tensor]] = {"features": [], "latents": [], "identities": []}
     for start in range(0, len(crops), _ENCODE):
         images = as_images(crops[start : start + _ENCODE])
         views = torch.stack([images, changed(images.flip(-1))], dim=1)
-        features = eyes.features(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        features = embedder.features(views.flatten(0, 1)).unflatten(0, views.shape[:2])
         latents = host.encode_images(torch.stack([images, images.flip(-1)], dim=1).flatten(0, 1))
         parts["features"].append(features.half().cpu())
         parts["latents"].append(latents.unflatten(0, views.shape[:2]).half().cpu())
-        parts["identities"].append(eyes.identities(images).cpu())
+        parts["identities"].append(embedder.identities(images).cpu())
     return {name: torch.cat(of) for name, of in parts.items()}
 
 
@@ -72,12 +105,27 @@ def changed(images: torch.Tensor) -> torch.Tensor:
     return torch.stack(results)
 
 
-def rows_in(file: Path) -> int:
+def _optimized(
+    indices: np.ndarray, options: BuildOptions, prepared: "Prepared", host: Host, decoder: WeightDecoder,
+    reporter: Reporter,
+) -> torch.Tensor:  # fmt: skip
+    """θ of some faces, in one pass a step."""
+    latents = prepared.rows("latents", indices).float().to(host.device)
+
+    def latents_at(step: int) -> torch.Tensor:
+        reporter.check()
+        return latents[:, step % latents.shape[1]]
+
+    generator = torch.Generator().manual_seed(options.seed * 1_000_003 + int(indices[0]))
+    return preoptimize(host, decoder, latents_at, decoder.config.prompt, generator, steps=options.target_steps)
+
+
+def _rows_in(file: Path) -> int:
     """How many faces a chunk holds; 0 without one."""
     if not file.exists():
         return 0
-    with _opened(file) as chunk:
-        return int((chunk.metadata() or {}).get("rows", "0"))
+    with _opened(file) as opened:
+        return int((opened.metadata() or {}).get("rows", "0"))
 
 
 def _opened(file: Path):
@@ -92,20 +140,19 @@ class Prepared:
 
     def __init__(self, folder: Folder, count: int) -> None:
         self.folder, self.count = folder, count
-        self._open: dict[tuple[str, int], object] = {}
+        self._open: dict[Path, object] = {}
 
-    def rows(self, name: str, indices: np.ndarray, kind: Callable[[Folder], Path] = lambda f: f.prepared):
-        """`name` of the faces `indices`, stacked, in the dtype of the file."""
-        # Not torch.stack: on the CPU torch 2.1's autocast to bfloat16 cannot take float16.
-        return torch.from_numpy(np.stack([self._slice(name, kind(self.folder), int(i)).numpy() for i in indices]))
+    def rows(self, name: str, indices: np.ndarray) -> torch.Tensor:
+        """ "features", "latents" or "identities" of the faces `indices`, stacked, in the dtype of the file."""
+        return self._stacked(self.folder.prepared, name, indices)
 
     def identities(self, indices: np.ndarray) -> torch.Tensor:
-        """Who the faces are, told apart, [n, 128]."""
-        return self.told_apart(self.rows("identities", indices))
+        """The faces' `centered` identities [n, 128]."""
+        return self.centered(self.rows("identities", indices))
 
-    def told_apart(self, identities: torch.Tensor) -> torch.Tensor:
+    def centered(self, identities: torch.Tensor) -> torch.Tensor:
         """`identities` [n, 128] less what all faces of this build have in common, unit vectors: faces that one
-        checkpoint drew are alike in much that says nothing about who each of them is."""
+        checkpoint sampled are alike in much that says nothing about who each of them is."""
         return F.normalize(identities - self.center.to(identities), dim=-1)
 
     @cached_property
@@ -116,14 +163,16 @@ class Prepared:
 
     def targets(self, indices: np.ndarray) -> torch.Tensor:
         """θ float32 [n, layers, a + b] of the faces' pre-optimized LiDBs."""
-        return self.rows("theta", indices, lambda f: f.targets).float()
+        return self._stacked(self.folder.targets, "theta", indices).float()
 
-    def _slice(self, name: str, folder: Path, index: int) -> torch.Tensor:
-        first = index // CHUNK * CHUNK
-        key = (str(folder), first)
-        if key not in self._open:
+    def _stacked(self, folder: Path, name: str, indices: np.ndarray) -> torch.Tensor:
+        # Not torch.stack: on the CPU torch 2.1's autocast to bfloat16 cannot take float16.
+        return torch.from_numpy(np.stack([self._slice(folder, name, int(i)).numpy() for i in indices]))
+
+    def _slice(self, folder: Path, name: str, index: int) -> torch.Tensor:
+        file, row = chunk(folder, index // CHUNK * CHUNK), index % CHUNK
+        if file not in self._open:
             if len(self._open) >= 256:  # each is an open file
                 self._open.clear()
-            self._open[key] = _opened(self.folder.chunk(folder, first))
-        row = index - first
-        return self._open[key].get_slice(name)[row : row + 1][0]  # type: ignore[attr-defined]
+            self._open[file] = _opened(file)
+        return self._open[file].get_slice(name)[row : row + 1][0]  # type: ignore[attr-defined]

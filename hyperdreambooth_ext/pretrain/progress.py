@@ -1,12 +1,20 @@
-"""What a build tells while it works, and how it is stopped."""
+"""What a build tells while it works, how it is stopped, and how it fits into the hours that it was given."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Stage = Literal["faces", "prepare", "recognizer", "basis", "targets", "train", "export", "done"]
+from ..errors import FileError
+from ..files import write_atomically
+from .options import BuildOptions
+from .store import Folder
+
+Stage = Literal["faces", "prepare", "recognizer", "targets", "train", "export", "done"]
+# Sampling faces may take this share of the time; evaluating and saving take so much beside the steps.
+_FACES_SHARE, _BESIDE_STEPS = 0.4, 1.15
 
 
 class Paused(Exception):
@@ -51,3 +59,55 @@ class Clock:
         if done <= self._first:
             return None
         return (time.monotonic() - self._began) / (done - self._first) * (self._total - done)
+
+
+class Budget:
+    """The time that a build has; without `hours` nothing is limited. What is decided is written down, so that it is
+    decided once."""
+
+    def __init__(self, folder: Folder, options: BuildOptions) -> None:
+        """Raises FileError when what was decided cannot be read."""
+        self._folder, self._options, self._began = folder, options, time.monotonic()
+        try:
+            text = folder.plan.read_text(encoding="utf-8") if folder.plan.exists() else "{}"
+            self.plan: dict = json.loads(text)
+        except (OSError, ValueError) as error:
+            raise FileError(f"{folder.plan} is damaged ({error}): delete it and start again.") from error
+        # Other hours than before: decided anew.
+        if self.plan.get("hours") != options.hours:
+            self.plan = {"hours": options.hours, "spent": self.plan.get("spent", 0.0)}
+
+    @property
+    def faces(self) -> int:
+        """How many faces to learn from."""
+        return min(self._options.faces, self.plan.get("faces", self._options.faces))
+
+    def spent(self) -> float:
+        """Seconds that the build has taken, earlier runs included as far as they were noted."""
+        return self.plan.get("spent", 0.0) + time.monotonic() - self._began
+
+    def enough_faces(self, found: int) -> bool:
+        """Whether sampling more would take time that the training needs."""
+        late = bool(self._options.hours) and self.spent() > _FACES_SHARE * self._options.hours * 3600
+        return late and found >= self._options.held_out + self._options.batch
+
+    def found(self, faces: int) -> None:
+        """There will be no more than so many faces."""
+        if self._options.hours and faces < self._options.faces:
+            self.plan["faces"] = faces
+
+    def steps(self, seconds_per_step: Callable[[], float]) -> int:
+        """How many steps to train: as asked for, or what fits into the time that is left."""
+        options = self._options
+        if not options.hours:
+            return options.steps
+        if "steps" not in self.plan:
+            seconds = max(60.0, options.hours * 3600 - self.spent()) / _BESIDE_STEPS
+            self.plan["steps"] = max(options.evaluate_every, int(seconds / seconds_per_step()))
+            self.note()
+        return self.plan["steps"]
+
+    def note(self) -> None:
+        """Write down what was decided and spent. Raises FileError when the disk is full."""
+        content = self.plan | {"spent": round(self.spent(), 1)}
+        write_atomically(self._folder.plan, (json.dumps(content) + "\n").encode())

@@ -1,4 +1,4 @@
-"""Portraits of many different people, said in words: what a checkpoint is asked to draw.
+"""Portraits of many different people, said in words: what a checkpoint is asked for.
 
 Everybody has a name, since captions from the web name the people in them: different names look different, by more than
 words for age and origin can say. What a checkpoint understands lies in `portraits/`, one file for the
@@ -14,8 +14,8 @@ from typing import Any
 from ..errors import FileError
 
 _PORTRAITS = Path(__file__).parent / "portraits"
-# So often is each detail told.
-_TOLD = 0.7
+# So often is each detail given.
+_GIVEN = 0.7
 
 
 def read_prompts(file: str) -> list[str]:
@@ -51,7 +51,7 @@ class Portraits:
         subject = words["prompt"].format(name=name, age=who.choice(words["ages"]), origin=origin, sex=sex)
         details = [detail for detail in words["details"] if sex == "man" or detail not in ("a beard", "a moustache")]
         kinds = (words["hair"], details, words["expressions"], words["light"])
-        parts = [who.choice(kind) for kind in kinds if who.random() < _TOLD]
+        parts = [who.choice(kind) for kind in kinds if who.random() < _GIVEN]
         return ", ".join([_with_article(subject), *(part for part in parts if part), *words["always"]])
 
 
@@ -62,5 +62,5 @@ def _with_article(subject: str) -> str:
 
 
 def noise_seed(number: int, seed: int) -> int:
-    """The seed of the noise that candidate `number` is drawn from."""
+    """The seed of the noise that candidate `number` is sampled from."""
     return random.Random(f"noise/{seed}/{number}").getrandbits(48)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.autograd.function import once_differentiable
 
-from ..hypernet.lesson import Batch
+from ..hypernet.training import Batch
 
 Losses = dict[str, torch.Tensor]
 # The first steps run as they are: libraries make then what a recorded one may not make.

@@ -1,4 +1,4 @@
-"""How good the hypernetwork is by now: faces that it never saw, drawn with what it predicts, and looked at."""
+"""How good the hypernetwork is by now: held-out faces, sampled with their predictions, and compared."""
 
 import io
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 
 from ..files import write_atomically
 from ..hosts.protocol import Host
-from ..hypernet.embedder import Eyes, as_images
+from ..hypernet.embedder import FaceEmbedder, as_images
 from ..hypernet.hypernetwork import WeightDecoder
 from ..images.face import crop_face, find_faces
 from ..images.sheet import Cell, picture_sheet
@@ -24,7 +24,7 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Score:
-    """`figures` of the held-out faces, and the picture drawn of each, RGB uint8.
+    """`figures` of the held-out faces, and the picture sampled of each, RGB uint8.
 
     likeness: the mean cosine to the own face; others: to the other held-out faces; rank1: the share of pictures whose
     nearest held-out face is the own. All by the bundled recognizer.
@@ -41,10 +41,10 @@ class Score:
 
 @torch.no_grad()
 def held_out_score(
-    host: Host, decoder: WeightDecoder, prepared: Prepared, eyes: Eyes, count: int, sampling: Sampling,
+    host: Host, decoder: WeightDecoder, prepared: Prepared, embedder: FaceEmbedder, count: int, sampling: Sampling,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Score:  # fmt: skip
-    """Predict and draw the first `count` faces. Raises Stopped."""
+    """Predict and sample the first `count` faces. Raises Stopped."""
     pictures: list[np.ndarray] = []
     for start in range(0, count, _BATCH):
         faces = np.arange(start, min(start + _BATCH, count))
@@ -53,26 +53,27 @@ def held_out_score(
         prompts = [decoder.config.prompt] * len(faces)
         seeds = [int(face) for face in faces]
         pictures += sample_many(host, prompts, seeds, sampling, [Applied(lidb)], should_stop=should_stop)
-    return Score(_figures(pictures, prepared, eyes), pictures)
+    return Score(_figures(pictures, prepared, embedder), pictures)
 
 
-def _figures(pictures: list[np.ndarray], prepared: Prepared, eyes: Eyes) -> dict[str, float]:
-    people = prepared.rows("identities", np.arange(len(pictures))).numpy()
-    seen = np.zeros_like(people)
+def _figures(pictures: list[np.ndarray], prepared: Prepared, embedder: FaceEmbedder) -> dict[str, float]:
+    own = prepared.rows("identities", np.arange(len(pictures))).numpy()
+    in_pictures = np.zeros_like(own)
     for i, picture in enumerate(pictures):
         faces = find_faces(picture)
         # A picture without a face is like nobody.
         if faces:
-            seen[i] = eyes.identities(as_images([crop_face(picture, faces[0], len(picture))])).cpu().numpy()[0]
-    cosine = seen @ people.T
-    others = cosine[~np.eye(len(people), dtype=bool)]
-    right = (cosine.argmax(1) == np.arange(len(people))) & (cosine.max(1) > 0)
+            crop = crop_face(picture, faces[0], len(picture))
+            in_pictures[i] = embedder.identities(as_images([crop])).cpu().numpy()[0]
+    cosine = in_pictures @ own.T
+    others = cosine[~np.eye(len(own), dtype=bool)]
+    right = (cosine.argmax(1) == np.arange(len(own))) & (cosine.max(1) > 0)
     figures = {"likeness": cosine.diagonal().mean(), "others": others.mean(), "rank1": right.mean()}
     return {name: round(float(value), 4) for name, value in figures.items()}
 
 
 def write_sheet(file, title: str, store: FaceStore, first: list[np.ndarray], now: list[np.ndarray]) -> None:
-    """Held-out faces, what was drawn of them before the training, and now: written whole or not at all."""
+    """Held-out faces and predictions, before the training and now: written whole or not at all."""
     shown = range(min(SHOWN, len(now)))
     rows: list[tuple[str, list[Cell]]] = [
         (title, [("held-out face", store.crop(i)) for i in shown]),

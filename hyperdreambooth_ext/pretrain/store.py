@@ -1,7 +1,8 @@
-"""The faces on disk: tar shards of JPEG and JSON pairs, which is what webdataset streams.
+"""Where a build keeps what it made: everything in one folder, each file whole or absent.
 
-A shard is written at once and whole. Faces are numbered in the order of the shards, whatever their lengths, so a build
-that was stopped in the middle of a shard numbers them as one that was not.
+The faces lie in tar shards of JPEG and JSON pairs, as webdataset streams them; written with the standard library, since
+a build within the WebUI has no webdataset. Faces are numbered in the order of the shards, whatever their lengths, so a
+build that was stopped in the middle of a shard numbers them as one that was not.
 """
 
 import io
@@ -18,7 +19,37 @@ from ..files import write_atomically
 from ..images.photo import photo_from_bytes
 
 FACES_PER_SHARD = 32
+# Faces to a file of what is computed of them.
+CHUNK = 64
 JPEG_QUALITY = 95
+
+
+class Folder:
+    """The layout of one build's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.options = path / "build.json"
+        # What was decided on the way, such as the number of steps that fit the time.
+        self.plan = path / "plan.json"
+        self.faces = path / "faces"
+        self.prepared = path / "prepared"
+        self.targets = path / "targets"
+        # Spelled as when the first builds were begun: they go on where they were.
+        self.recognizers = (path / "recogniser", path / "recogniser-2")
+        self.training = path / "training"
+        self.best = self.training / "best.safetensors"
+        self.last = self.training / "last.safetensors"
+
+
+def chunk(folder: Path, first: int) -> Path:
+    """The file of what is computed of the faces `first` to `first + CHUNK - 1`."""
+    return folder / f"{first:08d}.safetensors"
+
+
+def chunks(count: int) -> list[tuple[int, int]]:
+    """(first, past the last) of each chunk of `count` faces."""
+    return [(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
 
 
 @dataclass(frozen=True)
@@ -31,7 +62,7 @@ class Face:
     number: int
     crop: np.ndarray
     identity: np.ndarray
-    """Who it is, float32 [128], a unit vector: near-duplicates are found by it."""
+    """float32 [128], a unit vector: near-duplicates are found by it."""
     source: dict
 
 
@@ -50,8 +81,6 @@ class FaceStore:
         self.folder = folder
         self._places: list[_Place] = []
         self._identities: list[np.ndarray] = []
-        self.prompts: list[str] = []
-        """The words that each face was drawn from; "" of a photo."""
         self._next: dict[tuple[int, int], int] = {}
         self._shards: dict[int, int] = {}
         for file in sorted(folder.glob("faces-*.tar")):
@@ -123,7 +152,6 @@ class FaceStore:
     def _note(self, file: Path, facts: dict) -> None:
         rank, number = (int(part) for part in file.stem.split("-")[1:])
         self._identities.append(np.array(facts["identity"], np.float32))
-        self.prompts.append(str(facts.get("prompt", "")))
         key = rank, int(facts.get("processes", 1))
         self._next[key] = max(self._next.get(key, 0), int(facts["number"]) + 1)
         self._shards[rank] = max(self._shards.get(rank, 0), number + 1)

@@ -1,4 +1,4 @@
-"""The hypernetwork's training on a build's faces: diffusion loss, identity loss, words and targets where asked for."""
+"""The hypernetwork's training on a build's faces: diffusion loss, identity loss, and targets where asked for."""
 
 import io
 import time
@@ -12,77 +12,76 @@ from safetensors.torch import save
 from ..errors import UserError
 from ..files import write_atomically
 from ..hosts.protocol import Host
-from ..hypernet.embedder import Eyes
+from ..hypernet.embedder import FaceEmbedder
 from ..hypernet.hypernetwork import WeightDecoder
-from ..hypernet.latent_recognizer import Readers
-from ..hypernet.lesson import Batch, IdentityLoss, Lesson
-from ..hypernet.training import training_losses
+from ..hypernet.latent_identity import LatentIdentityEnsemble
+from ..hypernet.loss import IdentityLoss, LossConfig
+from ..hypernet.training import Batch, training_losses
 from ..personalize.style_prior import STYLES
 from ..sampling.sampler import Sampling, Stopped
 from .batches import Batches
-from .correction import Correction
-from .folder import Folder
 from .loop import Loop, LoopOptions, append_line, drop_lines_after, lines_of
 from .options import BuildOptions, Kept
 from .prepare import Prepared
 from .processes import Processes
 from .progress import BuildProgress, Clock, Paused, Reporter
+from .recognizers import RecognizerTrainer
 from .recorded import Losses, Recorded
 from .score import Score, held_out_score, write_sheet
-from .store import FaceStore
-from .weights import placed
+from .store import FaceStore, Folder
 
 
 class Trainer:
     """One training; `run` goes on from the folder's state."""
 
     def __init__(
-        self, folder: Folder, options: BuildOptions, store: FaceStore, prepared: Prepared, host: Host, eyes: Eyes,
-        decoder: WeightDecoder, readers: Readers | None, reporter: Reporter, processes: Processes,
+        self, folder: Folder, options: BuildOptions, store: FaceStore, prepared: Prepared, host: Host,
+        embedder: FaceEmbedder, decoder: WeightDecoder, identity_net: LatentIdentityEnsemble | None,
+        reporter: Reporter, processes: Processes,
     ) -> None:  # fmt: skip
         self.folder, self.options, self.store, self.prepared = folder, options, store, prepared
-        self.host, self.eyes, self.reporter, self.processes = host, eyes, reporter, processes
-        self.decoder = placed(decoder, host.device)
+        self.host, self.embedder, self.reporter, self.processes = host, embedder, reporter, processes
+        self.decoder = decoder.to(host.device)
         self.size = options.size or host.default_size
-        self.people = np.arange(options.held_out, prepared.count)
+        self.faces = np.arange(options.held_out, prepared.count)
         self.part = processes.slice_of(options.batch)
-        self.correction = self._correction(readers)
-        self.lesson = Lesson(beta=options.beta, identity=self._identity_loss(readers), words=options.words_weight)
-        if len(self.people) < options.batch:
+        self.recognizer_trainer = self._recognizer_trainer(identity_net)
+        self.config = LossConfig(beta=options.beta, identity=self._identity_loss(identity_net))
+        if len(self.faces) < options.batch:
             raise UserError(
-                f"A batch of {options.batch} is more than the {len(self.people)} faces there are: use a smaller one or "
+                f"A batch of {options.batch} is more than the {len(self.faces)} faces there are: use a smaller one or "
                 "more faces.",
                 "batch", "faces",
             )
         self.batches = Batches(
-            options, store, prepared, host, decoder.config.prompt, self.people, self.lesson, processes
+            options, prepared, host, decoder.config.prompt, self.faces, self.config, processes
         )  # fmt: skip
-        self._taught = self._teaching()
+        self._losses_of_batch = self._recorded_where_possible()
         self.scores = folder.training / "scores.jsonl"
         self._newest: dict[str, float] | None = None
 
-    def _correction(self, readers: Readers | None) -> Correction | None:
-        if readers is None or not self.options.drawn_weight:
+    def _recognizer_trainer(self, net: LatentIdentityEnsemble | None) -> RecognizerTrainer | None:
+        if net is None or not self.options.sampled_identity_weight:
             return None
-        return Correction(
-            readers, self.host, self.eyes, self.prepared, self.people, self.part, self.processes, self.options.seed
+        return RecognizerTrainer(
+            net, self.host, self.embedder, self.prepared, self.faces, self.part, self.processes, self.options.seed
         )  # fmt: skip
 
-    def _identity_loss(self, readers: Readers | None) -> IdentityLoss | None:
-        if readers is None:
+    def _identity_loss(self, net: LatentIdentityEnsemble | None) -> IdentityLoss | None:
+        if net is None:
             return None
         options = self.options
-        # All people of the batch, so that several processes draw whom one would.
-        drawn = self.part.stop - self.part.start if options.drawn_weight else 0
+        # The whole batch, so that several processes sample whom one would.
+        samples = self.part.stop - self.part.start if options.sampled_identity_weight else 0
         return IdentityLoss(
-            readers, options.identity_weight, drawn, options.drawn_weight, self.decoder.config.prompt
+            net, options.identity_weight, samples, options.sampled_identity_weight, self.decoder.config.prompt
         )  # fmt: skip
 
     def run(self, steps: int) -> None:
         """Train to `steps`. Raises Paused, FileError, TrainingError."""
         options = self.options
         loop_options = LoopOptions(steps, options.lr, options.seed, ema=options.ema, precision=options.precision)
-        loop = Loop(self.folder.training, self.decoder, loop_options, self.processes, self.correction)
+        loop = Loop(self.folder.training, self.decoder, loop_options, self.processes, self.recognizer_trainer)
         drop_lines_after(self.scores, loop.step)
 
         def after_step(step: int) -> None:
@@ -95,7 +94,7 @@ class Trainer:
             if loop.step == 0 or loop.step % options.evaluate_every == 0 or loop.step == steps:
                 self._evaluate(loop, loop.step)
             self._tell(loop.step, steps, None)
-            clock = Clock(loop.step, steps)  # from here: a first look at the held-out faces is no step
+            clock = Clock(loop.step, steps)  # from here: a first evaluation is no step
             loop.run(self.losses_of, self.reporter, after_step)
             if self.processes.first:
                 _write(self.folder.last, loop.average.module, loop.step)
@@ -103,29 +102,25 @@ class Trainer:
     def losses_of(self, step: int, rng: np.random.Generator) -> Losses:
         """The losses of one step: this process's part of the batch that all processes share."""
         warming_up = step < self.options.warm_up
-        batch = self.batches.of(rng, with_targets=warming_up or bool(self.lesson.beta))
-        return self._warming_up(batch) if warming_up else self._judged(batch)
-
-    def _judged(self, batch: Batch) -> Losses:
-        losses = self._taught(batch)
-        drawings = losses.pop("drawings", None)
-        if self.correction is not None and drawings is not None and batch.identities is not None:
-            self.correction.take(drawings, batch.identities)
+        batch = self.batches.of(rng, with_targets=warming_up or bool(self.config.beta))
+        if warming_up:
+            config = LossConfig(alpha=0.0, beta=1.0)
+            return training_losses(self.host, self.decoder, batch, torch.Generator(), config)
+        losses = self._losses_of_batch(batch)
+        samples = losses.pop("samples", None)
+        if self.recognizer_trainer is not None and samples is not None and batch.identities is not None:
+            self.recognizer_trainer.take(samples, batch.identities)
         return losses
 
-    def _warming_up(self, batch: Batch) -> Losses:
-        lesson = Lesson(alpha=0.0, beta=1.0)
-        return training_losses(self.host, self.decoder, batch, torch.Generator(), lesson)
-
-    def _teaching(self) -> Callable[[Batch], Losses]:
-        """The losses of a batch that holds all that is random; on a graphics card recorded, where a step always asks
-        for the same styles, and without fp16, whose gradients are scaled outside."""
+    def _recorded_where_possible(self) -> Callable[[Batch], Losses]:
+        """The losses of a batch that holds all that is random; on a graphics card recorded, where every step has the
+        same styles, and without fp16, whose gradients are scaled outside."""
 
         def losses_of(batch: Batch) -> Losses:
-            return training_losses(self.host, self.decoder, batch, torch.Generator(), self.lesson)
+            return training_losses(self.host, self.decoder, batch, torch.Generator(), self.config)
 
-        styled = self.batches.styled
-        alike = not styled or styled >= len(STYLES)
+        count = self.batches.prior_batch
+        alike = not count or count >= len(STYLES)
         if not (self.host.capturable and alike and self.options.precision != "fp16"):
             return losses_of
         parameters = [parameter for parameter in self.decoder.parameters() if parameter.requires_grad]
@@ -137,26 +132,26 @@ class Trainer:
     def seconds_per_step(self, timed: int = 4) -> float:
         """What a step takes here; the weights stay as they are. The first one is not counted; where steps are recorded,
         so many that all kinds have been."""
-        first = 12 if isinstance(self._taught, Recorded) else 1
+        first = 12 if isinstance(self._losses_of_batch, Recorded) else 1
         with self.host.frozen():
             for step in range(first + timed):
                 if step == first:
                     began = time.monotonic()
-                self._unlearned(step)
+                self._dry_run(step)
                 self.reporter.check()
         return (time.monotonic() - began) / timed
 
-    def _unlearned(self, step: int) -> None:
+    def _dry_run(self, step: int) -> None:
         """A step without its end. In a function of its own: no losses may be alive when the next step is recorded."""
         losses = self.losses_of(step, np.random.default_rng(step))
         losses["loss"].backward()
         losses["loss"].item()  # waits for a graphics card
-        if self.correction is not None:
-            self.correction.tried(step)
+        if self.recognizer_trainer is not None:
+            self.recognizer_trainer.dry_run(step)
         self.decoder.zero_grad(set_to_none=True)
 
     def _evaluate(self, loop: Loop, step: int) -> None:
-        """Score the averaged weights, draw the sheet, keep them if they are the best so far."""
+        """Score the averaged weights, make the sheet, keep them if they are the best so far."""
         if self.processes.first and not any(line["step"] == step for line in lines_of(self.scores)):
             # First the state: what takes minutes must not cost minutes again.
             loop.save()
@@ -164,7 +159,7 @@ class Trainer:
             sampling = Sampling(self.options.score_steps, size=self.size)
             try:
                 score = held_out_score(
-                    self.host, decoder, self.prepared, self.eyes, self.options.held_out, sampling,
+                    self.host, decoder, self.prepared, self.embedder, self.options.held_out, sampling,
                     self.reporter.should_pause if self.processes.count == 1 else lambda: False,
                 )  # fmt: skip
             except Stopped as stopped:

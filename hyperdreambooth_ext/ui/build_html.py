@@ -8,8 +8,8 @@ from ..jobs.building import BuildStatus
 from . import html
 
 _STAGES = {
-    "faces": "Generating faces", "prepare": "Preparing the faces", "recognizer": "Training the recognizer",
-    "basis": "Making the basis", "targets": "Optimizing targets", "train": "Training", "export": "Writing the file",
+    "faces": "Generating faces", "prepare": "Preparing the faces", "recognizer": "Training the recognizers",
+    "targets": "Optimizing targets", "train": "Training", "export": "Writing the file",
     "done": "Done",
 }  # fmt: skip
 _STATES = {"waiting": "Waiting", "pausing": "Pausing", "paused": "Paused", "failed": "Stopped", "done": "Done"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hyperdreambooth_ext.errors import UserError
-from hyperdreambooth_ext.hypernet.latent_recognizer import untaught_readers
+from hyperdreambooth_ext.hypernet.latent_identity import LatentIdentityEnsemble
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
@@ -24,7 +24,7 @@ def hypernetwork(tiny):
     """The tiny one with recognizers that nobody taught: what they see is meaningless, but can be brought nearer."""
     torch.manual_seed(0)
     network = tiny.hypernetwork()
-    network.carry(untaught_readers(2).eval().requires_grad_(False))
+    network.carry(LatentIdentityEnsemble.untrained(2).eval().requires_grad_(False))
     return network
 
 
@@ -74,12 +74,12 @@ def test_a_start_from_a_hypernetwork_asks_the_recognizers_that_it_holds(host, sa
     assert same(after_two("hypernetwork", None), after_two("hypernetwork", 0.1))
     assert not same(after_two("hypernetwork", None), after_two("hypernetwork", 0.0))
     assert same(after_two("zero", None), after_two("zero", 0.0))
-    hypernetwork.readers = None
+    hypernetwork.identity_net = None
     assert same(after_two("hypernetwork", None), after_two("hypernetwork", 0.0))
 
 
 def test_a_hypernetwork_without_recognizers_says_so(host, subject, hypernetwork):
-    hypernetwork.readers = None
+    hypernetwork.identity_net = None
     for nobody in (hypernetwork, None):
         with pytest.raises(UserError, match="no recognizers"):
             LikenessTerm.of(host, nobody, subject.image)

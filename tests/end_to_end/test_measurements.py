@@ -1,6 +1,5 @@
 """The benchmarks of time and memory run, and say what they are asked for."""
 
-from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from benchmarks import build_cost, full_size, growth, step
 from benchmarks.compare.rows import ROWS
 from benchmarks.random_host import sd15_architecture
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
-from hyperdreambooth_ext.hypernet.embedder import Eyes
+from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder
 from hyperdreambooth_ext.hypernet.hypernetwork import WeightDecoder
 from hyperdreambooth_ext.hypernet.training import training_losses
 from hyperdreambooth_ext.lidb.layers import Architecture
@@ -55,7 +54,7 @@ def test_growth_can_be_measured_and_drawn(tmp_path):
         measured = {
             kind: growth.in_turn({value: getattr(bench, kind)(value) for value in values[:1]}, 1)
             for kind, (_, values) in growth.KINDS.items()
-            if kind in ("layers", "rounds", "lidbs", "people")
+            if kind in ("layers", "rounds", "lidbs", "identities")
         }
     assert all(seconds > 0 for of in measured.values() for seconds in of.values())
     growth.plot(tmp_path / "growth.png", {kind: {1: 1.0, 2: 2.0} for kind in measured})
@@ -78,14 +77,15 @@ def test_the_papers_ablations_take_part():
     assert {"no hypernetwork", "only hypernetwork", "k = 1", "no rank relaxation"} < set(ROWS)
 
 
-def test_what_a_build_costs_counts_all_that_a_step_is_taught_by(tiny):
-    host, eyes = tiny.host(), Eyes()
-    decoder = WeightDecoder(HypernetworkConfig(Architecture.of(host.linears()), **eyes.settings), build_cost.CHANNELS)
-    readers, taught = build_cost.readers_and_lesson(4, host.device)
+def test_what_a_build_costs_counts_all_that_a_step_is_trained_on(tiny):
+    host, embedder = tiny.host(), FaceEmbedder()
+    network = HypernetworkConfig(Architecture.of(host.linears()), **embedder.settings)
+    decoder = WeightDecoder(network, build_cost.CHANNELS)
+    identity_net, config = build_cost.net_and_loss(4, host.device)
     features = torch.randn(4, build_cost.TOKENS, build_cost.CHANNELS)
     with host.frozen():
-        batch = build_cost.with_styles(host, build_cost.with_words(host, build_cost.a_batch(features, 16, 4)))
-        losses = training_losses(host, decoder, batch, torch.Generator(), replace(taught, words=1.0))
-        build_cost.correction(host, eyes, readers, losses["drawings"])
-    assert {"diffusion", "changed", "unlike", "words", "drawn"} <= losses.keys()
-    assert all(parameter.grad is None for parameter in readers.parameters())
+        batch = build_cost.with_prior_samples(host, build_cost.a_batch(features, 16, 4))
+        losses = training_losses(host, decoder, batch, torch.Generator(), config)
+        build_cost.recognizer_step(host, embedder, identity_net, losses["samples"])
+    assert {"diffusion", "prior", "identity", "sampled_identity"} <= losses.keys()
+    assert all(parameter.grad is None for parameter in identity_net.parameters())

@@ -1,5 +1,6 @@
 """The hypernetwork: zero start, iterations, one file that carries all, and a loss of two optional terms."""
 
+import json
 import os
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from hyperdreambooth_ext.hypernet.file import (
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.hypernet.loss import hypernetwork_loss
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.lidb.safetensors_bytes import to_bytes
+from hyperdreambooth_ext.lidb.safetensors_bytes import from_file, to_bytes
 from tests.conftest import SMALL
 
 CONFIG = HypernetworkConfig(SMALL, encoder="mobilenetv3_small_050", image_size=64, width=32, checkpoint="small")
@@ -105,14 +106,35 @@ def test_one_file_brings_it_back(network, tmp_path):
     assert torch.allclose(again.predict(image).delta(layer), expected, atol=5e-3 * expected.abs().max())
 
 
-def test_recognizers_that_read_latents_travel_in_the_file(tmp_path):
+def test_latent_identity_nets_travel_in_the_file(tmp_path):
     torch.manual_seed(0)
     path = tmp_path / "hypernetwork.safetensors"
-    network = Hypernetwork(replace(CONFIG, identity_width=128, readers=2)).eval()
+    network = Hypernetwork(replace(CONFIG, identity_width=128, identity_nets=2)).eval()
     save_hypernetwork(path, network)
     again, latents = load_hypernetwork(path), torch.randn(3, 4, 16, 16)
-    assert torch.allclose(again.readers(latents), network.readers(latents), atol=1e-2)
-    assert not any(parameter.requires_grad for parameter in again.readers.parameters())
+    assert torch.allclose(again.identity_net(latents), network.identity_net(latents), atol=1e-2)
+    assert not any(parameter.requires_grad for parameter in again.identity_net.parameters())
+
+
+def test_a_file_of_version_0_1_loads_under_its_former_names(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "hypernetwork.safetensors"
+    network = Hypernetwork(replace(CONFIG, identity_width=128, identity_nets=2, centered=True)).eval()
+    network.decoder.identity_weight.normal_()
+    network.decoder.identity_center.normal_()
+    save_hypernetwork(path, network)
+    tensors, metadata = from_file(path, 100_000_000)
+    for name, former in (("identity_center", "identity_centre"), ("identity_net.nets.", "readers.readers.")):
+        assert any(name in key for key in tensors)
+        tensors = {key.replace(name, former): tensor for key, tensor in tensors.items()}
+    config = json.loads(metadata["hypernetwork"])
+    config |= {"readers": config.pop("identity_nets"), "centred": config.pop("centered")}
+    path.write_bytes(to_bytes(tensors, {"hypernetwork": json.dumps(config)}))
+    again, latents = load_hypernetwork(path), torch.randn(3, 4, 16, 16)
+    features = network.encoder(torch.rand(1, 3, 64, 64))
+    assert again.config == network.config
+    assert torch.allclose(again.identity_net(latents), network.identity_net(latents), atol=1e-2)
+    assert torch.allclose(again.decoder.identity(features), network.decoder.identity(features), atol=0.05)
 
 
 def test_its_configuration_says_that_a_photo_goes_through_the_autoencoder_first():
@@ -123,10 +145,10 @@ def test_its_configuration_says_that_a_photo_goes_through_the_autoencoder_first(
         HypernetworkConfig.from_json(replace(config, through_autoencoder=1).to_json())
 
 
-@pytest.mark.parametrize("wrong", [{"readers": 2}, {"readers": 9}, {"readers": -1}, {"readers": "2"}])
-def test_recognizers_that_cannot_be_are_refused(wrong):
-    config = replace(CONFIG, identity_width=0 if wrong["readers"] == 2 else 128, **wrong)
-    with pytest.raises(FileError, match="readers"):
+@pytest.mark.parametrize("wrong", [2, 9, -1, "2"])
+def test_latent_identity_nets_that_cannot_be_are_refused(wrong):
+    config = replace(CONFIG, identity_width=0 if wrong == 2 else 128, identity_nets=wrong)
+    with pytest.raises(FileError, match="identity_nets"):
         HypernetworkConfig.from_json(config.to_json())
 
 

@@ -1,13 +1,13 @@
-"""How far what is learned from drawn faces reaches (`benchmarks.reading`)."""
+"""How far what is learned from sampled faces reaches (`benchmarks.reading`)."""
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import reading
-from benchmarks.reading import Seen
+from benchmarks.reading import Known
 from hyperdreambooth_ext.errors import UserError
-from hyperdreambooth_ext.pretrain.folder import Folder
+from hyperdreambooth_ext.pretrain.store import Folder
 
 
 def people(count: int, noise: float, seed: int, shift: float = 0.0) -> tuple[torch.Tensor, np.ndarray]:
@@ -19,35 +19,35 @@ def people(count: int, noise: float, seed: int, shift: float = 0.0) -> tuple[tor
     return torch.from_numpy(features), who
 
 
-def drawn(count: int, noise: float) -> Seen:
+def sampled(count: int, noise: float) -> Known:
     features, who = people(count, noise, 1)
-    return Seen(features, {"drawn faces": who})
+    return Known(features, {"sampled faces": who})
 
 
-def photographed(noise: float) -> Seen:
+def photographed(noise: float) -> Known:
     features, who = people(reading.PEOPLE, noise, 2, shift=5.0)
-    return Seen(features, {"photos": who, "other photos": who + np.random.default_rng(3).normal(size=who.shape)})
+    return Known(features, {"photos": who, "other photos": who + np.random.default_rng(3).normal(size=who.shape)})
 
 
 def test_what_features_hold_is_read_and_whom_they_share_is_taken_off():
-    rows = reading.readings(drawn(1000, 0.1), photographed(0.1))
+    rows = reading.readings(sampled(1000, 0.1), photographed(0.1))
     first, cosine = rows["800 faces"]["photos"]
     assert first == 1 and cosine > 0.95  # although all photos are shifted alike
     assert rows["800 faces"]["other photos"][1] == pytest.approx(cosine / 2**0.5, abs=0.05)
 
 
 def test_more_faces_are_read_better_and_noise_is_not_read():
-    rows = reading.readings(drawn(1000, 1.0), photographed(1.0))
-    cosines = [row["drawn faces"][1] for row in rows.values()]
+    rows = reading.readings(sampled(1000, 1.0), photographed(1.0))
+    cosines = [row["sampled faces"][1] for row in rows.values()]
     assert list(rows) == ["200 faces", "400 faces", "800 faces"] and cosines == sorted(cosines)
-    nothing = reading.readings(drawn(1000, 1000.0), photographed(1000.0))
+    nothing = reading.readings(sampled(1000, 1000.0), photographed(1000.0))
     assert abs(nothing["800 faces"]["photos"][1]) < 0.1 and nothing["800 faces"]["photos"][0] < 0.1
 
 
 def test_people_are_looked_for_where_they_stand():
     who = np.random.default_rng(0).normal(size=(30, 128))
-    assert reading.found(who[20:], who, 20, common=who.mean(0)) == pytest.approx((1.0, 1.0))
-    assert reading.found(who[20:], who, 10, common=who.mean(0))[0] == 0
+    assert reading.rank1_and_cosine(who[20:], who, 20, common=who.mean(0)) == pytest.approx((1.0, 1.0))
+    assert reading.rank1_and_cosine(who[20:], who, 10, common=who.mean(0))[0] == 0
 
 
 def test_the_table_leaves_out_what_was_not_measured():
@@ -58,7 +58,7 @@ def test_the_table_leaves_out_what_was_not_measured():
 def test_too_few_faces_are_refused(tmp_path):
     (tmp_path / "faces").mkdir()
     with pytest.raises(UserError, match="0 faces, and fewer than 400"):
-        reading.drawn(Folder(tmp_path), reading.Recognizer())
+        reading.sampled(Folder(tmp_path), reading.Recognizer())
 
 
 def test_a_folder_that_is_no_build_is_said_so_in_a_sentence(tmp_path, monkeypatch):

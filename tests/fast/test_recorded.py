@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import torch
 
-from hyperdreambooth_ext.hypernet.lesson import Batch, Preserved
+from hyperdreambooth_ext.hypernet.training import Batch, PriorSamples
 from hyperdreambooth_ext.pretrain.progress import Reporter
 from hyperdreambooth_ext.pretrain.recorded import _WithGradients
 from hyperdreambooth_ext.pretrain.trainer import Trainer
@@ -19,14 +19,14 @@ def test_a_loss_with_known_gradients_gives_them_to_whoever_asks():
     assert one.grad.tolist() == [2, 4, 6] and unused.grad is None
 
 
-def test_a_batch_is_mapped_with_what_it_preserves():
-    preserved = Preserved(
+def test_a_batch_is_mapped_with_its_prior_samples():
+    prior = PriorSamples(
         torch.arange(2), torch.ones(2, 4, 1, 1), torch.tensor([5, 6]), ["a", "b"], torch.ones(2, 3, 4), 0.5
     )
-    batch = Batch(torch.ones(4, 2, 3), torch.ones(4, 4, 1, 1), ["a"] * 4, preserved=preserved)
+    batch = Batch(torch.ones(4, 2, 3), torch.ones(4, 4, 1, 1), ["a"] * 4, prior=prior)
     copied = batch.map(torch.clone)
-    assert copied.prompts == batch.prompts and copied.preserved.prompts == ["a", "b"]
-    assert copied.targets is None and copied.preserved.weight == 0.5
+    assert copied.prompts == batch.prompts and copied.prior.prompts == ["a", "b"]
+    assert copied.targets is None and copied.prior.weight == 0.5
     pairs = list(zip(batch.tensors(), copied.tensors(), strict=True))
     assert len(pairs) == 6
     assert all(torch.equal(one, other) and one is not other for one, other in pairs)
@@ -38,8 +38,8 @@ def test_the_time_of_a_step_is_taken_without_keeping_its_losses():
 
     class Timed(Trainer):
         def __init__(self) -> None:
-            self.decoder, self.reporter, self._taught = torch.nn.Linear(2, 1), Reporter(), None
-            self.host, self.correction = SimpleNamespace(frozen=torch.enable_grad), None
+            self.decoder, self.reporter, self._losses_of_batch = torch.nn.Linear(2, 1), Reporter(), None
+            self.host, self.recognizer_trainer = SimpleNamespace(frozen=torch.enable_grad), None
 
         def losses_of(self, step, rng):
             assert not any(loss() is not None for loss in alive)

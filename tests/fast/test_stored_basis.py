@@ -1,4 +1,4 @@
-"""Bases that were made: the hypernetwork's file holds them, a LiDB names its own by hash and takes no other."""
+"""Bases that were made, in files of version 0.1: a LiDB names its own by hash and takes no other."""
 
 import json
 from dataclasses import replace
@@ -15,19 +15,20 @@ from hyperdreambooth_ext.jobs.library import entries
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.file import Info, relative_error
-from hyperdreambooth_ext.lidb.injection import Applied, adding, injected
+from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.lora import lora_tensors
 from hyperdreambooth_ext.lidb.safetensors_bytes import from_file, to_bytes
 from hyperdreambooth_ext.lidb.stored_basis import NamedBasis, StoredBasis
 from hyperdreambooth_ext.lidb.weights import StackedLiDB
 from tests.conftest import SMALL, random_lidb
+from tests.stored import stored_basis
 
 
 def made_basis(seed: int = 0) -> StoredBasis:
     generator = torch.Generator().manual_seed(seed)
     a_aux = {x.key: torch.randn(x.out_features, 8, generator=generator) for x in SMALL.layers}
     b_aux = {x.key: torch.randn(4, x.in_features, generator=generator) for x in SMALL.layers}
-    return StoredBasis.of("gradient", a_aux, b_aux)
+    return stored_basis("gradient", a_aux, b_aux)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_the_exported_lora_needs_no_basis():
 def test_a_hypernetwork_brings_its_basis_back_and_its_header_alone_names_it(shelf):
     path = shelf / "small-hypernetwork.safetensors"
     again, layer = load_hypernetwork(path), SMALL.layers[1]
-    assert torch.equal(again.decoder.basis.a_of(layer), made_basis().a_of(layer))
+    assert torch.equal(again.config.basis.a_of(layer), made_basis().a_of(layer))
     assert read_config(path).basis.sha256 == made_basis().sha256
 
 
@@ -120,21 +121,6 @@ def test_a_damaged_basis_in_a_hypernetwork_is_refused(shelf, tmp_path, damage):
     path.write_bytes(to_bytes(tensors, metadata))
     with pytest.raises(FileError, match=r"\.$"):
         load_hypernetwork(path)
-
-
-def test_a_learned_basis_moves_with_the_decoder():
-    config = HypernetworkConfig(SMALL, encoder="mobilenetv3_small_050", image_size=64, width=16)
-    decoder = Hypernetwork(config).decoder
-    with torch.no_grad():
-        decoder.head_weight.normal_()
-    decoder.learn_basis()
-    names = [name for name, _ in decoder.named_parameters() if name.startswith("basis_")]
-    assert len(names) == 2 * len(SMALL.layers)
-    features = torch.randn(2, 4, decoder.features_in.in_features)
-    lidb = decoder.as_lidb(decoder(features))
-    sum(lidb.delta(layer).square().sum() for layer in SMALL.layers).backward()
-    assert all(dict(decoder.named_parameters())[name].grad.abs().sum() > 0 for name in names)
-    assert replace(config).basis.to_dict()["algorithm"] == "hadamard-sha256-v1"
 
 
 def test_layers_of_one_width_keep_their_own_basis_in_the_fast_step():
@@ -166,19 +152,6 @@ def test_a_model_computes_with_a_stored_basis_as_its_delta_says(people):
             assert torch.allclose(there[layer.key](x), expected, atol=1e-3)
 
 
-def test_factors_of_any_origin_are_added_and_learn():
-    there, layer = linears(), SMALL.layers[0]
-    up, down = torch.randn(layer.out_features, 3), torch.randn(3, layer.in_features)
-    up.requires_grad_(), down.requires_grad_()
-    x = torch.randn(2, 5, layer.in_features)
-    plain = there[layer.key](x)
-    with adding(there, {layer.key: (up, down)}, {layer.key: (up, down)}):
-        output = there[layer.key](x)
-    assert torch.allclose(output, plain + 2 * x @ (up @ down).mT, atol=1e-3)
-    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(output.square().sum(), [up, down]))
-    assert torch.equal(there[layer.key](x), plain)
-
-
 def test_a_lidb_of_a_basis_that_is_elsewhere_is_listed_by_its_header_alone(tmp_path, monkeypatch):
     path = tmp_path / "anna.safetensors"
     file.save(path, random_lidb(SMALL, basis=made_basis()), Info(name="anna"))
@@ -207,7 +180,7 @@ def test_a_file_whose_basis_claims_other_shapes_is_refused_before_it_is_read(she
         file.load(path, [])
 
 
-def test_what_was_read_while_somebody_draws_can_be_trained_with(shelf, tmp_path):
+def test_what_was_read_while_somebody_samples_can_be_trained_with(shelf, tmp_path):
     path = tmp_path / "anna.safetensors"
     file.save(path, random_lidb(SMALL, basis=made_basis()), Info(name="anna"))
     copied = tmp_path / "copied-hypernetwork.safetensors"

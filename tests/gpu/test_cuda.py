@@ -6,17 +6,17 @@ import torch
 from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
-from hyperdreambooth_ext.hypernet.latent_recognizer import untaught_readers
+from hyperdreambooth_ext.hypernet.latent_identity import LatentIdentityEnsemble
 from hyperdreambooth_ext.images.face import find_face
 from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.lidb.stored_basis import StoredBasis
 from hyperdreambooth_ext.lidb.weights import LiDB, zeros
 from hyperdreambooth_ext.personalize.finetune import Finetuned, FinetuneOptions, finetune
 from hyperdreambooth_ext.personalize.likeness_term import LikenessTerm
 from hyperdreambooth_ext.personalize.subject import Subject, prepare_subject
 from hyperdreambooth_ext.shipped import HYPERNETWORK
+from tests.stored import stored_basis
 
 
 class Uncaptured(DiffusersHost):
@@ -42,7 +42,7 @@ def learn(host: DiffusersHost, on_step=lambda progress: None, asked: bool = Fals
 def asked_of_untaught(host: DiffusersHost, subject: Subject) -> LikenessTerm:
     torch.manual_seed(0)
     hypernetwork = load_hypernetwork(HYPERNETWORK)
-    hypernetwork.carry(untaught_readers(2).eval().requires_grad_(False))
+    hypernetwork.carry(LatentIdentityEnsemble.untrained(2).eval().requires_grad_(False))
     return LikenessTerm.of(host, hypernetwork, subject.image)
 
 
@@ -101,7 +101,7 @@ def test_a_lidb_in_a_stored_basis_is_learned_and_its_basis_stays_where_it_was():
     host = DiffusersHost(CHECKPOINT, "cuda")
     architecture = Architecture.of(host.linears())
     drawn = Basis()
-    stored = StoredBasis.of(
+    stored = stored_basis(
         "pca", {layer.key: drawn.a_of(layer) for layer in architecture.layers},
         {layer.key: drawn.b_of(layer) for layer in architecture.layers},
     )  # fmt: skip

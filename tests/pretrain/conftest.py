@@ -1,4 +1,4 @@
-"""Folders with a few faces, found in photos or drawn, and prepared once, that the tests of the training begin with."""
+"""Folders with a few faces, of photos, prepared once, that the tests of the training begin with."""
 
 import shutil
 from pathlib import Path
@@ -17,11 +17,10 @@ SMALL = {
     "photos": str(PEOPLE), "faces": 12, "held_out": 2, "batch": 4, "steps": 4, "width": 32, "recognizer_steps": 2,
     "evaluate_every": 2, "score_steps": 1,
 }  # fmt: skip
-SMALL_DRAWN = {key: value for key, value in SMALL.items() if key != "photos"} | {"faces": 8, "draw_steps": 4}
 
 
-class DrawsPeople(DiffusersHost):
-    """A checkpoint that draws faces, which random weights do not: its autoencoder finds a photo in any latents."""
+class MakesFaces(DiffusersHost):
+    """A checkpoint that makes faces, which random weights do not: its autoencoder finds a photo in any latents."""
 
     SIDE = 128
 
@@ -38,8 +37,8 @@ def host(tiny):
 
 
 @pytest.fixture(scope="session")
-def drawing_host(tiny):
-    return DrawsPeople(tiny.checkpoint)
+def face_host(tiny):
+    return MakesFaces(tiny.checkpoint)
 
 
 @pytest.fixture(scope="session")
@@ -50,24 +49,10 @@ def prepared_folder(host, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def drawn_folder(drawing_host, tmp_path_factory):
-    """The same of faces that the checkpoint drew, which come with words."""
-    folder = tmp_path_factory.mktemp("drawn")
-    assert build(folder, SMALL_DRAWN, drawing_host, folder, stages=("faces",)) is None
-    return folder
-
-
 @pytest.fixture
 def run(host, prepared_folder, tmp_path):
     """Go on with a copy of the prepared folder; returns the file."""
     return _going_on(host, prepared_folder, SMALL, tmp_path)
-
-
-@pytest.fixture
-def run_drawn(host, drawn_folder, tmp_path):
-    """Go on with a copy of the folder of drawn faces; returns the file."""
-    return _going_on(host, drawn_folder, SMALL_DRAWN, tmp_path)
 
 
 def _going_on(host, begun, settings, tmp_path):

@@ -1,16 +1,16 @@
-"""No picture is drawn twice."""
+"""No face is sampled twice."""
 
 import json
 import tarfile
 from dataclasses import replace
 
-from hyperdreambooth_ext.hypernet.embedder import Eyes
+from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder
 from hyperdreambooth_ext.pretrain.faces import gather
-from hyperdreambooth_ext.pretrain.folder import Folder
 from hyperdreambooth_ext.pretrain.options import BuildOptions
 from hyperdreambooth_ext.pretrain.processes import Processes
 from hyperdreambooth_ext.pretrain.progress import Reporter
 from hyperdreambooth_ext.pretrain.prompts import noise_seed
+from hyperdreambooth_ext.pretrain.store import Folder
 
 
 class SecondOfTwo(Processes):
@@ -20,7 +20,7 @@ class SecondOfTwo(Processes):
 
 
 def seeds_of(folder: Folder) -> list[int]:
-    """The noise that each face was drawn from."""
+    """The noise that each face was sampled from."""
     seeds = []
     for shard in sorted(folder.faces.glob("*.tar")):
         with tarfile.open(shard) as tar:
@@ -28,13 +28,13 @@ def seeds_of(folder: Folder) -> list[int]:
     return seeds
 
 
-def test_a_search_that_one_process_began_goes_on_in_two_with_new_faces(drawing_host, tmp_path):
-    options = BuildOptions(faces=8, held_out=2, draw_steps=4, draw_batch=4)
-    folder, eyes = Folder(tmp_path), Eyes()
-    store = gather(folder, options, drawing_host, eyes, Reporter(), Processes())
+def test_a_search_that_one_process_began_goes_on_in_two_with_new_faces(face_host, tmp_path):
+    options = BuildOptions(faces=8, held_out=2, sample_steps=4, sample_batch=4)
+    folder, embedder = Folder(tmp_path), FaceEmbedder()
+    store = gather(folder, options, face_host, embedder, Reporter(), Processes())
     drawn = store.next_number()
     assert store.tried_by_others(1) == 0 and store.tried_by_others(2) == drawn
-    store = gather(folder, replace(options, faces=12), drawing_host, eyes, Reporter(), SecondOfTwo())
+    store = gather(folder, replace(options, faces=12), face_host, embedder, Reporter(), SecondOfTwo())
     assert len(store) == 10, "its half of what is missing"
     seeds = seeds_of(folder)
     assert len(set(seeds)) == len(seeds) == 10

@@ -29,8 +29,7 @@ from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork, save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
-from hyperdreambooth_ext.hypernet.lesson import Batch
-from hyperdreambooth_ext.hypernet.training import training_losses
+from hyperdreambooth_ext.hypernet.training import Batch, training_losses
 from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.layers import Architecture

@@ -36,6 +36,7 @@ from hyperdreambooth_ext.texts import is_plain
 from hyperdreambooth_ext.webui.card_prompt import card_prompt
 from tests.conftest import SMALL, random_lidb
 from tests.robustness.requests import asked, check_task, whole_requests
+from tests.stored import stored_basis
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _listed(path: Path) -> list:
 
 def _stored_basis() -> StoredBasis:
     a_aux = {layer.key: torch.ones(layer.out_features, 3) for layer in SMALL.layers}
-    return StoredBasis.of("pca", a_aux, {layer.key: torch.ones(2, layer.in_features) for layer in SMALL.layers})
+    return stored_basis("pca", a_aux, {layer.key: torch.ones(2, layer.in_features) for layer in SMALL.layers})
 
 
 @cache

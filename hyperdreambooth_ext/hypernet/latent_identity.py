@@ -1,4 +1,4 @@
-"""A recognizer that reads latents: says whose face it is without decoding a picture, so a training can ask it."""
+"""A face recognizer for latents: the identity of a face without decoding a picture, so that a loss can use it."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ class _Residual(nn.Module):
         return self.skip(hidden_states) + self.body(hidden_states)
 
 
-class LatentRecognizer(nn.Module):
+class LatentIdentityNet(nn.Module):
     """Latents of unit variance [B, 4, h, w] -> unit vectors [B, 128]."""
 
     def __init__(self, dropout: float = 0.0) -> None:
@@ -44,37 +44,43 @@ class LatentRecognizer(nn.Module):
         return F.normalize(self.head(features).float(), dim=-1)
 
     @classmethod
-    def load(cls, file: Path) -> "LatentRecognizer":
+    def load(cls, file: Path) -> "LatentIdentityNet":
         """A trained one, frozen."""
         network = cls()
         network.load_state_dict(load_file(file))
         return network.eval().requires_grad_(False)
 
 
-class Readers(nn.Module):
-    """Several recognizers that answer as one: unit vectors [B, 128]. What fools one seldom fools all."""
+class LatentIdentityEnsemble(nn.Module):
+    """Several nets whose mean is one identity: unit vectors [B, 128]. What fools one seldom fools all."""
 
-    def __init__(self, readers: Iterable[LatentRecognizer]) -> None:
+    def __init__(self, nets: Iterable[LatentIdentityNet]) -> None:
         super().__init__()
-        self.readers = nn.ModuleList(readers)
+        self.nets = nn.ModuleList(nets)
 
     @classmethod
-    def load(cls, files: Iterable[Path]) -> "Readers":
+    def untrained(cls, count: int) -> "LatentIdentityEnsemble":
+        """So many nets, for weights to be read into."""
+        return cls(LatentIdentityNet() for _ in range(count))
+
+    @classmethod
+    def load(cls, files: Iterable[Path]) -> "LatentIdentityEnsemble":
         """Trained ones, frozen."""
-        return cls(LatentRecognizer.load(file) for file in files)
+        return cls(LatentIdentityNet.load(file) for file in files)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.together([reader(latents) for reader in self.readers])
+        return self.combined([net(latents) for net in self.nets])
 
     @staticmethod
-    def together(answers: Sequence[torch.Tensor]) -> torch.Tensor:
-        """One answer [B, 128] out of each one's."""
-        return F.normalize(torch.stack(list(answers)).sum(0), dim=-1)
+    def combined(identities: Sequence[torch.Tensor]) -> torch.Tensor:
+        """One identity [B, 128] out of each net's."""
+        return F.normalize(torch.stack(list(identities)).sum(0), dim=-1)
 
-
-def untaught_readers(count: int) -> Readers:
-    """As many as there are to be, for weights to be read into."""
-    return Readers(LatentRecognizer() for _ in range(count))
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        # What version 0.1 called the list of nets, in the state of a build.
+        for key in [key for key in state_dict if key.startswith(f"{prefix}readers.")]:
+            state_dict[prefix + "nets." + key.removeprefix(f"{prefix}readers.")] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def softened(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -89,7 +95,7 @@ def softened(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def moved(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Mirrored or not, and moved by at most one latent: a drawing is not always just where a photo is."""
+    """Mirrored or not, and moved by at most one latent: a sample is not always just where a photo is."""
     if rng.random() < 0.5:
         latents = latents.flip(-1)
     up, left = (int(x) for x in rng.integers(0, 3, 2))
@@ -98,15 +104,15 @@ def moved(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def recognition_losses(
-    features: torch.Tensor, wanted: torch.Tensor, people: torch.Tensor
+    features: torch.Tensor, identities: torch.Tensor, labels: torch.Tensor
 ) -> dict[str, torch.Tensor]:  # fmt: skip
-    """What a recognizer learns from: `features` and the teacher's `wanted`, unit vectors [B, C], of `people` [B].
+    """What a net is trained on: `features` and the teacher's `identities`, unit vectors [B, C], of `labels` [B].
 
-    "loss" is 1 − cosine and, so that people are kept apart, the cross-entropy of who of the batch it is.
+    "loss" is 1 − cosine and, so that persons are kept apart, the cross-entropy of which of the batch it is.
     """
-    cosine = features @ wanted.T
-    same = people[:, None] == people[None]
-    likely = (10 * cosine).masked_fill(same & ~torch.eye(len(people), dtype=torch.bool, device=same.device), -1e4)
-    ranking = F.cross_entropy(likely, torch.arange(len(people), device=likely.device))
+    cosine = features @ identities.T
+    same = labels[:, None] == labels[None]
+    likely = (10 * cosine).masked_fill(same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device), -1e4)
+    ranking = F.cross_entropy(likely, torch.arange(len(labels), device=likely.device))
     alike = cosine.diagonal().mean()
     return {"loss": 1 - alike + 0.2 * ranking, "cosine": alike, "ranking": ranking}
