@@ -2,7 +2,7 @@
 
 They learn to see in latents what the bundled recognizer sees in pictures. The hypernetwork's samples are not quite the
 faces that they learned from, and what it learns first is to fool them: their cosine goes on rising and the likeness in
-the picture does not (docs/builds-tried.md). So after every step its samples are decoded, and the nets learn the
+the picture does not (docs/build.md). So after every step its samples are decoded, and the nets learn the
 identity that is really in them.
 """
 

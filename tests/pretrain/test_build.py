@@ -19,6 +19,7 @@ from hyperdreambooth_ext.pretrain.options import remembered
 from hyperdreambooth_ext.pretrain.progress import Paused, Reporter
 from hyperdreambooth_ext.pretrain.store import FaceStore
 from tests import half
+from tests.pretrain.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
 SAFE = half.safe_on_the_processor()
@@ -167,7 +168,7 @@ def test_a_build_that_version_0_1_had_begun_goes_on(run, tmp_path):
         run(reporter=Reporter(should_pause=lambda: next(asked) >= 8))
     file = tmp_path / "run" / "training" / "state.pt"
     state = torch.load(file, weights_only=True)
-    assert state["step"] == 2
+    assert 0 < state["step"] < SMALL["steps"]
     callback = state.pop("callback")
     readers = {key.replace("nets.", "readers."): value for key, value in callback.pop("net").items()}
     state["beside"] = callback | {"readers": readers}
