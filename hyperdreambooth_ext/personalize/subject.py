@@ -55,7 +55,7 @@ def prepare_subject(
     """Crop the face to `size` pixels and encode it, upright and mirrored.
 
     `through_autoencoder`: the image is what the latents keep of the crop. A hypernetwork that learned from drawn faces
-    has seen no others, and reads another person out of a sharp photo (docs/builds-tried.md).
+    has seen no others, and reads another person out of a sharp photo (docs/build.md).
     """
     crop = crop_face(photo, face, size)
     image = torch.from_numpy(crop).permute(2, 0, 1)[None].contiguous().float() / 127.5 - 1
