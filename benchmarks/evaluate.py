@@ -4,9 +4,18 @@
     python run.py evaluate OUT_DIR --people openpeople
 
 A LiDB is learned from one photo of each person; pictures of "a sks face" made with it are compared with another photo
-of everybody (dlib): rank-1 is the share of pictures whose nearest photo shows the right person, the distance is dlib's,
-smaller is more alike. Style is the share of styled pictures, at multiplier 0.8, in which a classifier of its own sees
-the style that was asked for. Seconds are those of learning, with the model loaded.
+of everybody (dlib). One line a way to learn:
+
+rank-1         share of pictures whose nearest photo shows the right person
+distance       dlib's, to the other photo: smaller is more alike. A picture in which no face is found is a miss: not
+               rank-1, and as far away as photos of different people are from each other
+copy           how much nearer to the very photo that was learned than to the other one; 0 copies nothing of it
+one good face  share of pictures in which a face detector finds exactly one face, a sure and large one
+sharpness      fine detail of the faces, the photos' being 1 (median); `eyes`: around the eyes alone
+FID, KID       how far the pictures as a set are from other photos of these people; "to none": from pictures without a
+               LiDB. FID is biased: compare equal numbers of pictures
+style at 0.8   share of styled pictures, at multiplier 0.8, in which a classifier of its own sees the style asked for
+seconds, KB    of learning, with the model loaded, and of the file
 
 What is done is kept in OUT_DIR, person by person: a run that is stopped goes on where it was. Writes evaluate.json,
 evaluate.md and evaluate.png there. `--processes 2` shares the people out, one thread each.
@@ -15,6 +24,7 @@ evaluate.md and evaluate.png there. `--processes 2` shares the people out, one t
 import argparse
 import json
 import multiprocessing
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -27,21 +37,25 @@ from PIL import Image
 
 from hyperdreambooth_ext.cli.generate import Sampling, sample, to_picture
 from hyperdreambooth_ext.cli.models import CHECKPOINT, MODELS, fitting_hypernetwork
+from hyperdreambooth_ext.errors import UserError
+from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.images.sheet import save_png
 from hyperdreambooth_ext.lidb.injection import Applied
 from hyperdreambooth_ext.lidb.weights import LiDB
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize, save
 from hyperdreambooth_ext.personalize.starts import Start
 
+from .judges import VERSION, Judges, Verdict
 from .machine import end_with_parent
 from .people import SYNTHETIC, Person, openpeople, synthetic
-from .recognizer import Recognizer
-from .report import SHOWN, Row, write_report
+from .report import NOTHING_LEARNED, Row, write_report
 from .styles import CLASSIFIER, STYLES, StyleClassifier, load_classifier
 
-ROWS = ("none", "hypernetwork", *(f"{start}+{FinetuneOptions.steps}" for start in ("zero", "gradient", "hypernetwork")))
+STARTS = ("zero", "gradient", "hypernetwork")
+ROWS = (NOTHING_LEARNED, "hypernetwork", *(f"{start}+{FinetuneOptions.steps}" for start in STARTS))
 STYLE_MULTIPLIER = 0.8
 STYLES_PER_PERSON = 2
 
@@ -52,7 +66,7 @@ class Tools:
 
     host: DiffusersHost
     hypernetwork: Hypernetwork | None
-    recognizer: Recognizer
+    judges: Judges
     classifier: StyleClassifier
 
 
@@ -67,14 +81,14 @@ def main() -> None:
     tools, everybody = tools_and_people(args)
     if args.processes == 1:
         measure(tools, everybody, args, 0)
-    people, recognizer = everybody[: args.first], tools.recognizer
+    people, judges = everybody[: args.first], tools.judges
     coded = [through_autoencoder(tools.host, person.crop) for person in people]
     rows = [
-        fixed_row("the photo itself", [person.crop for person in people], recognizer),
-        fixed_row("the photo through the autoencoder", coded, recognizer),
+        fixed_row("the photo itself", [person.crop for person in people], judges),
+        fixed_row("the photo through the autoencoder", coded, judges),
         *[read_row(name, people, args.out) for name in args.rows.split(",")],
     ]
-    write_report(args.out, everybody, rows, recognizer, vars(args))
+    write_report(args.out, everybody, rows, judges, vars(args))
 
 
 def tools_and_people(args: argparse.Namespace) -> tuple[Tools, list[Person]]:
@@ -83,7 +97,7 @@ def tools_and_people(args: argparse.Namespace) -> tuple[Tools, list[Person]]:
     hypernetwork, _ = fitting_hypernetwork(host, args.hypernetworks)
     size = host.default_size
     everybody = openpeople(size) if args.people == "openpeople" else synthetic(args.folder, args.identities, size)
-    return Tools(host, hypernetwork, Recognizer(), load_classifier(args.style_classifier)), everybody
+    return Tools(host, hypernetwork, Judges(), load_classifier(args.style_classifier)), everybody
 
 
 def measure_part(args: argparse.Namespace, part: int) -> None:
@@ -131,9 +145,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def fixed_row(name: str, pictures: list[np.ndarray], recognizer: Recognizer) -> Row:
+def fixed_row(name: str, pictures: list[np.ndarray], judges: Judges) -> Row:
     """A row of pictures that nothing was learned for."""
-    return Row(name, [recognizer.features(picture)[None] for picture in pictures], pictures[:SHOWN])
+    return Row(name, [[judges.verdict(picture)] for picture in pictures], pictures)
 
 
 def through_autoencoder(host: DiffusersHost, crop: np.ndarray) -> np.ndarray:
@@ -143,36 +157,47 @@ def through_autoencoder(host: DiffusersHost, crop: np.ndarray) -> np.ndarray:
 
 
 def read_row(name: str, people: list[Person], out: Path) -> Row:
-    """What OUT_DIR has of one row."""
-    results = [json.loads((out / name / f"{person.name}.json").read_text()) for person in people]
-    shown = [np.asarray(Image.open(out / name / f"{person.name}.png").convert("RGB")) for person in people[:SHOWN]]
+    """What OUT_DIR has of one row. Raises UserError for results of other judges."""
+    results = [read_result(out / name / f"{person.name}.json") for person in people]
+    pictures = [np.asarray(Image.open(out / name / f"{person.name}.png").convert("RGB")) for person in people]
     figures = {
         key: [result[key] for result in results] for key in ("seconds", "bytes") if all(key in r for r in results)
     }
     styles = [right for result in results for right in result["styles"]]
-    return Row(name, [np.array(result["features"]) for result in results], shown, figures, styles)
+    verdicts = [[Verdict.from_json(stored) for stored in result["pictures"]] for result in results]
+    return Row(name, verdicts, pictures, figures, styles)
+
+
+def read_result(file: Path) -> dict:
+    """One person's figures. Raises UserError when other judges than today's made them."""
+    result = json.loads(file.read_text())
+    if result.get("version") != VERSION:
+        raise UserError(f"{file} was judged in another way than today: give an empty folder.")
+    return result
 
 
 def evaluate_person(row: str, number: int, person: Person, tools: Tools, args: argparse.Namespace) -> None:
-    """Learn and draw one person for one row; figures and first picture go to OUT_DIR, if they are not there yet."""
-    folder = args.out / row
-    if (folder / f"{person.name}.json").exists():
+    """Learn and draw one person for one row; figures and pictures go to OUT_DIR, if they are not there yet."""
+    folder, file = args.out / row, args.out / row / f"{person.name}.json"
+    if file.exists():
+        read_result(file)
         return
     folder.mkdir(exist_ok=True)
     lidb, result = learn(row, person, tools, args)
     pictures = draw(tools.host, lidb, ["a sks face"] * args.seeds, args.multiplier, first_seed=number)
-    Image.fromarray(pictures[0]).save(folder / f"{person.name}.png")
+    for seed, picture in enumerate(pictures):
+        save_png(picture, folder / f"{person.name}{f'-{seed}' if seed else ''}.png")
     styles = [STYLES[(number * STYLES_PER_PERSON + j) % len(STYLES)] for j in range(STYLES_PER_PERSON)]
     styled = draw(tools.host, lidb, [f"a sks face, {style}" for style in styles], STYLE_MULTIPLIER, first_seed=number)
     result["styles"] = [tools.classifier.accuracy([p], style) for p, style in zip(styled, styles, strict=True)]
-    result["features"] = [[round(float(x), 5) for x in tools.recognizer.features(picture)] for picture in pictures]
-    (folder / f"{person.name}.json").write_text(json.dumps(result))
+    result["pictures"] = [tools.judges.verdict(picture).as_json() for picture in pictures]
+    write_atomically(file, json.dumps({"version": VERSION, **result}).encode())
 
 
 def learn(row: str, person: Person, tools: Tools, args: argparse.Namespace) -> tuple[LiDB | None, dict]:
     """The LiDB of one person for a row such as "zero+80" or "hypernetwork", None for "none"; seconds and bytes."""
     start, _, steps = row.partition("+")
-    if start == "none":
+    if start == NOTHING_LEARNED:
         return None, {}
     options = FinetuneOptions(
         steps=int(steps or 1), rank=args.rank, batch=args.batch, lr=args.lr, text=args.text,
@@ -196,4 +221,7 @@ def draw(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

@@ -102,8 +102,9 @@ def embedded(crops: list[np.ndarray], embedder: FaceEmbedder) -> torch.Tensor:
 
 
 def dlib_identities(pictures: list[np.ndarray], recognizer: Recognizer) -> np.ndarray:
-    """dlib's identities, float64 [n, 128]."""
-    return np.stack([recognizer.features(picture) for picture in pictures])
+    """dlib's identities, float64 [n, 128]; zeros, which are nobody, where no face is found."""
+    found = [recognizer.features(picture) for picture in pictures]
+    return np.stack([np.zeros(128) if features is None else features for features in found])
 
 
 def readings(faces: Known, photos: Known) -> dict[str, dict[str, tuple[float, float]]]:

@@ -1,64 +1,103 @@
 """The tables and the sheet of an evaluation."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from hyperdreambooth_ext.images.sheet import picture_sheet, save_png
+from hyperdreambooth_ext.images.sheet import Cell, picture_sheet, save_png
 
+from .inception import fid, kid
+from .judges import Judges, Verdict, good_share, relative_sharpness
 from .people import Person
-from .recognizer import Recognizer, distances
+from .recognizer import Gallery
 
 SHOWN = 6
+NOTHING_LEARNED = "none"
+# Of a row's figures, in the order of the table: key, heading, how it is written.
+COLUMNS = (
+    ("rank1", "rank-1", "{:.2f}".format), ("distance", "distance", "{:.3f}".format),
+    ("distance_to_others", "to other people", "{:.3f}".format), ("copy", "copy", "{:+.3f}".format),
+    ("good_face", "one good face", "{:.2f}".format), ("sharpness", "sharpness", "{:.2f}".format),
+    ("eyes", "eyes", "{:.2f}".format), ("fid", "FID", "{:.0f}".format), ("kid", "KID × 1000", "{:.0f}".format),
+    ("fid_to_none", "FID to none", "{:.0f}".format), ("style", "style at 0.8", "{:.2f}".format),
+    ("seconds", "seconds", "{:.1f}".format), ("bytes", "KB", lambda size: f"{size / 1000:.0f}"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to make pictures: dlib features [pictures, 128] per person, the first pictures, further figures."""
+    """One way to make pictures: of each person the verdicts and the first picture, further figures, styles."""
 
     name: str
-    features: list[np.ndarray]
-    shown: list[np.ndarray]
+    verdicts: list[list[Verdict]]
+    pictures: list[np.ndarray]
     figures: dict[str, list[float]] = field(default_factory=dict)
     styles: list[float] = field(default_factory=list)
 
 
-def write_report(out: Path, people: list[Person], rows: list[Row], recognizer: Recognizer, settings: dict) -> None:
+class Reference:
+    """What rows are measured against: the photos of `people`, of whom the first `learned` were learned.
+
+    Of each person the other photos say who it is; the first of them stands for how photos look.
+    """
+
+    def __init__(self, people: Sequence[Person], learned: int, judges: Judges) -> None:
+        self.gallery = Gallery([_features(person, judges) for person in people])
+        self.learned = [judges.verdict(person.crop) for person in people[:learned]]
+        self.inception = judges.inception.features([person.others[0] for person in people[:learned]])
+
+
+def write_report(out: Path, people: list[Person], rows: list[Row], judges: Judges, settings: dict) -> None:
     """evaluate.json, evaluate.md and evaluate.png in OUT; `people` are all whose photos are compared with."""
-    gallery = [np.stack([recognizer.features(other) for other in person.others]) for person in people]
-    table = {row.name: summary(row, gallery) for row in rows}
+    reference = Reference(people, len(rows[0].verdicts), judges)
+    inception = {row.name: judges.inception.features(row.pictures) for row in rows}
+    table = {row.name: summary(row, reference) | distribution(row.name, inception, reference) for row in rows}
     settings = {key: str(value) for key, value in settings.items() if key not in ("out", "folder", "hypernetworks")}
     (out / "evaluate.json").write_text(json.dumps({"settings": settings, "rows": table}, indent=2) + "\n")
-    markdown = "\n".join(_markdown(table, len(rows[0].features), len(people), sum(map(len, gallery))))
+    markdown = "\n".join(_markdown(table, reference))
     (out / "evaluate.md").write_text(markdown + "\n", encoding="utf-8")
-    sheet = [("The photo", [("", person.crop) for person in people[:SHOWN]])]
-    sheet.append(("Another photo of the same person", [("", person.others[0]) for person in people[:SHOWN]]))
-    sheet += [(row.name, [("", picture) for picture in row.shown]) for row in rows[1:]]
-    save_png(picture_sheet(sheet), out / "evaluate.png")
+    save_png(picture_sheet(_sheet(people, rows, reference.gallery)), out / "evaluate.png")
     print(markdown)
 
 
-def summary(row: Row, gallery: list[np.ndarray]) -> dict[str, float | list[float]]:
-    """The figures of one row, from the features of everybody's other photos; `distances` are person by person."""
-    right: list[bool] = []
-    own: list[list[float]] = []
-    strangers: list[float] = []
-    for person, features in enumerate(row.features):
-        own.append([])
-        for picture in features:
-            to_each = distances(picture, gallery)
-            nearest = [to.min() for to in to_each]
-            right.append(int(np.argmin(nearest)) == person)
-            own[-1].append(to_each[person].mean())
-            strangers.append(np.mean([to.mean() for i, to in enumerate(to_each) if i != person]))
-    figures = {"rank1": np.mean(right), "distance": np.mean(own), "distance_to_others": np.mean(strangers)}
+def summary(row: Row, reference: Reference) -> dict[str, float | list[float]]:
+    """The figures of one row, picture by picture; `distances` are person by person.
+
+    A picture in which the detector finds no face is a miss: it is not rank-1, and its distance is that of strangers'
+    photos. `copy` is how much nearer the pictures are to the very photo that was learned than to another photo of the
+    person: the photo itself has the most that there can be, 0 is a person and not a photo.
+    """
+    matches = [[reference.gallery.match(v.features, i) for v in of] for i, of in enumerate(row.verdicts)]
+    every = [match for of in matches for match in of]
+    verdicts = [verdict for of in row.verdicts for verdict in of]
+    figures = {
+        "rank1": np.mean([match.rank1 for match in every]),
+        "distance": np.mean([match.distance for match in every]),
+        "distance_to_others": np.mean([match.to_others for match in every]),
+        "copy": _copy(row, reference),
+        "good_face": good_share(verdicts),
+        **relative_sharpness(verdicts, reference.learned),
+    }
     if row.styles:
         figures["style"] = np.mean(row.styles)
     figures |= {name: np.mean(values) for name, values in row.figures.items()}
-    rounded = {name: round(float(value), 3) for name, value in figures.items()}
-    return rounded | {"distances": [round(float(np.mean(of)), 4) for of in own]}
+    rounded = {name: round(float(value), 3) for name, value in figures.items() if value is not None}
+    return rounded | {"distances": [round(float(np.mean([match.distance for match in of])), 4) for of in matches]}
+
+
+def distribution(name: str, inception: dict[str, np.ndarray], reference: Reference) -> dict[str, float]:
+    """How the first pictures of a row differ as a set from other photos of as many people (FID, KID × 1000), and from
+    pictures without a LiDB. One picture has no spread: nothing then."""
+    features = inception[name]
+    if len(features) < 2:
+        return {}
+    figures = {"fid": fid(features, reference.inception), "kid": 1000 * kid(features, reference.inception)}
+    if NOTHING_LEARNED in inception:
+        figures["fid_to_none"] = fid(features, inception[NOTHING_LEARNED])
+    return {key: round(value, 2) for key, value in figures.items()}
 
 
 def against(row: dict, first: dict) -> str:
@@ -72,21 +111,54 @@ def standard_error(of: np.ndarray) -> float:
     return float(np.std(of, ddof=1) / np.sqrt(len(of))) if len(of) > 1 else float("nan")
 
 
-def _markdown(table: dict[str, dict], learned: int, people: int, photos: int) -> list[str]:
-    floor = table["the photo itself"]["distance_to_others"]
+def _features(person: Person, judges: Judges) -> np.ndarray:
+    """[photos, 128] of the other photos in which a face is found."""
+    found = [judges.recognizer.features(other) for other in person.others]
+    return np.stack([features for features in found if features is not None])
+
+
+def _copy(row: Row, reference: Reference) -> float | None:
+    nearer = [
+        reference.gallery.match(v.features, i).distance - np.linalg.norm(v.features - photo.features)
+        for i, (of, photo) in enumerate(zip(row.verdicts, reference.learned, strict=True))
+        for v in of
+        if v.features is not None and photo.features is not None
+    ]
+    return float(np.mean(nearer)) if nearer else None
+
+
+def _sheet(people: list[Person], rows: list[Row], gallery: Gallery) -> list[tuple[str, list[Cell]]]:
+    """The photos, then each row's pictures with what the recognizer says of them."""
+    shown = people[: min(SHOWN, len(rows[0].pictures))]
+    sheet: list[tuple[str, list[Cell]]] = [
+        ("The photo", [("", person.crop) for person in shown]),
+        ("Another photo of the same person", [("", person.others[0]) for person in shown]),
+    ]
+    for row in rows[1:]:
+        labels = [_label(row.verdicts[i][0], i, gallery) for i in range(len(shown))]
+        sheet.append((row.name, list(zip(labels, row.pictures, strict=False))))
+    return sheet
+
+
+def _label(verdict: Verdict, person: int, gallery: Gallery) -> str:
+    if verdict.features is None:
+        return "no face"
+    match = gallery.match(verdict.features, person)
+    return f"{match.distance:.2f}{', rank-1' if match.rank1 else ''}{'' if verdict.good else ', not good'}"
+
+
+def _markdown(table: dict[str, dict], reference: Reference) -> list[str]:
     spread = max(standard_error(np.array(row["distances"])) for row in table.values())
+    learned, people = len(reference.learned), reference.gallery.people
+    columns = [column for column in COLUMNS if any(column[0] in row for row in table.values())]
     lines = [
-        f"{learned} people, to be found among {people} ({photos} other photos). Two photos of different people: "
-        f"distance {floor:.3f}. Standard error of a distance: at most {spread:.3f}.",
+        f"{learned} people, to be found among {len(people)} ({sum(map(len, people))} other photos). Two photos of "
+        f"different people: distance {reference.gallery.strangers:.3f}. Standard error of a distance: at most "
+        f"{spread:.3f}. FID and KID of {learned} pictures: fewer have a larger FID, compare equal numbers only.",
         "",
-        "| | rank-1 | distance | to other people | style at 0.8 | seconds | KB |", "|---|---|---|---|---|---|---|",
+        f"| | {' | '.join(heading for _, heading, _ in columns)} |", "|---" * (len(columns) + 1) + "|",
     ]  # fmt: skip
     for name, row in table.items():
-        seconds = f"{row['seconds']:.1f}" if "seconds" in row else ""
-        kilobytes = f"{row['bytes'] / 1000:.0f}" if "bytes" in row else ""
-        style = f"{row['style']:.2f}" if "style" in row else ""
-        lines.append(
-            f"| {name} | {row['rank1']:.2f} | {row['distance']:.3f} | {row['distance_to_others']:.3f} "
-            f"| {style} | {seconds} | {kilobytes} |"
-        )
+        cells = [written(row[key]) if key in row else "" for key, _, written in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines

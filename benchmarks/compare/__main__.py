@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hyperdreambooth_ext.cli.models import CHECKPOINT, MODELS
+from hyperdreambooth_ext.errors import UserError
 
 from ..machine import CLOCKS, run_all
 from .cell import MULTIPLIERS, Cell
@@ -101,4 +102,7 @@ def run(job: tuple[Cell, int]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

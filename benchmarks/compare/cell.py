@@ -21,6 +21,7 @@ from hyperdreambooth_ext.cli.models import fitting_hypernetwork
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 
+from ..judges import VERSION
 from ..machine import CLOCKS
 from ..people import SYNTHETIC, synthetic_person
 from ..recognizer import Recognizer
@@ -56,7 +57,7 @@ class Cell:
 def main() -> None:
     path = Path(sys.argv[1])
     cell = Cell(**json.loads(path.read_text()))
-    result = {"cell": asdict(cell), **measure(cell)}
+    result = {"version": VERSION, "cell": asdict(cell), **measure(cell)}
     write_atomically(path.with_suffix(".result.json"), json.dumps(result).encode())
     path.unlink()
 
@@ -109,8 +110,10 @@ class Judge:
         self._recognizer, self._classifier = Recognizer(), load_classifier(CLASSIFIER)
         self._first_seed = cell.person * PICTURES
 
-    def features(self, pictures: list[np.ndarray]) -> list[list[float]]:
-        return [[round(float(x), 5) for x in self._recognizer.features(picture)] for picture in pictures]
+    def features(self, pictures: list[np.ndarray]) -> list[list[float] | None]:
+        """None for a picture without a face."""
+        seen = [self._recognizer.features(picture) for picture in pictures]
+        return [None if one is None else [round(float(x), 5) for x in one] for one in seen]
 
     def plain(self, learned: Learned, multiplier: float) -> list[np.ndarray]:
         return self._draw(learned, multiplier, [PROMPT] * PICTURES)

@@ -6,21 +6,26 @@ from pathlib import Path
 
 import numpy as np
 
+from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 
 from ..evaluate import through_autoencoder
+from ..judges import VERSION
 from ..people import SYNTHETIC, synthetic
-from ..recognizer import Recognizer, distances
+from ..recognizer import Gallery, Recognizer
 from .rows import OURS, ROWS, folder_name
 
 CEILING = 20  # people whose photos go through the autoencoder
 
 
 def read(folder: Path) -> list[dict]:
-    """The results of one row or rate, by person."""
-    files = folder.glob("*.result.json")
-    return [json.loads(file.read_text()) for file in sorted(files, key=lambda f: int(f.name.split(".")[0]))]
+    """The results of one row or rate, by person. Raises UserError for those of other judges than today's."""
+    files = sorted(folder.glob("*.result.json"), key=lambda f: int(f.name.split(".")[0]))
+    results = [json.loads(file.read_text()) for file in files]
+    if any(result.get("version") != VERSION for result in results):
+        raise UserError(f"{folder} was judged in another way than today: give an empty folder.")
+    return results
 
 
 class Identity:
@@ -28,32 +33,30 @@ class Identity:
     what the checkpoint's latents can hold."""
 
     def __init__(self, gallery: np.ndarray, reach: float) -> None:
-        self._gallery, self.reach = list(gallery), round(reach, 3)
+        self._gallery, self.reach = Gallery(list(gallery)), round(reach, 3)
 
     @classmethod
     def read(cls, file: Path, checkpoint: Path, among: int) -> "Identity":
-        """From FILE, which is made where it is missing."""
+        """From FILE, which is made where it is missing. Raises UserError for one of other judges than today's."""
         if not file.exists():
             host, recognizer = DiffusersHost(checkpoint), Recognizer()
             people = synthetic(SYNTHETIC, among, host.default_size)
-            gallery = np.stack([recognizer.features(person.others[0])[None] for person in people])
+            photos = Gallery([recognizer.features(person.others[0])[None] for person in people])
             seen = [recognizer.features(through_autoencoder(host, person.crop)) for person in people[:CEILING]]
-            best = np.mean([np.linalg.norm(one - gallery[i, 0]) for i, one in enumerate(seen)])
-            strangers = np.mean([np.linalg.norm(gallery[i, 0] - gallery[i - 1, 0]) for i in range(len(gallery))])
+            best = np.mean([photos.match(features, i).distance for i, features in enumerate(seen)])
             buffer = io.BytesIO()
-            np.savez(buffer, gallery=gallery, reach=(best + strangers) / 2)
+            np.savez(buffer, gallery=photos.people, reach=(best + photos.strangers) / 2, version=VERSION)
             write_atomically(file, buffer.getvalue())
         stored = np.load(file)
+        if "version" not in stored or stored["version"] != VERSION:
+            raise UserError(f"{file.parent} was judged in another way than today: give an empty folder.")
         return cls(stored["gallery"], float(stored["reach"]))
 
-    def of(self, features: list[list[float]], person: int) -> tuple[float, float]:
-        """(mean distance of the pictures to the person's other photo, share of pictures nearest to it)."""
-        own, right = [], []
-        for picture in np.array(features):
-            nearest = [to.min() for to in distances(picture, self._gallery)]
-            own.append(nearest[person])
-            right.append(int(np.argmin(nearest)) == person)
-        return float(np.mean(own)), float(np.mean(right))
+    def of(self, features: list[list[float] | None], person: int) -> tuple[float, float]:
+        """(mean distance of the pictures to the person's other photo, share of pictures nearest to it); without a face
+        a picture is a miss, as far away as strangers are."""
+        seen = [self._gallery.match(None if picture is None else np.array(picture), person) for picture in features]
+        return float(np.mean([one.distance for one in seen])), float(np.mean([one.rank1 for one in seen]))
 
 
 def best_rate(identity: Identity, folder: Path, rates: tuple[float, ...]) -> float | None:

@@ -14,6 +14,7 @@ from benchmarks.compare.aesthetic import image_head
 from benchmarks.compare.method import PROMPT, Task, Watch
 from benchmarks.compare.rows import ROWS
 from benchmarks.compare.table import _seconds_to_reach, _with_end, best_rate
+from benchmarks.judges import VERSION
 from benchmarks.people import SYNTHETIC, synthetic_person
 from hyperdreambooth_ext.cli.generate import Sampling
 from hyperdreambooth_ext.cli.models import CHECKPOINT, fitting_hypernetwork
@@ -79,7 +80,8 @@ def test_the_rate_that_is_taken_is_the_most_alike_of_those_that_heed_the_style(t
 
     for lr, distance, style in ((0.1, 0.3, 0.2), (0.2, 0.5, 0.6), (0.4, 0.4, 0.9)):
         (tmp_path / str(lr)).mkdir()
-        result = {"cell": {"person": 0}, "at": {"1.0": {"features": [[distance]]}, "0.8": {"styles": [style]}}}
+        at = {"1.0": {"features": [[distance]]}, "0.8": {"styles": [style]}}
+        result = {"version": VERSION, "cell": {"person": 0}, "at": at}
         (tmp_path / str(lr) / "0.result.json").write_text(json.dumps(result))
     assert best_rate(Known(), tmp_path, (0.1, 0.2, 0.4)) == 0.4
     assert best_rate(Known(), tmp_path / "no sweep", (0.1, 0.2, 0.4)) == 0.2
