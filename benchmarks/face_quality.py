@@ -56,7 +56,7 @@ def sharpness(picture: np.ndarray, face: Face) -> tuple[float, float]:
     at this size, less is soft or, of the eyes, painted over, and much more is noise.
     """
     chip = cv2.cvtColor(face_chip(picture, face, SHARPNESS_SIDE), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    detail = cv2.Laplacian(chip, cv2.CV_32F)
+    detail = cv2.Laplacian(chip, -1)  # floats as the chip's
     scale = SHARPNESS_SIDE / _FRAME
     border = round(_MARGIN * scale)
     centers = (_ARCFACE[:2] + _MARGIN) * scale

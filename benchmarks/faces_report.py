@@ -33,13 +33,14 @@ def write_report(out: Path, pictures: list[Path], photos: Path, photo_frame: Fra
     drawn = desk.judged(pictures, frame)
     real = desk.judged(_evenly(photos_in(photos), len(pictures)), photo_frame)
     table = {"drawn": _figures(drawn, real), "the photos": _figures(real, real)}
-    cells = [[(f"{number}", frame.read(file))] for number, file in enumerate(pictures[:SHOWN])]
+    shown = [frame.read(file) for file in pictures[:SHOWN]]
+    cells: list[list[Cell]] = [[(f"{number}", picture)] for number, picture in enumerate(shown)]
     if nearest is not None:
         files, album = desk.album(photos_in(nearest), photo_frame)
         for row, judged in (("drawn", drawn), ("the photos", real)):
             table[row]["nearest"] = _median_distance(judged, album)
-        for of, verdict in zip(cells, drawn.verdicts, strict=False):
-            of += _neighbors(of[0][1], verdict.features, album, files, photo_frame)
+        for of, picture, verdict in zip(cells, shown, drawn.verdicts, strict=False):
+            of += _neighbors(picture, verdict.features, album, files, photo_frame)
     settings = {"pictures": len(drawn.files), "photos": len(real.files), "size": frame.size}
     write_atomically(out / "faces.json", (json.dumps({**settings, "rows": table}, indent=2) + "\n").encode())
     markdown = "\n".join(_markdown(table, settings)) + "\n"

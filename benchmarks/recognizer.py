@@ -82,6 +82,12 @@ class Gallery:
         return Match(nearest == person, float(to_each[person].mean()), float(np.mean(others)))
 
 
+def features_of_all(photos: Sequence[np.ndarray], recognizer: Recognizer) -> np.ndarray:
+    """float64 [n, 128] of the photos in which a face is found. Raises ValueError when there is none."""
+    seen = [recognizer.features(photo) for photo in photos]
+    return np.stack([features for features in seen if features is not None])
+
+
 def distances(picture: np.ndarray, gallery: list[np.ndarray]) -> list[np.ndarray]:
     """How far `picture`'s features [128] are from each photo of each person, `gallery` of [photos, 128]."""
     return [np.linalg.norm(photos - picture, axis=-1) for photos in gallery]

@@ -12,7 +12,7 @@ from hyperdreambooth_ext.images.sheet import Cell, picture_sheet, save_png
 from .inception import fid, kid
 from .judges import Judges, Verdict, good_share, relative_sharpness
 from .people import Person
-from .recognizer import Gallery
+from .recognizer import Gallery, features_of_all
 
 SHOWN = 6
 NOTHING_LEARNED = "none"
@@ -45,7 +45,7 @@ class Reference:
     """
 
     def __init__(self, people: Sequence[Person], learned: int, judges: Judges) -> None:
-        self.gallery = Gallery([_features(person, judges) for person in people])
+        self.gallery = Gallery([features_of_all(person.others, judges.recognizer) for person in people])
         self.learned = [judges.verdict(person.crop) for person in people[:learned]]
         self.inception = judges.inception.features([person.others[0] for person in people[:learned]])
 
@@ -54,7 +54,7 @@ def write_report(out: Path, people: list[Person], rows: list[Row], judges: Judge
     """evaluate.json, evaluate.md and evaluate.png in OUT; `people` are all whose photos are compared with."""
     reference = Reference(people, len(rows[0].verdicts), judges)
     inception = {row.name: judges.inception.features(row.pictures) for row in rows}
-    table = {row.name: summary(row, reference) | distribution(row.name, inception, reference) for row in rows}
+    table = {row.name: {**summary(row, reference), **distribution(row.name, inception, reference)} for row in rows}
     settings = {key: str(value) for key, value in settings.items() if key not in ("out", "folder", "hypernetworks")}
     (out / "evaluate.json").write_text(json.dumps({"settings": settings, "rows": table}, indent=2) + "\n")
     markdown = "\n".join(_markdown(table, reference))
@@ -109,12 +109,6 @@ def against(row: dict, first: dict) -> str:
 def standard_error(of: np.ndarray) -> float:
     """That of the mean of `of` [N]; no number for a single one."""
     return float(np.std(of, ddof=1) / np.sqrt(len(of))) if len(of) > 1 else float("nan")
-
-
-def _features(person: Person, judges: Judges) -> np.ndarray:
-    """[photos, 128] of the other photos in which a face is found."""
-    found = [judges.recognizer.features(other) for other in person.others]
-    return np.stack([features for features in found if features is not None])
 
 
 def _copy(row: Row, reference: Reference) -> float | None:

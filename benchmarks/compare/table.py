@@ -13,7 +13,7 @@ from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from ..evaluate import through_autoencoder
 from ..judges import VERSION
 from ..people import SYNTHETIC, synthetic
-from ..recognizer import Gallery, Recognizer
+from ..recognizer import Gallery, Recognizer, features_of_all
 from .rows import OURS, ROWS, folder_name
 
 CEILING = 20  # people whose photos go through the autoencoder
@@ -41,7 +41,7 @@ class Identity:
         if not file.exists():
             host, recognizer = DiffusersHost(checkpoint), Recognizer()
             people = synthetic(SYNTHETIC, among, host.default_size)
-            photos = Gallery([recognizer.features(person.others[0])[None] for person in people])
+            photos = Gallery([features_of_all(person.others, recognizer) for person in people])
             seen = [recognizer.features(through_autoencoder(host, person.crop)) for person in people[:CEILING]]
             best = np.mean([photos.match(features, i).distance for i, features in enumerate(seen)])
             buffer = io.BytesIO()
