@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..pretrain.build import STAGES, build
 from ..pretrain.options import BuildOptions, remembered
 from ..pretrain.processes import Processes, processes
-from ..pretrain.progress import BuildProgress, Paused, Reporter
+from ..pretrain.progress import STAGE_WORDS, BuildProgress, Paused, Reporter
 from ..pretrain.store import Folder
 from .build_options import asked_for
 from .commands import load_host
@@ -20,10 +20,6 @@ from .interrupt import stop_on_interrupt
 from .memory import peak_megabytes
 from .models import MODELS
 
-_WORDS = {
-    "faces": "Faces", "prepare": "Preparing", "recognizer": "Training the recognizers",
-    "targets": "Targets", "train": "Training", "export": "Writing the file", "done": "Done",
-}  # fmt: skip
 _STOPPING = "Stopping after this step; the same command goes on from there. Ctrl-C again stops at once."
 
 
@@ -88,7 +84,7 @@ class _Bars:
         if fresh:
             self.close()
             self._bar = tqdm(
-                total=progress.total, initial=progress.done, desc=f"{_WORDS[progress.stage]:<24}", file=sys.stderr,
+                total=progress.total, initial=progress.done, desc=f"{STAGE_WORDS[progress.stage]:<24}", file=sys.stderr,
                 ncols=100,
             )  # fmt: skip
         assert self._bar is not None

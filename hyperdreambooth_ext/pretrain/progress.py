@@ -16,6 +16,12 @@ Stage = Literal["faces", "prepare", "recognizer", "targets", "train", "export", 
 # Sampling faces may take this share of the time; evaluating and saving take so much beside the steps.
 _FACES_SHARE, _BESIDE_STEPS = 0.4, 1.15
 
+STAGE_WORDS: dict[str, str] = {
+    "faces": "Generating faces", "prepare": "Preparing the faces", "recognizer": "Training the recognizers",
+    "targets": "Optimizing targets", "train": "Training", "export": "Writing the file",
+    "done": "Done",
+}  # fmt: skip
+
 
 class Paused(Exception):
     """It was asked to stop. Everything that was made is in the folder; the same build goes on from there."""

@@ -1,17 +1,29 @@
-"""The sub-tab "Build hypernetwork": how many faces, how much time, start, pause, resume."""
+"""The sub-tab "Build hypernetwork": how many faces, how much time, start, pause, resume, and what is there.
+
+Labels and numbers are text nodes of their own, as in `html`.
+"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
 from typing import Any
 
 import gradio as gr
 
 from ..errors import UserError
+from ..hypernet.file import Found
 from ..jobs.building import Builder, BuildStatus
-from . import build_html, html
+from ..pretrain.progress import STAGE_WORDS
+from . import html
 
 POLL_SECONDS = 0.5
 _QUIET = {"show_progress": "hidden"}
+_STATES = {"waiting": "Waiting", "pausing": "Pausing", "paused": "Paused", "failed": "Stopped", "done": "Done"}
+_SCORES = {"likeness": "Likeness", "others": "Likeness to others", "rank1": "Rank-1 of held-out faces"}
+WELCOME = (
+    "A hypernetwork made for a checkpoint starts closer to the person. It learns from faces that the checkpoint "
+    "generates: no photos and no download are needed. It takes hours on a graphics card, and waits while you generate."
+)
 
 
 class BuildPanel:
@@ -37,7 +49,7 @@ class BuildPanel:
                     pause = gr.Button("Pause", elem_id="hdb_build_pause")
                     resume = gr.Button("Resume", elem_id="hdb_build_resume")
             with gr.Column(scale=3, min_width=320):
-                self.status = gr.HTML(build_html.status(BuildStatus()), elem_id="hdb_build_status")
+                self.status = gr.HTML(status_page(BuildStatus()), elem_id="hdb_build_status")
                 self.shelf = gr.HTML("", elem_id="hdb_build_shelf")
                 refresh = gr.Button("Refresh", elem_id="hdb_build_refresh")
         shown = [self.status, self.shelf]
@@ -64,7 +76,7 @@ class BuildPanel:
 
     def refresh(self) -> str:
         """The hypernetworks that are in the folders now."""
-        return build_html.shelf(self.builder.hypernetworks())
+        return shelf(self.builder.hypernetworks())
 
     def follow(self) -> Iterator[tuple[Any, Any]]:
         """The page's updates as long as something happens."""
@@ -73,16 +85,66 @@ class BuildPanel:
         while True:
             status = self.builder.status()
             if status != seen:
-                yield build_html.status(status), self.refresh() if status.state == "done" else gr.update()
+                yield status_page(status), self.refresh() if status.state == "done" else gr.update()
             if not status.working:
                 return
             seen = status
             time.sleep(POLL_SECONDS)
 
-    def _go(self, begin) -> Iterator[tuple[Any, Any]]:
+    def _go(self, begin: Callable[[], None]) -> Iterator[tuple[Any, Any]]:
         try:
             begin()
         except UserError as error:
             yield html.card(html.note(str(error), "error")), gr.update()
             return
         yield from self.follow()
+
+
+def status_page(build: BuildStatus) -> str:
+    """Where the build is: stage, bar, time left, figures, and the picture sheet as it improves."""
+    known = f'data-build="{build.state}"'
+    if build.state == "idle":
+        return f'<div class="hdb_card" {known}><p class="hdb_message">{escape(WELCOME)}</p></div>'
+    head = _STATES.get(build.state) or STAGE_WORDS.get(build.stage or "", "Starting")
+    page = f'<div class="hdb_card hdb_progress" {known}>'
+    page += f'<div class="hdb_line"><b>{escape(head)}</b>{_counts(build)}</div>'
+    if build.total and build.state != "done":
+        page += html.bar(build.done / build.total)
+    if build.score:
+        page += _score(build.score)
+    page += html.note(build.message, "error" if build.state == "failed" else "info")
+    if build.sheet:
+        page += html.picture(build.sheet, "Held-out faces and predictions", "hdb_sheet", "png")
+    return f"{page}</div>"
+
+
+def shelf(found: Sequence[Found]) -> str:
+    """The hypernetworks that are there, and what each was made for."""
+    rows = "".join(f"<tr>{_row(one)}</tr>" for one in found)
+    head = "<tr><th>File</th><th>Made for</th><th>Trained on</th><th>Held-out scores</th></tr>"
+    return f'<div class="hdb_card hdb_shelf"><table>{head}{rows}</table></div>'
+
+
+def _row(found: Found) -> str:
+    name = f'<td><code class="hdb_path">{escape(found.path.name)}</code></td>'
+    if found.config is None:
+        return f'{name}<td colspan="3">{escape(found.problem)}</td>'
+    made_for = f"{found.config.checkpoint} {found.config.checkpoint_hash}"
+    cells = (made_for, found.config.trained_on, found.config.held_out)
+    return name + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+
+
+def _counts(build: BuildStatus) -> str:
+    shown = ""
+    if build.state != "done" and build.stage:
+        stage = f"<span>{escape(STAGE_WORDS[build.stage])}</span>" if build.state in _STATES else ""
+        shown = stage + html.count(build.done, build.total)
+    return shown + html.time_left(build.eta_seconds if build.working else None)
+
+
+def _score(score: dict[str, float]) -> str:
+    facts = (
+        f'<span class="hdb_quiet"><span>{word}</span> {100 * score[name]:.0f} %</span>'
+        for name, word in _SCORES.items()
+    )
+    return f'<p class="hdb_identity">{"".join(facts)}</p>'

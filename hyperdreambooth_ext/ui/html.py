@@ -128,15 +128,24 @@ def clock(seconds: float) -> str:
 
 
 def _counts(status: JobStatus) -> str:
-    parts = [f"<span>{escape(status.name)}</span>"] if status.stage == "finetune" else []
+    shown = f"<span>{escape(status.name)}</span>" if status.stage == "finetune" else ""
     if status.stage == "queued" and status.waiting:
-        parts.append(f"<span>Jobs before this one</span><span>{status.waiting}</span>")
-    if status.steps and not status.ended:
-        parts.append(f'<span class="hdb_count">{status.step} / {status.steps}</span>')
-    if status.eta_seconds is not None and not status.ended:
-        left = f'<span class="hdb_count">{clock(status.eta_seconds)}</span>'
-        parts.append(f'<span class="hdb_eta"><span>Time left</span> {left}</span>')
-    return "".join(parts)
+        shown += f"<span>Jobs before this one</span><span>{status.waiting}</span>"
+    if status.ended:
+        return shown
+    return shown + (count(status.step, status.steps) if status.steps else "") + time_left(status.eta_seconds)
+
+
+def count(done: int, total: int) -> str:
+    """So many of so many."""
+    return f'<span class="hdb_count">{done} / {total}</span>'
+
+
+def time_left(seconds: float | None) -> str:
+    """Empty where that is not known."""
+    if seconds is None:
+        return ""
+    return f'<span class="hdb_eta"><span>Time left</span> <span class="hdb_count">{clock(seconds)}</span></span>'
 
 
 def bar(fraction: float) -> str:

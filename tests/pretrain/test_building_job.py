@@ -7,8 +7,7 @@ import pytest
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.hypernet.file import file_hash
 from hyperdreambooth_ext.jobs.building import Builder, BuildStatus
-from hyperdreambooth_ext.ui import build_html
-from hyperdreambooth_ext.ui.building import BuildPanel
+from hyperdreambooth_ext.ui.building import BuildPanel, status_page
 from tests.pretrain.conftest import SMALL
 from tests.studio import WatchedBackend
 
@@ -81,5 +80,5 @@ def test_the_panel_says_what_is_wrong_and_what_is_there(builder):
 
 
 def test_what_is_shown_is_escaped():
-    page = build_html.status(BuildStatus("failed", message="<img src=x>", stage="train", done=1, total=2))
+    page = status_page(BuildStatus("failed", message="<img src=x>", stage="train", done=1, total=2))
     assert "<img src=x>" not in page and "&lt;img" in page
