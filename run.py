@@ -6,7 +6,7 @@
     python run.py ui                            the tab in a window of its own
     python run.py build FOLDER                  a hypernetwork for your own checkpoint, without a dataset
     python run.py evaluate OUT_DIR              measure likeness and style on 100 people that nothing was trained on
-    python run.py faces OUT_DIR                 judge the checkpoint by the faces that it draws without any LiDB
+    python run.py faces OUT_DIR                 judge the checkpoint by faces sampled without any LiDB
     python run.py compare OUT_DIR               the same with DreamBooth, Textual Inversion, LoRA and others beside it
     python run.py step, full_size, growth, tag  what time and memory go into (docs/results.md)
     python run.py test [pytest arguments]       run the tests

@@ -48,7 +48,7 @@ from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize, save
 from hyperdreambooth_ext.personalize.starts import Start
 
-from .judges import VERSION, Judges, Verdict
+from .judges import VERSION, Judges, Score
 from .machine import end_with_parent
 from .people import SYNTHETIC, Person, openpeople, synthetic
 from .report import NOTHING_LEARNED, Row, write_report
@@ -147,7 +147,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def fixed_row(name: str, pictures: list[np.ndarray], judges: Judges) -> Row:
     """A row of pictures that nothing was learned for."""
-    return Row(name, [[judges.verdict(picture)] for picture in pictures], pictures)
+    return Row(name, [[judges.score(picture)] for picture in pictures], pictures)
 
 
 def through_autoencoder(host: DiffusersHost, crop: np.ndarray) -> np.ndarray:
@@ -164,8 +164,8 @@ def read_row(name: str, people: list[Person], out: Path) -> Row:
         key: [result[key] for result in results] for key in ("seconds", "bytes") if all(key in r for r in results)
     }
     styles = [right for result in results for right in result["styles"]]
-    verdicts = [[Verdict.from_json(stored) for stored in result["pictures"]] for result in results]
-    return Row(name, verdicts, pictures, figures, styles)
+    scores = [[Score.from_json(stored) for stored in result["pictures"]] for result in results]
+    return Row(name, scores, pictures, figures, styles)
 
 
 def read_result(file: Path) -> dict:
@@ -190,7 +190,7 @@ def evaluate_person(row: str, number: int, person: Person, tools: Tools, args: a
     styles = [STYLES[(number * STYLES_PER_PERSON + j) % len(STYLES)] for j in range(STYLES_PER_PERSON)]
     styled = draw(tools.host, lidb, [f"a sks face, {style}" for style in styles], STYLE_MULTIPLIER, first_seed=number)
     result["styles"] = [tools.classifier.accuracy([p], style) for p, style in zip(styled, styles, strict=True)]
-    result["pictures"] = [tools.judges.verdict(picture).as_json() for picture in pictures]
+    result["pictures"] = [tools.judges.score(picture).as_json() for picture in pictures]
     write_atomically(file, json.dumps({"version": VERSION, **result}).encode())
 
 

@@ -1,4 +1,4 @@
-"""What an eye sees first in a picture of a person: whether there is one whole face, and whether it is sharp."""
+"""Whether a picture holds exactly one good face, and how sharp that is."""
 
 from dataclasses import dataclass
 
@@ -19,15 +19,15 @@ SHARPNESS_SIDE = 128
 
 
 @dataclass(frozen=True)
-class Seen:
+class Detection:
     """The largest face of a picture, and whether it is the only one and good."""
 
     face: Face
     good: bool
 
 
-def look(picture: np.ndarray) -> Seen | None:
-    """What the detector finds in a picture, RGB uint8 [H, W, 3]; None where it finds no face.
+def detect_face(picture: np.ndarray) -> Detection | None:
+    """The largest face of an RGB uint8 picture [H, W, 3]; None where the detector finds none.
 
     A face is good with a score of at least GOOD_SCORE and a box of at least GOOD_SIZE of the picture's shorter side.
     """
@@ -36,7 +36,7 @@ def look(picture: np.ndarray) -> Seen | None:
         return None
     face = faces[0]
     large = face.size >= GOOD_SIZE * min(picture.shape[:2])
-    return Seen(face, len(faces) == 1 and large and face.score >= GOOD_SCORE)
+    return Detection(face, len(faces) == 1 and large and face.score >= GOOD_SCORE)
 
 
 def face_chip(picture: np.ndarray, face: Face, side: int) -> np.ndarray:

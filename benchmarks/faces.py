@@ -1,4 +1,4 @@
-"""Judge a checkpoint by the faces that it draws without any LiDB.
+"""Judge a checkpoint by the faces that it samples without any LiDB.
 
     python run.py faces OUT_DIR [--checkpoint FILE] [--count 2000] [--photos FOLDER] [--nearest FOLDER]
 
@@ -25,14 +25,14 @@ from hyperdreambooth_ext.images.sheet import save_png
 from hyperdreambooth_ext.pretrain.prompts import Portraits, noise_seed, read_prompts
 
 from .faces_report import write_report
-from .judged import Frame
 from .people import SYNTHETIC
+from .score_cache import Frame
 
 
 def main() -> None:
     args = parse_arguments()
-    host = DiffusersHost(args.checkpoint)
-    draw(host, args)
+    host = DiffusersHost(args.checkpoint, args.device)
+    sample_missing(host, args)
     pictures = [picture_file(args.out, number) for number in range(args.count)]
     frame = Frame("square" if args.whole else "crop", args.size or host.default_size)
     write_report(args.out, pictures, args.photos, frame, args.nearest)
@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    parser.add_argument("--count", type=int, default=2000, help="pictures to draw")
+    parser.add_argument("--count", type=int, default=2000, help="pictures to sample")
     parser.add_argument("--prompts", type=Path, help="captions, one a line (default: the checkpoint's own words)")
     parser.add_argument("--photos", type=Path, default=SYNTHETIC, help="photos that nothing was trained on")
     parser.add_argument("--whole", action="store_true", help="photos as they are, instead of aligned crops of faces")
@@ -52,10 +52,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cfg", type=float, default=Sampling().cfg)
     parser.add_argument("--batch", type=int, default=8, help="pictures at once")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="that samples; judges stay on the processor")
     return parser.parse_args()
 
 
-def draw(host: DiffusersHost, args: argparse.Namespace) -> None:
+def sample_missing(host: DiffusersHost, args: argparse.Namespace) -> None:
     """Sample the pictures that OUT_DIR does not have yet. Raises UserError where it has those of other settings."""
     sampling = Sampling(args.steps, args.cfg)
     prompts = read_prompts(str(args.prompts)) if args.prompts else None

@@ -11,9 +11,9 @@ from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.images.sheet import Cell, picture_sheet, save_png
 
 from .inception import fid, kid
-from .judged import Desk, Frame, Judged
 from .judges import Judges, good_share, relative_sharpness
-from .nearest import Album
+from .nearest import PhotoIndex
+from .score_cache import Frame, ScoreCache, Scored
 
 SHOWN = 64
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -29,19 +29,19 @@ def write_report(out: Path, pictures: list[Path], photos: Path, photo_frame: Fra
 
     FID compares as many photos as pictures, evenly out of the folder: fewer of both have a larger FID.
     """
-    desk, frame = Desk(out / "judged", Judges()), Frame("square", photo_frame.size)
-    drawn = desk.judged(pictures, frame)
-    real = desk.judged(_evenly(photos_in(photos), len(pictures)), photo_frame)
-    table = {"drawn": _figures(drawn, real), "the photos": _figures(real, real)}
+    cache, frame = ScoreCache(out / "scores", Judges()), Frame("square", photo_frame.size)
+    sampled = cache.scored(pictures, frame)
+    real = cache.scored(_evenly(photos_in(photos), len(pictures)), photo_frame)
+    table = {"sampled": _figures(sampled, real), "the photos": _figures(real, real)}
     shown = [frame.read(file) for file in pictures[:SHOWN]]
     cells: list[list[Cell]] = [[(f"{number}", picture)] for number, picture in enumerate(shown)]
     if nearest is not None:
-        files, album = desk.album(photos_in(nearest), photo_frame)
-        for row, judged in (("drawn", drawn), ("the photos", real)):
-            table[row]["nearest"] = _median_distance(judged, album)
-        for of, picture, verdict in zip(cells, shown, drawn.verdicts, strict=False):
-            of += _neighbors(picture, verdict.features, album, files, photo_frame)
-    settings = {"pictures": len(drawn.files), "photos": len(real.files), "size": frame.size}
+        files, index = cache.index(photos_in(nearest), photo_frame)
+        for row, scored in (("sampled", sampled), ("the photos", real)):
+            table[row]["nearest"] = _median_distance(scored, index)
+        for of, picture, score in zip(cells, shown, sampled.scores, strict=False):
+            of += _neighbors(picture, score.features, index, files, photo_frame)
+    settings = {"pictures": len(sampled.files), "photos": len(real.files), "size": frame.size}
     write_atomically(out / "faces.json", (json.dumps({**settings, "rows": table}, indent=2) + "\n").encode())
     markdown = "\n".join(_markdown(table, settings)) + "\n"
     write_atomically(out / "faces.md", markdown.encode())
@@ -61,28 +61,28 @@ def _evenly(files: list[Path], count: int) -> list[Path]:
     return [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)]
 
 
-def _figures(judged: Judged, photos: Judged) -> dict[str, float]:
-    figures = {"good_face": good_share(judged.verdicts), **relative_sharpness(judged.verdicts, photos.verdicts)}
-    equal = min(len(judged.files), len(photos.files))
-    if judged is not photos and equal > 1:
-        figures["fid"] = fid(judged.inception[:equal], photos.inception[:equal])
-        figures["kid"] = 1000 * kid(judged.inception, photos.inception)
+def _figures(scored: Scored, photos: Scored) -> dict[str, float]:
+    figures = {"good_face": good_share(scored.scores), **relative_sharpness(scored.scores, photos.scores)}
+    equal = min(len(scored.files), len(photos.files))
+    if scored is not photos and equal > 1:
+        figures["fid"] = fid(scored.inception[:equal], photos.inception[:equal])
+        figures["kid"] = 1000 * kid(scored.inception, photos.inception)
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def _median_distance(judged: Judged, album: Album) -> float:
+def _median_distance(scored: Scored, index: PhotoIndex) -> float:
     """Of the pictures shown to the nearest photo, by dlib; far below that of unseen photos is memorized."""
-    found = [album.nearest_face(verdict.features) for verdict in judged.verdicts[:SHOWN]]
+    found = [index.nearest_face(score.features) for score in scored.scores[:SHOWN]]
     return round(float(np.median([distance for _, distance in filter(None, found)])), 4)
 
 
 def _neighbors(
-    picture: np.ndarray, features: np.ndarray | None, album: Album, files: Sequence[Path], frame: Frame
+    picture: np.ndarray, features: np.ndarray | None, index: PhotoIndex, files: Sequence[Path], frame: Frame
 ) -> list[Cell]:
     """The nearest photo by dlib's features and the one by pixels."""
-    face = album.nearest_face(features)
+    face = index.nearest_face(features)
     by_face: Cell = ("no face", None) if face is None else (f"by face, {face[1]:.2f}", frame.read(files[face[0]]))
-    number, difference = album.nearest_pixels(picture)
+    number, difference = index.nearest_pixels(picture)
     return [by_face, (f"by pixels, {difference:.0f}", frame.read(files[number]))]
 
 
@@ -90,7 +90,7 @@ def _sheet(cells: list[list[Cell]]) -> list[tuple[str, list[Cell]]]:
     """Every picture with its neighbors at its right."""
     each = len(cells[0])
     in_a_row = 4 if each > 1 else 8
-    title = "Drawn, the nearest training photo by face, by pixels" if each > 1 else "Drawn"
+    title = "Sampled, the nearest training photo by face, by pixels" if each > 1 else "Sampled"
     rows = [sum(cells[i : i + in_a_row], []) for i in range(0, len(cells), in_a_row)]
     return [(title if i == 0 else "", row) for i, row in enumerate(rows)]
 

@@ -1,7 +1,7 @@
-"""What is asked of every picture, and of a set of them.
+"""All judges of one picture: who is on it, whether there is one good face, how sharp it is.
 
-One judge alone is easily fooled: a recognizer finds a person in fragments. Together they are not (`tests/fast/
-test_judges.py` breaks photos on purpose and sees which judge falls).
+One judge alone is easily fooled, a recognizer by fragments: `tests/fast/test_judges.py` breaks photos on purpose and
+holds which judge falls.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from .face_quality import look, sharpness
+from .face_quality import detect_face, sharpness
 from .inception import Inception
 from .recognizer import Recognizer
 
-# Of the figures that are kept: 1 had a recognizer with its box at a fixed place, and no other judge.
+# Of stored scores: 1 had a recognizer with its box at a fixed place, and no other judge.
 VERSION = 2
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What is seen in one picture: who it is (dlib's features [128]), how sharp the face and its eyes are, and whether
-    there is exactly one good face. Where no face is found there are no features, and nothing is sharp."""
+class Score:
+    """Of one picture: dlib's features [128], whether it holds exactly one good face, how sharp face and eyes are.
+
+    Where no face is found there are no features and no sharpness.
+    """
 
     features: np.ndarray | None
     good: bool
@@ -34,7 +36,7 @@ class Verdict:
         return {**asdict(self), "features": features}
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> "Verdict":
+    def from_json(cls, stored: dict[str, Any]) -> "Score":
         """What `as_json` gave."""
         return cls(**{**stored, "features": None if stored["features"] is None else np.array(stored["features"])})
 
@@ -45,26 +47,26 @@ class Judges:
     def __init__(self) -> None:
         self.recognizer, self.inception = Recognizer(), Inception()
 
-    def verdict(self, picture: np.ndarray) -> Verdict:
+    def score(self, picture: np.ndarray) -> Score:
         """Of RGB uint8 [H, W, 3]."""
-        seen = look(picture)
-        if seen is None:
-            return Verdict(None, False)
-        return Verdict(self.recognizer.of_face(picture, seen.face), seen.good, *sharpness(picture, seen.face))
+        found = detect_face(picture)
+        if found is None:
+            return Score(None, False)
+        return Score(self.recognizer.of_face(picture, found.face), found.good, *sharpness(picture, found.face))
 
 
-def good_share(verdicts: Sequence[Verdict]) -> float:
+def good_share(scores: Sequence[Score]) -> float:
     """The share of pictures with exactly one good face."""
-    return float(np.mean([verdict.good for verdict in verdicts]))
+    return float(np.mean([score.good for score in scores]))
 
 
-def relative_sharpness(verdicts: Sequence[Verdict], photos: Sequence[Verdict]) -> dict[str, float]:
+def relative_sharpness(scores: Sequence[Score], photos: Sequence[Score]) -> dict[str, float]:
     """The medians of the faces' `sharpness` and of their `eyes`, each 1 for the photos; empty when no face is found."""
-    with_face, photos = ([one for one in of if one.features is not None] for of in (verdicts, photos))
+    with_face, photos = ([one for one in of if one.features is not None] for of in (scores, photos))
     if not with_face or not photos:
         return {}
     return {name: _median(with_face, name) / _median(photos, name) for name in ("sharpness", "eyes")}
 
 
-def _median(verdicts: Sequence[Verdict], name: str) -> float:
-    return float(np.median([getattr(verdict, name) for verdict in verdicts]))
+def _median(scores: Sequence[Score], name: str) -> float:
+    return float(np.median([getattr(score, name) for score in scores]))

@@ -12,25 +12,24 @@ THUMBNAIL = 32
 
 
 @dataclass(frozen=True)
-class Album:
+class PhotoIndex:
     """Photos: dlib's features float64 [n, 128], NaN where no face is found, and thumbnails float32 [n, 3072]."""
 
     features: np.ndarray
     thumbnails: np.ndarray
 
     @classmethod
-    def of(cls, photos: Sequence[np.ndarray], recognizer: Recognizer) -> "Album":
+    def of(cls, photos: Sequence[np.ndarray], recognizer: Recognizer) -> "PhotoIndex":
         """Of RGB uint8 photos [H, W, 3], framed as the pictures are that will be compared with them."""
-        seen = [recognizer.features(photo) for photo in photos]
-        features = np.stack([np.full(128, np.nan) if one is None else one for one in seen])
+        found = [recognizer.features(photo) for photo in photos]
+        features = np.stack([np.full(128, np.nan) if one is None else one for one in found])
         return cls(features, np.stack([_thumbnail(photo) for photo in photos]))
 
     @classmethod
-    def together(cls, albums: Sequence["Album"]) -> "Album":
-        """One album of all photos, in this order."""
-        return cls(
-            np.concatenate([album.features for album in albums]), np.concatenate([album.thumbnails for album in albums])
-        )
+    def together(cls, indexes: Sequence["PhotoIndex"]) -> "PhotoIndex":
+        """One index of all photos, in this order."""
+        features = np.concatenate([index.features for index in indexes])
+        return cls(features, np.concatenate([index.thumbnails for index in indexes]))
 
     def nearest_face(self, features: np.ndarray | None) -> tuple[int, float] | None:
         """(number of the photo, dlib's distance); None for a picture without a face, or where no photo has one."""

@@ -10,7 +10,7 @@ import numpy as np
 from hyperdreambooth_ext.images.sheet import Cell, picture_sheet, save_png
 
 from .inception import fid, kid
-from .judges import Judges, Verdict, good_share, relative_sharpness
+from .judges import Judges, Score, good_share, relative_sharpness
 from .people import Person
 from .recognizer import Gallery, features_of_all
 
@@ -29,10 +29,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One way to make pictures: of each person the verdicts and the first picture, further figures, styles."""
+    """One way to make pictures: of each person the scores and the first picture, further figures, styles."""
 
     name: str
-    verdicts: list[list[Verdict]]
+    scores: list[list[Score]]
     pictures: list[np.ndarray]
     figures: dict[str, list[float]] = field(default_factory=dict)
     styles: list[float] = field(default_factory=list)
@@ -46,13 +46,13 @@ class Reference:
 
     def __init__(self, people: Sequence[Person], learned: int, judges: Judges) -> None:
         self.gallery = Gallery([features_of_all(person.others, judges.recognizer) for person in people])
-        self.learned = [judges.verdict(person.crop) for person in people[:learned]]
+        self.learned = [judges.score(person.crop) for person in people[:learned]]
         self.inception = judges.inception.features([person.others[0] for person in people[:learned]])
 
 
 def write_report(out: Path, people: list[Person], rows: list[Row], judges: Judges, settings: dict) -> None:
     """evaluate.json, evaluate.md and evaluate.png in OUT; `people` are all whose photos are compared with."""
-    reference = Reference(people, len(rows[0].verdicts), judges)
+    reference = Reference(people, len(rows[0].scores), judges)
     inception = {row.name: judges.inception.features(row.pictures) for row in rows}
     table = {row.name: {**summary(row, reference), **distribution(row.name, inception, reference)} for row in rows}
     settings = {key: str(value) for key, value in settings.items() if key not in ("out", "folder", "hypernetworks")}
@@ -70,16 +70,16 @@ def summary(row: Row, reference: Reference) -> dict[str, float | list[float]]:
     photos. `copy` is how much nearer the pictures are to the very photo that was learned than to another photo of the
     person: the photo itself has the most that there can be, 0 is a person and not a photo.
     """
-    matches = [[reference.gallery.match(v.features, i) for v in of] for i, of in enumerate(row.verdicts)]
+    matches = [[reference.gallery.match(v.features, i) for v in of] for i, of in enumerate(row.scores)]
     every = [match for of in matches for match in of]
-    verdicts = [verdict for of in row.verdicts for verdict in of]
+    scores = [score for of in row.scores for score in of]
     figures = {
         "rank1": np.mean([match.rank1 for match in every]),
         "distance": np.mean([match.distance for match in every]),
         "distance_to_others": np.mean([match.to_others for match in every]),
         "copy": _copy(row, reference),
-        "good_face": good_share(verdicts),
-        **relative_sharpness(verdicts, reference.learned),
+        "good_face": good_share(scores),
+        **relative_sharpness(scores, reference.learned),
     }
     if row.styles:
         figures["style"] = np.mean(row.styles)
@@ -114,7 +114,7 @@ def standard_error(of: np.ndarray) -> float:
 def _copy(row: Row, reference: Reference) -> float | None:
     nearer = [
         reference.gallery.match(v.features, i).distance - np.linalg.norm(v.features - photo.features)
-        for i, (of, photo) in enumerate(zip(row.verdicts, reference.learned, strict=True))
+        for i, (of, photo) in enumerate(zip(row.scores, reference.learned, strict=True))
         for v in of
         if v.features is not None and photo.features is not None
     ]
@@ -129,16 +129,16 @@ def _sheet(people: list[Person], rows: list[Row], gallery: Gallery) -> list[tupl
         ("Another photo of the same person", [("", person.others[0]) for person in shown]),
     ]
     for row in rows[1:]:
-        labels = [_label(row.verdicts[i][0], i, gallery) for i in range(len(shown))]
+        labels = [_label(row.scores[i][0], i, gallery) for i in range(len(shown))]
         sheet.append((row.name, list(zip(labels, row.pictures, strict=False))))
     return sheet
 
 
-def _label(verdict: Verdict, person: int, gallery: Gallery) -> str:
-    if verdict.features is None:
+def _label(score: Score, person: int, gallery: Gallery) -> str:
+    if score.features is None:
         return "no face"
-    match = gallery.match(verdict.features, person)
-    return f"{match.distance:.2f}{', rank-1' if match.rank1 else ''}{'' if verdict.good else ', not good'}"
+    match = gallery.match(score.features, person)
+    return f"{match.distance:.2f}{', rank-1' if match.rank1 else ''}{'' if score.good else ', not good'}"
 
 
 def _markdown(table: dict[str, dict], reference: Reference) -> list[str]:

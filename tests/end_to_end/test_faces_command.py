@@ -1,4 +1,4 @@
-"""A checkpoint judged by the faces that it draws: the command draws, judges, writes, and goes on where it was."""
+"""A checkpoint judged by the faces that it samples: the command samples, judges, writes, and goes on where it was."""
 
 import json
 import subprocess
@@ -30,9 +30,9 @@ def test_the_command_judges_a_checkpoint_and_goes_on_where_it_was(tmp_path):
     assert whole.returncode == 0 and (tmp_path / "out" / "pictures" / "00000.png").stat().st_mtime_ns == first
     report = json.loads((tmp_path / "out" / "faces.json").read_text())
     assert report["pictures"] == 3 and report["size"] == 128
-    drawn, real = report["rows"]["drawn"], report["rows"]["the photos"]
+    sampled, real = report["rows"]["sampled"], report["rows"]["the photos"]
     assert real["good_face"] == real["sharpness"] == 1 and real["nearest"] < 0.01
-    assert drawn["sharpness"] < 0.9 and drawn["fid"] > 50 and drawn["nearest"] > 0.4
+    assert sampled["sharpness"] < 0.9 and sampled["fid"] > 50 and sampled["nearest"] > 0.4
     assert (tmp_path / "out" / "faces.md").read_text() in whole.stdout
     assert np.asarray(Image.open(tmp_path / "out" / "faces.png").convert("L")).std() > 5
     other = faces(tmp_path / "out", "--count", "3", "--cfg", "2", *where)

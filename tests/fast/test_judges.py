@@ -12,8 +12,8 @@ from PIL import Image
 
 from benchmarks.evaluate import read_row
 from benchmarks.inception import Inception, fid, kid
-from benchmarks.judges import VERSION, Judges, Verdict
-from benchmarks.nearest import Album
+from benchmarks.judges import VERSION, Judges, Score
+from benchmarks.nearest import PhotoIndex
 from benchmarks.people import SYNTHETIC, synthetic
 from benchmarks.recognizer import Gallery
 from benchmarks.report import Reference, Row, distribution, summary, write_report
@@ -68,7 +68,7 @@ def rows(people, judges):
     """The photos themselves, and each way to break them."""
     pictures = {"photos": [person.crop for person in people]}
     pictures |= {broken.__name__: [broken(person.crop) for person in people] for broken in BROKEN}
-    return {name: Row(name, [[judges.verdict(one)] for one in shown], shown) for name, shown in pictures.items()}
+    return {name: Row(name, [[judges.score(one)] for one in shown], shown) for name, shown in pictures.items()}
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +139,14 @@ def test_inception_gives_what_its_package_gives():
 def test_a_row_keeps_what_was_seen_and_results_of_other_judges_are_refused(rows, people, tmp_path, judges):
     folder, people = tmp_path / "none", people[:2]
     folder.mkdir()
-    photos = Row("the photo itself", rows["photos"].verdicts[:2], rows["photos"].pictures[:2])
+    photos = Row("the photo itself", rows["photos"].scores[:2], rows["photos"].pictures[:2])
     for i, (person, row) in enumerate(zip(people, (rows["gray"], photos), strict=True)):
         Image.fromarray(row.pictures[i]).save(folder / f"{person.name}.png")
-        result = {"version": VERSION, "styles": [1.0], "pictures": [row.verdicts[i][0].as_json()]}
+        result = {"version": VERSION, "styles": [1.0], "pictures": [row.scores[i][0].as_json()]}
         (folder / f"{person.name}.json").write_text(json.dumps(result))
     read = read_row("none", people, tmp_path)
-    assert read.verdicts[0][0] == Verdict(None, False) and read.styles == [1.0, 1.0]
-    assert np.allclose(read.verdicts[1][0].features, photos.verdicts[1][0].features, atol=1e-5)
+    assert read.scores[0][0] == Score(None, False) and read.styles == [1.0, 1.0]
+    assert np.allclose(read.scores[1][0].features, photos.scores[1][0].features, atol=1e-5)
     write_report(tmp_path, people, [photos, read], judges, {})
     markdown = (tmp_path / "evaluate.md").read_text()
     assert "| rank-1 | distance |" in markdown and "| one good face | sharpness | eyes | FID |" in markdown
@@ -157,11 +157,11 @@ def test_a_row_keeps_what_was_seen_and_results_of_other_judges_are_refused(rows,
 
 
 def test_the_nearest_photo_is_found_by_its_face_and_by_its_pixels(people, judges):
-    album = Album.of([person.others[0] for person in people] + [gray(people[0].crop)], judges.recognizer)
+    index = PhotoIndex.of([person.others[0] for person in people] + [gray(people[0].crop)], judges.recognizer)
     features = judges.recognizer.features(people[2].crop)
-    assert album.nearest_face(features)[0] == 2 and album.nearest_face(None) is None
-    assert album.nearest_pixels(people[3].others[0]) == (3, 0)
-    assert album.nearest_pixels(gray(people[0].crop))[0] == PEOPLE
+    assert index.nearest_face(features)[0] == 2 and index.nearest_face(None) is None
+    assert index.nearest_pixels(people[3].others[0]) == (3, 0)
+    assert index.nearest_pixels(gray(people[0].crop))[0] == PEOPLE
 
 
 def test_a_gallery_is_as_far_as_its_strangers_are_from_each_other():
