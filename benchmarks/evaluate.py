@@ -36,17 +36,19 @@ import torch
 from PIL import Image
 
 from hyperdreambooth_ext.cli.generate import Sampling, sample, to_picture
-from hyperdreambooth_ext.cli.models import CHECKPOINT, MODELS, fitting_hypernetwork
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.images.sheet import save_png
 from hyperdreambooth_ext.lidb.injection import Applied
 from hyperdreambooth_ext.lidb.weights import LiDB
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize, save
 from hyperdreambooth_ext.personalize.starts import Start
+from hyperdreambooth_ext.shipped import CHECKPOINT, MODELS
 
 from .judges import VERSION, Judges, Score
 from .machine import end_with_parent
@@ -94,7 +96,7 @@ def main() -> None:
 def tools_and_people(args: argparse.Namespace) -> tuple[Tools, list[Person]]:
     """What measures, and the people to be told apart, of whom the first are learned."""
     host = DiffusersHost(args.checkpoint)
-    hypernetwork, _ = fitting_hypernetwork(host, args.hypernetworks)
+    hypernetwork = fitting_hypernetwork(host, args.hypernetworks)
     size = host.default_size
     everybody = openpeople(size) if args.people == "openpeople" else synthetic(args.folder, args.identities, size)
     return Tools(host, hypernetwork, Judges(), load_classifier(args.style_classifier)), everybody
@@ -207,6 +209,8 @@ def learn(row: str, person: Person, tools: Tools, args: argparse.Namespace) -> t
     began = time.monotonic()
     request = Request(person.name, cast(Start, start), options, predict_only=not steps)
     learned = personalize(person.photo, request, tools.host, tools.hypernetwork)
+    request = Request(person.name, start, options, predict_only=not steps)
+    learned = personalize(Photo(person.photo), request, tools.host, tools.hypernetwork)
     seconds = round(time.monotonic() - began, 2)
     file = save(learned, args.out / row / "lidb", overwrite=True)
     return learned.lidb, {"seconds": seconds, "bytes": file.stat().st_size}

@@ -17,12 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hyperdreambooth_ext.cli.generate import Sampling, sample
-from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.images.sheet import save_png
 from hyperdreambooth_ext.pretrain.prompts import Portraits, noise_seed, read_prompts
+from hyperdreambooth_ext.shipped import CHECKPOINT
 
 from .faces_report import write_report
 from .people import SYNTHETIC

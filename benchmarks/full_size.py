@@ -18,17 +18,16 @@ from tempfile import TemporaryDirectory
 import torch
 
 from hyperdreambooth_ext.cli.memory import peak_megabytes
-from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
-from hyperdreambooth_ext.images.face import find_face
+from hyperdreambooth_ext.images.face import crop_face, find_face
 from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, finetune
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, finetune, prepare_subject
 from hyperdreambooth_ext.personalize.starts import hypernetwork_start
-from hyperdreambooth_ext.personalize.subject import prepare_subject
+from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 
 from .machine import CLOCKS, add_machine_options
 from .random_host import RandomHost
@@ -110,13 +109,12 @@ def personalized(host: DiffusersHost, options: FinetuneOptions, parts: Parts) ->
 
     with host.frozen(), TemporaryDirectory() as folder:
         with parts.part("face"):
-            face = find_face(photo)
+            crop = crop_face(photo, find_face(photo), host.default_size)
         with parts.part("encode"):
-            subject = prepare_subject(photo, face, host, "a sks face", host.default_size)
+            subject = prepare_subject(crop, host, "a sks face")
         with parts.part("predict"):
             image = torch.nn.functional.interpolate(subject.image, (128, 128), mode="area").to(host.device)
-            first = hypernetwork_start(hypernetwork, type(subject)(image, subject.latents, None, ""), options.rank,
-                                       generator)  # fmt: skip
+            first = hypernetwork_start(hypernetwork, image, options.rank, generator)
         with parts.part(f"finetune, {options.steps} iterations"):
             last = parts.now()
             done = finetune(host, subject, first, options, generator, on_step)

@@ -21,16 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT, fitting_hypernetwork
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
 from hyperdreambooth_ext.hypernet.loss import denoising_errors
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.weights import LiDB
-from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
-from hyperdreambooth_ext.personalize.subject import Subject
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Subject, finetune
+from hyperdreambooth_ext.shipped import CHECKPOINT, MODELS
 
 from .random_host import random_lidb
 
@@ -45,7 +45,7 @@ class Bench:
         self.host = DiffusersHost(CHECKPOINT)
         self.linears = self.host.linears()
         self.architecture = Architecture.of(self.linears)
-        self.hypernetwork, _ = fitting_hypernetwork(self.host)
+        self.hypernetwork = fitting_hypernetwork(self.host, MODELS)
         with torch.no_grad():
             self.embeds = self.host.encode_prompts([PROMPT])
 

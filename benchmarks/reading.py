@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder, as_images
@@ -31,6 +30,7 @@ from hyperdreambooth_ext.pretrain.options import remembered
 from hyperdreambooth_ext.pretrain.prepare import Prepared
 from hyperdreambooth_ext.pretrain.store import FaceStore, Folder
 from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
+from hyperdreambooth_ext.shipped import CHECKPOINT
 
 from .evaluate import through_autoencoder
 from .people import SYNTHETIC, synthetic

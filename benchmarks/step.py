@@ -17,15 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.weights import zeros
-from hyperdreambooth_ext.personalize.captured import Captured
-from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, finetune
-from hyperdreambooth_ext.personalize.iteration import Look, look_at
-from hyperdreambooth_ext.personalize.subject import Subject
+from hyperdreambooth_ext.personalize.finetune import (
+    FinetuneOptions,
+    Progress,
+    Subject,
+    TrainBatch,
+    finetune,
+    make_batch,
+)
+from hyperdreambooth_ext.sampling.recorded import Recorded
+from hyperdreambooth_ext.shipped import CHECKPOINT
 
 from .machine import CLOCKS, add_machine_options
 from .random_host import RandomHost
@@ -33,7 +38,7 @@ from .random_host import RandomHost
 PROMPT = "a sks face"
 OTHERS = ("smallest", "peft", "cloneofsimo")
 UNET_GROUPS = ("unet_attention", "unet_geglu")
-# The third step of ours is captured on a graphics card.
+# The third step of ours is recorded on a graphics card.
 WARM_UP = 3
 
 
@@ -67,8 +72,8 @@ class Rival:
         {"smallest": lambda: None, "peft": self._peft, "cloneofsimo": self._cloneofsimo}[kind]()
         self._trained = [p for p in host.unet.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(self._trained, lr=1e-4) if self._trained else None
-        smallest = Captured(self._step) if kind == "smallest" and host.capturable else self._step
-        self._take: Callable[[Look], torch.Tensor] = smallest
+        smallest = Recorded(self._step) if kind == "smallest" and host.capturable else self._step
+        self._take: Callable[[TrainBatch], torch.Tensor] = smallest
 
     def _targets(self) -> list[str]:
         layers = {layer.key for layer in Architecture.of(self._host.linears(), UNET_GROUPS).layers}
@@ -89,13 +94,12 @@ class Rival:
             setattr(self._host.unet.get_submodule(parent), child, InjectedLinear(linear, self._options.rank))
 
     def __call__(self) -> None:
-        self._take(look_at(self._host, self._subject, self._subject.noisy_batch(self._host, self._options.batch,
-                                                                               self._generator)))  # fmt: skip
+        self._take(make_batch(self._host, self._subject, self._options.batch, self._generator))
 
-    def _step(self, look: Look) -> torch.Tensor:
-        noisy = look.noisy if self._optimizer else look.noisy.detach().requires_grad_()
+    def _step(self, batch: TrainBatch) -> torch.Tensor:
+        noisy = batch.noisy if self._optimizer else batch.noisy.detach().requires_grad_()
         condition = self._condition.expand(len(noisy), -1, -1)
-        loss = F.mse_loss(self._host.predict(noisy, look.timesteps, condition), look.wanted)
+        loss = F.mse_loss(self._host.predict(noisy, batch.timesteps, condition), batch.wanted)
         gradients = torch.autograd.grad(loss, self._trained or [noisy])
         if self._optimizer is not None:
             for parameter, gradient in zip(self._trained, gradients, strict=True):

@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.jobs.library import entries
 from hyperdreambooth_ext.lidb import file
@@ -24,6 +23,7 @@ from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.lora import lora_tensors
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
+from hyperdreambooth_ext.shipped import CHECKPOINT
 
 from .random_host import random_lidb, sd15_architecture
 

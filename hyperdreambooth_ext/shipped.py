@@ -4,3 +4,5 @@ from pathlib import Path
 
 MODELS = Path(__file__).parents[1] / "models"
 HYPERNETWORK = MODELS / "faces128-hypernetwork.safetensors"
+CHECKPOINT = MODELS / "faces128.safetensors"
+SAMPLE_PHOTO = MODELS / "sample_photo.jpg"

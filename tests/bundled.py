@@ -2,7 +2,7 @@
 
 import yaml
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
+from hyperdreambooth_ext.shipped import CHECKPOINT
 
 NAME = CHECKPOINT.stem
 SIZE = 8 * yaml.safe_load(CHECKPOINT.with_suffix(".yaml").read_text(encoding="utf-8"))["model"]["params"]["image_size"]

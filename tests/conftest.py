@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS
 from hyperdreambooth_ext.hosts.naming import kohya_linears
 from hyperdreambooth_ext.images.photo import load_photo
@@ -18,6 +17,7 @@ from hyperdreambooth_ext.jobs.jobs import Studio
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture, Layer
 from hyperdreambooth_ext.lidb.weights import LiDB, zeros
+from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 from tests.studio import WatchedBackend
 from tests.tiny import Tiny, make_tiny
 from tests.versions import head, row

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyperdreambooth_ext.cli.backend import StandaloneBackend
+from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.jobs.jobs import Studio
 from hyperdreambooth_ext.jobs.status import JobStatus
 from hyperdreambooth_ext.jobs.task import Task
@@ -53,4 +54,4 @@ def ended(studio: Studio, id: str, seconds: float = 60) -> JobStatus:
 
 def short_task(photo, name: str, **values) -> Task:
     """A job of less than a second."""
-    return Task(photo, name, **{**SHORT, **values})
+    return Task(Photo(photo), name, **{**SHORT, **values})

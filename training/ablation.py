@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.machine import run_all
 from benchmarks.report import against
-from hyperdreambooth_ext.cli.models import CHECKPOINT
+from hyperdreambooth_ext.shipped import CHECKPOINT
 
 WARM_UP = ["--target-steps", "100"]
 IDENTITY = ["--identity-weight", "0.1"]

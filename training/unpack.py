@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
-from hyperdreambooth_ext.shipped import HYPERNETWORK
+from hyperdreambooth_ext.shipped import CHECKPOINT, HYPERNETWORK
 
 
 def renamed(weights: dict[str, torch.Tensor], prefix: str, new_prefix: str = "") -> dict[str, torch.Tensor]:

@@ -19,8 +19,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT, MODELS
 from hyperdreambooth_ext.errors import UserError
+from hyperdreambooth_ext.shipped import CHECKPOINT, MODELS
 
 from ..machine import CLOCKS, run_all
 from .cell import MULTIPLIERS, Cell

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 from hyperdreambooth_ext.cli.generate import Sampling, sample
 from hyperdreambooth_ext.cli.memory import peak_megabytes
-from hyperdreambooth_ext.cli.models import fitting_hypernetwork
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
 
 from ..judges import VERSION
 from ..machine import CLOCKS
@@ -92,7 +92,7 @@ def measure(cell: Cell) -> dict:
 def _task(cell: Cell) -> Task:
     host = DiffusersHost(cell.checkpoint)
     person = synthetic_person(SYNTHETIC, cell.person, host.default_size)
-    hypernetwork, _ = fitting_hypernetwork(host, Path(cell.hypernetworks))
+    hypernetwork = fitting_hypernetwork(host, Path(cell.hypernetworks))
     shared = load_file(cell.shared)
     return Task(host, hypernetwork, person, shared["prior"], shared["image_head"])
 

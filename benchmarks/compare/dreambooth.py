@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.sampling.schedule import random_samples
 
 from .method import CLASS_PROMPT, Descent, Learned, Task, Watch, denoising_loss, weights_moved
 
@@ -57,11 +58,10 @@ class DreamBooth:
         frozen_condition = host.encode_prompts([subject.prompt]).detach()
         for step in range(1, steps + 1):
             condition = host.encode_prompts([subject.prompt, CLASS_PROMPT]) if self.prior else frozen_condition
-            loss = denoising_loss(host, *subject.noisy_batch(host, 1, generator), condition[:1])
+            loss = denoising_loss(host, *random_samples(host, subject.latents, 1, generator), condition[:1])
             if self.prior:
                 chosen = task.prior[torch.randint(len(task.prior), (1,), generator=generator)]
-                anybody = type(subject)(subject.image, chosen, None, CLASS_PROMPT)
-                loss = loss + denoising_loss(host, *anybody.noisy_batch(host, 1, generator), condition[1:])
+                loss = loss + denoising_loss(host, *random_samples(host, chosen, 1, generator), condition[1:])
             descent.step(loss)
             watch(step, keep)
         return keep()

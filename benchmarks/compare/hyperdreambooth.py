@@ -6,11 +6,12 @@ from pathlib import Path
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.weights import LiDB
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress
-from hyperdreambooth_ext.personalize.personalize import Request, personalize
+from hyperdreambooth_ext.personalize.personalize import Callbacks, Request, personalize
 from hyperdreambooth_ext.personalize.starts import Start
 
 from .method import Learned, Task, Watch
@@ -53,7 +54,8 @@ class HyperDreamBooth:
         hypernetwork = task.hypernetwork if self.start == "hypernetwork" else None
         if hypernetwork is not None and self.rounds:
             hypernetwork = _with_rounds(hypernetwork, self.rounds)
-        return LidbLearned(personalize(task.person.photo, request, task.host, hypernetwork, on_step=keep).lidb)
+        photo = Photo(task.person.photo)
+        return LidbLearned(personalize(photo, request, task.host, hypernetwork, Callbacks(on_step=keep)).lidb)
 
 
 def _with_rounds(hypernetwork: Hypernetwork, rounds: int) -> Hypernetwork:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.sampling.schedule import random_samples
 
 from .method import Descent, Learned, Task, Watch, denoising_loss
 
@@ -70,7 +71,7 @@ class WebuiHypernetwork:
             descent = Descent(list(networks.parameters()), lr or self.sweep[0])
             for step in range(1, steps + 1):
                 with NetworksLearned(networks).applied(host, 1.0):
-                    loss = denoising_loss(host, *subject.noisy_batch(host, 1, generator), condition)
+                    loss = denoising_loss(host, *random_samples(host, subject.latents, 1, generator), condition)
                 descent.step(loss)
                 watch(step, lambda: NetworksLearned(_copy(networks)))
         return NetworksLearned(networks)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.sampling.schedule import random_samples
 
 from .method import Descent, Learned, Task, Watch, denoising_loss, weights_moved
 
@@ -58,7 +59,7 @@ class Lora:
             return LoraLearned({name: tensor.detach().clone() for name, tensor in state.items()})
 
         for step in range(1, steps + 1):
-            descent.step(denoising_loss(host, *subject.noisy_batch(host, 1, generator), condition))
+            descent.step(denoising_loss(host, *random_samples(host, subject.latents, 1, generator), condition))
             watch(step, keep)
         return keep()
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
-from hyperdreambooth_ext.images.face import find_face
-from hyperdreambooth_ext.personalize.subject import Subject, prepare_subject
+from hyperdreambooth_ext.images.face import crop_face, find_face
+from hyperdreambooth_ext.personalize.finetune import Subject, prepare_subject
 from hyperdreambooth_ext.sampling.schedule import add_noise, training_target
 
 from ..people import Person
@@ -66,8 +66,9 @@ class Task:
 
     def subject(self) -> Subject:
         """The face, found and encoded as HyperDreamBooth does it, so that all methods see the same."""
-        face = find_face(self.person.photo)
-        return prepare_subject(self.person.photo, face, self.host, PROMPT, self.host.default_size, masked=False)
+        photo = self.person.photo
+        crop = crop_face(photo, find_face(photo), self.host.default_size)
+        return prepare_subject(crop, self.host, PROMPT, masked=False)
 
 
 class Method(Protocol):

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save
 
 from hyperdreambooth_ext.cli.generate import Sampling, sample
-from hyperdreambooth_ext.cli.models import fitting_hypernetwork
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
 
 from .aesthetic import image_head
 from .method import CLASS_PROMPT
@@ -24,7 +24,7 @@ def make_shared(file: Path, checkpoint: Path, hypernetworks: Path, pictures: int
     if file.exists():
         return
     host, sampling = DiffusersHost(checkpoint), Sampling(steps=picture_steps)
-    hypernetwork, _ = fitting_hypernetwork(host, hypernetworks)
+    hypernetwork = fitting_hypernetwork(host, hypernetworks)
     if hypernetwork is None:
         raise UserError(f"No hypernetwork in {hypernetworks} fits {checkpoint.name}: say --hypernetworks FOLDER.")
     drawn: list[np.ndarray] = []

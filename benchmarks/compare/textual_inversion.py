@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.sampling.schedule import random_samples
 
 from .method import TRIGGER, Descent, Learned, Task, Watch, denoising_loss
 
@@ -48,7 +49,7 @@ class TextualInversion:
             for step in range(1, steps + 1):
                 with _word(host, vector):
                     condition = host.encode_prompts([subject.prompt])
-                descent.step(denoising_loss(host, *subject.noisy_batch(host, 1, generator), condition))
+                descent.step(denoising_loss(host, *random_samples(host, subject.latents, 1, generator), condition))
                 watch(step, lambda: WordLearned(vector.detach().clone()))
         return WordLearned(vector.detach())
 

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from .. import __version__
-from ..images.photo import photo_from_bytes
+from ..images.photo import Photo, photo_from_bytes
 from ..jobs.jobs import Studio
 from ..jobs.library import entries, export
 from ..jobs.task import Task
@@ -48,7 +48,7 @@ def _add_job_routes(router: APIRouter, studio: Studio) -> None:
     @router.post("/personalize", response_model=Submitted, status_code=202)
     def personalize(request: PersonalizeRequest) -> Submitted:  # type: ignore[valid-type]
         """Start learning the face of a photo; ask for the job until its stage is done, failed or cancelled."""
-        photo = photo_from_bytes(photo_bytes(request.photo))
+        photo = Photo(photo_from_bytes(photo_bytes(request.photo)))
         return Submitted(id=studio.submit(Task(photo, request.name, **request.options())))
 
     @router.get("/jobs/{id}", response_model=Job)

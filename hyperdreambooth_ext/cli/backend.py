@@ -11,9 +11,10 @@ import numpy as np
 
 from ..errors import UserError
 from ..hosts.protocol import Host
+from ..hypernet.file import fitting_hypernetwork
 from ..hypernet.hypernetwork import Hypernetwork
 from ..sampling.sampler import Sampling
-from .models import MODELS, fitting_hypernetwork
+from ..shipped import MODELS
 
 
 class StandaloneBackend:
@@ -27,7 +28,7 @@ class StandaloneBackend:
         self._lock, self._counting = threading.Lock(), threading.Lock()
         self._host: Host | None = None
         self._waiting = 0
-        self._fitting: tuple[tuple[Hypernetwork | None, str], tuple[str, list]] | None = None
+        self._fitting: tuple[Hypernetwork | None, tuple[str, list]] | None = None
 
     @contextmanager
     def model(self) -> Iterator[Host]:
@@ -62,7 +63,7 @@ class StandaloneBackend:
     def unfit(self) -> str:
         return ""
 
-    def hypernetwork(self, host: Host, name: str = "") -> tuple[Hypernetwork | None, str]:
+    def hypernetwork(self, host: Host, name: str = "") -> Hypernetwork | None:
         # Loading takes a second; a file that is new or gone is noticed.
         there = [
             (file, file.stat().st_mtime_ns)

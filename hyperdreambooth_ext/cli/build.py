@@ -14,11 +14,11 @@ from ..pretrain.options import BuildOptions, remembered
 from ..pretrain.processes import Processes, processes
 from ..pretrain.progress import STAGE_WORDS, BuildProgress, Paused, Reporter
 from ..pretrain.store import Folder
+from ..shipped import MODELS
 from .build_options import asked_for
 from .commands import load_host
 from .interrupt import stop_on_interrupt
 from .memory import peak_megabytes
-from .models import MODELS
 
 _STOPPING = "Stopping after this step; the same command goes on from there. Ctrl-C again stops at once."
 

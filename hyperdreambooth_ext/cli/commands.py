@@ -12,9 +12,9 @@ from diffusers.utils.logging import set_verbosity_error
 
 from ..errors import FileError, UserError
 from ..hosts.diffusers import DiffusersHost
-from ..hypernet.file import MAX_FILE_BYTES, file_hash, load_hypernetwork, read_config
+from ..hypernet.file import MAX_FILE_BYTES, fitting_hypernetwork, load_hypernetwork, read_config
 from ..hypernet.hypernetwork import Hypernetwork
-from ..images.photo import load_photo
+from ..images.photo import Photo, load_photo
 from ..images.sheet import save_png
 from ..lidb import file
 from ..lidb.basis import AnyBasis
@@ -22,15 +22,15 @@ from ..lidb.lora import export_lora
 from ..lidb.safetensors_bytes import metadata_of
 from ..personalize.finetune import Progress
 from ..personalize.options import PersonalizeOptions, options_of
-from ..personalize.personalize import Personalized, Request, destination, save
+from ..personalize.personalize import Callbacks, Personalized, Request, destination, save
 from ..personalize.personalize import personalize as learn
 from ..sampling.sampler import Sampling
+from ..shipped import CHECKPOINT, MODELS, SAMPLE_PHOTO
 from ..texts import plain_text
 from .demo import write_sheet
 from .generate import generate as make_picture
 from .interrupt import stop_on_interrupt
 from .memory import peak_megabytes
-from .models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
 from .options import given
 from .progress import progress_bar
 
@@ -40,11 +40,11 @@ def personalize(args: argparse.Namespace) -> dict:
     started = time.monotonic()
     options = given(args, PersonalizeOptions)
     destination(args.out, args.name, options.overwrite)
-    photo = load_photo(args.photo)
+    photo = Photo(load_photo(args.photo))
     host = load_host(args)
-    hypernetwork, hypernetwork_name = _hypernetwork(args, host)
+    hypernetwork = _hypernetwork(args, host)
     with host.recomputing() if options.low_memory else nullcontext():
-        result = _learn_with_bar(photo, options.request(args.name), host, hypernetwork, hypernetwork_name, args.json)
+        result = _learn_with_bar(photo, options.request(args.name), host, hypernetwork, args.json)
     path = save(result, args.out, options.overwrite)
     summary: dict[str, Any] = {
         "file": str(path), "bytes": path.stat().st_size, "start": result.start, "steps": result.steps,
@@ -117,11 +117,11 @@ def inspect(args: argparse.Namespace) -> dict:
 def demo(args: argparse.Namespace) -> dict:
     """Photo -> LiDB file and picture sheet."""
     host = load_host(args)
-    hypernetwork, hypernetwork_name = fitting_hypernetwork(host)
-    photo = load_photo(args.photo or SAMPLE_PHOTO)
+    hypernetwork = fitting_hypernetwork(host, MODELS)
+    photo = Photo(load_photo(args.photo or SAMPLE_PHOTO))
     started = time.monotonic()
     request = given(args, PersonalizeOptions).request("demo")
-    result = _learn_with_bar(photo, request, host, hypernetwork, hypernetwork_name, args.json)
+    result = _learn_with_bar(photo, request, host, hypernetwork, args.json)
     seconds = round(time.monotonic() - started, 2)
     path = save(result, args.out, overwrite=True)
     sheet = write_sheet(host, result, path, args.out / "sheet.png", quiet=args.json)
@@ -163,16 +163,14 @@ def _check_free(path: Path, overwrite: bool) -> None:
         raise FileError(f"{path} exists already: take another name, or allow replacing it.", "overwrite")
 
 
-def _hypernetwork(args: argparse.Namespace, host: DiffusersHost) -> tuple[Hypernetwork | None, str]:
+def _hypernetwork(args: argparse.Namespace, host: DiffusersHost) -> Hypernetwork | None:
     if args.start in ("gradient", "zero"):
-        return None, ""
-    if args.hypernetwork:
-        return load_hypernetwork(args.hypernetwork), file_hash(args.hypernetwork)
-    return fitting_hypernetwork(host)
+        return None
+    return load_hypernetwork(args.hypernetwork) if args.hypernetwork else fitting_hypernetwork(host, MODELS)
 
 
 def _learn_with_bar(
-    photo, request: Request, host: DiffusersHost, hypernetwork: Hypernetwork | None, name: str, quiet: bool
+    photo: Photo, request: Request, host: DiffusersHost, hypernetwork: Hypernetwork | None, quiet: bool
 ) -> Personalized:
     with stop_on_interrupt() as stopped, progress_bar("Finetune", request.options.steps, quiet) as bar:
 
@@ -180,4 +178,4 @@ def _learn_with_bar(
             bar.set_postfix_str(f" · loss {progress.loss:.3f}", refresh=False)
             bar.update()
 
-        return learn(photo, request, host, hypernetwork, name, show, stopped)
+        return learn(photo, request, host, hypernetwork, Callbacks(on_step=show, should_stop=stopped))

@@ -14,6 +14,8 @@ from .latent_identity import WIDTH as LATENT_IDENTITY_WIDTH
 # What version 0.1 called two of the fields.
 _FORMER = {"centred": "centered", "readers": "identity_nets"}
 
+DEFAULT_TRIGGER = "sks"
+
 
 @dataclass(frozen=True)
 class HypernetworkConfig:
@@ -42,8 +44,8 @@ class HypernetworkConfig:
     centered: bool = False
     identity_nets: int = 0
     through_autoencoder: bool = False
-    trigger: str = "sks"
-    prompt: str = "a sks face"
+    trigger: str = DEFAULT_TRIGGER
+    prompt: str = f"a {DEFAULT_TRIGGER} face"
     family: str = "sd1"
     checkpoint: str = ""
     checkpoint_hash: str = ""

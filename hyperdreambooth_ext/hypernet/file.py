@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import ArchitectureError, FileError
 from ..files import write_atomically
+from ..hosts.protocol import Host
 from ..lidb.layers import Architecture
 from ..lidb.safetensors_bytes import from_file, metadata_of, to_bytes
 from ..lidb.stored_basis import A_PREFIX, B_PREFIX, METADATA, NamedBasis, StoredBasis, checked_basis
@@ -64,7 +65,14 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
         network.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise FileError(f"{path.name} does not fit its own configuration: download or train it again.") from error
+    network.file_hash = file_hash(path)
     return network.eval().requires_grad_(False)
+
+
+def fitting_hypernetwork(host: Host, folders: Path | Sequence[Path], name: str = "") -> Hypernetwork | None:
+    """The hypernetwork for the host's checkpoint, as `find_hypernetwork` chooses it; None when none fits."""
+    path = find_hypernetwork(folders, Architecture.of(host.linears()), host.checkpoint_hash, name)
+    return None if path is None else load_hypernetwork(path)
 
 
 def find_hypernetwork(
@@ -139,4 +147,8 @@ def check_fits(network: Hypernetwork, architecture: Architecture) -> None:
 
 def file_hash(path: Path) -> str:
     """The first ten digits of the file's SHA-256."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:10]
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()[:10]

@@ -114,6 +114,8 @@ class Hypernetwork(nn.Module):
     def __init__(self, config: HypernetworkConfig, pretrained_encoder: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.file_hash = ""
+        """Of the file that it was read from (`file.file_hash`)."""
         self.encoder = FaceEncoder(config, pretrained_encoder)
         self.decoder = WeightDecoder(config, self.encoder.channels)
         self.identity_net = LatentIdentityEnsemble.untrained(config.identity_nets) if config.identity_nets else None

@@ -5,14 +5,17 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import PhotoError
 from ..texts import plain_text
+from .face import Face, find_faces
 
 # Pillow reads sixty formats, some by starting other programs: nothing but what cameras and browsers write is opened.
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -21,7 +24,6 @@ MAX_SIDE = 32_766  # OpenCV warps no longer pictures
 MAX_PHOTO_BYTES = 20_000_000  # of a photo that is sent: to the tab or the API
 
 _STRIP = 256
-_ORIENTATION = 0x0112  # EXIF
 # What a decoder raises on bytes that no camera wrote depends on the format, the place and Pillow's version.
 _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError,
@@ -29,19 +31,16 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-def _as_it_is(photo: np.ndarray) -> np.ndarray:
-    return photo
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo, RGB uint8 [height, width, 3], on its way from the upload to the saved file."""
 
+    pixels: np.ndarray = field(repr=False)
 
-_TURNS: dict[object, Callable[[np.ndarray], np.ndarray]] = {
-    2: np.fliplr,
-    3: lambda photo: np.rot90(photo, 2),
-    4: np.flipud,
-    5: lambda photo: photo.transpose(1, 0, 2),
-    6: lambda photo: np.rot90(photo, -1),
-    7: lambda photo: np.rot90(photo, 2).transpose(1, 0, 2),
-    8: np.rot90,
-}
+    @cached_property
+    def faces(self) -> list[Face]:
+        """Its faces, the largest first; looked for when they are first asked for, and never again."""
+        return find_faces(self.pixels)
 
 
 def load_photo(path: str | Path) -> np.ndarray:
@@ -70,11 +69,7 @@ def _read(file: BinaryIO, name: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
-                _check_size(name, image)
-                image.load()
-                turn, photo = image.getexif().get(_ORIENTATION, 1), _to_rgb(image)
-            return np.ascontiguousarray(_TURNS.get(turn, _as_it_is)(photo))
+            return _to_rgb(_upright(file, name))
     except (UnidentifiedImageError, Image.DecompressionBombError):
         if name.lower().endswith((".heic", ".heif")):
             raise PhotoError(f"{name} is a HEIC photo, which cannot be read here: save it as a JPEG.") from None
@@ -82,6 +77,13 @@ def _read(file: BinaryIO, name: str) -> np.ndarray:
     except _DAMAGED as error:
         why = plain_text(str(error), 200)
         raise PhotoError(f"{name} is damaged or cut short ({why}): save or copy it again.") from error
+
+
+def _upright(file: BinaryIO, name: str) -> Image.Image:
+    with Image.open(file, formats=FORMATS) as image:
+        _check_size(name, image)
+        image.load()
+        return ImageOps.exif_transpose(image)
 
 
 def _check_size(name: str, image: Image.Image) -> None:

@@ -30,8 +30,8 @@ class Backend(Protocol):
         """
         ...
 
-    def hypernetwork(self, host: Host, name: str = "") -> tuple[Hypernetwork | None, str]:
-        """The hypernetwork for the host's architecture and its file's hash; (None, "") when none fits.
+    def hypernetwork(self, host: Host, name: str = "") -> Hypernetwork | None:
+        """The hypernetwork for the host's architecture; None when none fits.
 
         `name` asks for the file of that name in `hypernetwork_dirs`. Raises FileError when it cannot be had.
         """

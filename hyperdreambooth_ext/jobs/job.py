@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import UserError
+from ..images.photo import Photo
 from ..personalize.personalize import Personalized
 from .status import JobStatus
 from .task import Task
@@ -65,4 +66,5 @@ class Job:
     def forget_photo(self) -> None:
         """Keep the result, not the photo; the task's other values are needed as long as there is something to keep."""
         if self._task is not None:
-            self._task = replace(self._task, photo=self._task.photo[:0]) if self.learned is not None else None
+            forgotten = replace(self._task, photo=Photo(self._task.photo.pixels[:0]))
+            self._task = forgotten if self.learned is not None else None

@@ -2,21 +2,20 @@
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from ..errors import UserError
 from ..files import checked_name
+from ..images.photo import Photo
 from ..personalize.options import PersonalizeOptions, check
 
 
 @dataclass(frozen=True)
 class Task(PersonalizeOptions):
-    """One personalization. `photo` is RGB uint8 [H, W, 3]; the options are given by name.
+    """One personalization; the options are given by name.
 
     `hypernetwork` names a file in the hypernetworks' folders, "" the one that fits the checkpoint best.
     """
 
-    photo: np.ndarray = field(repr=False)
+    photo: Photo = field(repr=False)
     name: str
 
     def checked(self) -> "Task":

@@ -11,17 +11,19 @@ from PIL import Image
 
 from ..errors import TrainingError
 from ..hosts.protocol import Host
-from ..images.face import choose_face, crop_face, find_faces
+from ..hypernet.hypernetwork import Hypernetwork
 from ..lidb import file
 from ..lidb.injection import Applied
 from ..personalize.finetune import Progress
-from ..personalize.personalize import Personalized, personalize, save
+from ..personalize.personalize import Callbacks, Personalized, personalize, save
+from ..personalize.personalize import Stage as LearningStage
+from ..personalize.starts import Start
 from ..sampling.sampler import Sampling, Stopped, sample
 from .backend import Backend
 from .identity import Identity, compare
 from .job import Cancelled, Job
 from .pace import Pace
-from .start import chosen_start
+from .start import start_reason
 from .status import Result, Stage
 
 PREVIEW = Sampling(steps=8)
@@ -34,6 +36,7 @@ class Work:
         self.job, self.backend = job, backend
         self.task = job.task
         self.pace = Pace()
+        self._preview_prompt = ""
 
     def run(self) -> Result:
         """Do all of it. Raises Cancelled when interrupted, UserError for what the user can act on."""
@@ -46,8 +49,7 @@ class Work:
                 raise Cancelled(learned)
             self.job.obeyed()
             # Saved before anything else can go wrong, and the pictures show what the file holds.
-            self._stage("saving")
-            path = save(learned, self.backend.lidb_dir(), self.task.overwrite)
+            path = save(learned, self.backend.lidb_dir(), self.task.overwrite, self._callbacks(host))
             pictures = self._pictures(host, path, learned)
         self.backend.saved(path)
         result = Result(
@@ -67,43 +69,48 @@ class Work:
 
     def _learn(self, host: Host) -> Personalized:
         """Face, prediction and finetune; what was learned until an interrupt."""
-        task = self.task
-        self._stage("face", message="Looking for the face.")
-        face = choose_face(find_faces(task.photo), task.face)
-        self.job.update(photo=jpeg(crop_face(task.photo, face, task.size or host.default_size)))
-        self._stage("predict", message="Predicting the first weights.")
-        start = chosen_start(task, self.backend, host)
-        self.job.update(start=start.kind, start_reason=start.reason)
-        iterations = task.finetune().steps
-
-        def should_stop() -> bool:
-            # Asked for the first time when the start is ready and the finetune begins.
-            if self.job.status().stage != "finetune":
-                self._stage("finetune", iterations)
-                self.pace.begin()
-            return self._interrupted()
-
-        def on_step(progress: Progress) -> None:
-            self.pace.iteration()
-            self._step(progress.step, self.pace.left(iterations - progress.step, 2 * task.picture_steps))
-            self._preview(host, start.prompt, progress)
-            self.pace.begin()
-
+        task, hypernetwork = self.task, None
+        if task.start not in ("gradient", "zero"):
+            hypernetwork = self.backend.hypernetwork(host, task.hypernetwork)
+        callbacks = self._callbacks(host, hypernetwork)
         try:
-            request = task.request(task.name)
-            return personalize(task.photo, request, host, start.hypernetwork, start.hash, on_step, should_stop)
+            return personalize(task.photo, task.request(task.name), host, hypernetwork, callbacks)
         except TrainingError as error:
             if self._interrupted():
                 raise Cancelled from error
             raise
 
-    def _preview(self, host: Host, prompt: str, progress: Progress) -> None:
+    def _callbacks(self, host: Host, hypernetwork: Hypernetwork | None = None) -> Callbacks:
+        """Told by the main job, and told on to the job's status."""
+        iterations, picture_steps = self.task.finetune().steps, 2 * self.task.picture_steps
+
+        def on_stage(stage: LearningStage) -> None:
+            if stage in ("face", "predict") and self._interrupted():
+                raise Cancelled
+            self._stage(stage, iterations if stage == "finetune" else 0)
+            self.pace.begin()
+
+        def on_start(start: Start, prompt: str) -> None:
+            self._preview_prompt = prompt
+            self.job.update(start=start, start_reason=start_reason(self.task, start, hypernetwork, host))
+
+        def on_step(progress: Progress) -> None:
+            self.pace.iteration()
+            self._step(progress.step, self.pace.left(iterations - progress.step, picture_steps))
+            self._preview(host, progress)
+            self.pace.begin()
+
+        return Callbacks(
+            on_stage, lambda crop: self.job.update(photo=jpeg(crop)), on_start, on_step, self._interrupted
+        )  # fmt: skip
+
+    def _preview(self, host: Host, progress: Progress) -> None:
         every = self.task.preview_every
         due = every and (progress.step % every == 0 or progress.step == 1) and progress.step < progress.steps
         if not due or self._interrupted():
             return
         with contextlib.suppress(Stopped):
-            picture = self._picture(host, prompt, PREVIEW, [Applied(progress.lidb)])
+            picture = self._picture(host, self._preview_prompt, PREVIEW, [Applied(progress.lidb)])
             status = self.job.update(preview=jpeg(picture), preview_step=progress.step)
             self.backend.report(status.stage, status.step, status.steps, Image.fromarray(picture))
 
@@ -136,8 +143,6 @@ class Work:
         return sample(host, prompt, sampling, applied, on_step, self._interrupted)
 
     def _stage(self, stage: Stage, steps: int = 0, message: str = "") -> None:
-        if stage in ("face", "predict") and self._interrupted():
-            raise Cancelled
         self.job.update(stage=stage, step=0, steps=steps, message=message)
         self.backend.report(stage, 0, steps, None)
 

@@ -1,9 +1,9 @@
 """The main job: one photo becomes a LiDB.
 
-face = find_face(photo)
-weights = hypernetwork(face)
-weights = finetune(model, face, weights)
-save(weights)
+face = choose_face(photo.faces)
+lidb = first_weights(start, face)
+lidb = finetune(model, face, lidb)
+save(lidb)
 """
 
 import io
@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,19 +21,17 @@ from .. import __version__
 from ..errors import FileError, UserError
 from ..files import checked_name
 from ..hosts.protocol import Host
-from ..hypernet.file import check_fits
+from ..hypernet.config import DEFAULT_TRIGGER
 from ..hypernet.hypernetwork import Hypernetwork
-from ..images.face import Face, choose_face, crop_face, find_faces
+from ..images.face import Face, choose_face, crop_face
+from ..images.photo import Photo
 from ..lidb import file
-from ..lidb.basis import Basis
-from ..lidb.layers import Architecture
 from ..lidb.weights import LiDB
-from .finetune import Finetuned, FinetuneOptions, Progress, finetune
-from .likeness_term import LikenessTerm
-from .starts import Start, gradient_start, hypernetwork_start, zero_start
-from .subject import DEFAULT_TRIGGER, Subject, prepare_subject
+from .finetune import Finetuned, FinetuneOptions, Identity, Progress, Subject, finetune, prepare_subject
+from .starts import Start, choose_start, first_weights
 
 THUMBNAIL_SIZE = 128
+Stage = Literal["face", "predict", "finetune", "saving"]
 
 
 @dataclass(frozen=True)
@@ -66,54 +65,77 @@ class Personalized:
     info: file.Info
 
 
+def _ignore(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What is told as the job goes on: each stage before it begins, the aligned face (RGB uint8 [S, S, 3]), the start
+    with the prompt that the person is learned as, each iteration. Whatever a callback raises ends the job.
+    `should_stop` is asked before each iteration."""
+
+    on_stage: Callable[[Stage], object] = _ignore
+    on_face: Callable[[np.ndarray], object] = _ignore
+    on_start: Callable[[Start, str], object] = _ignore
+    on_step: Callable[[Progress], None] = _ignore
+    should_stop: Callable[[], bool] = lambda: False
+
+
 def personalize(
-    photo: np.ndarray,
+    photo: Photo,
     request: Request,
     host: Host,
     hypernetwork: Hypernetwork | None = None,
-    hypernetwork_name: str = "",
-    on_step: Callable[[Progress], None] = lambda progress: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    callbacks: Callbacks = Callbacks(),
 ) -> Personalized:
-    """Learn a face of `photo` (RGB uint8 [H, W, 3]) on the model that `host` holds.
+    """Learn a face of `photo` on the model that `host` holds.
 
     The model is given back as it was, whatever happens. Raises UserError with a sentence for the user.
     """
     name = checked_name(request.name)
-    faces = find_faces(photo)
-    face = choose_face(faces, request.face)
-    start = _chosen_start(request, hypernetwork)
-    prompt = hypernetwork.config.prompt if hypernetwork is not None else f"a {DEFAULT_TRIGGER} face"
-    trigger = hypernetwork.config.trigger if hypernetwork is not None else DEFAULT_TRIGGER
-    drawn = hypernetwork is not None and hypernetwork.config.through_autoencoder
+    start = choose_start(request.start, hypernetwork)
+    if request.predict_only and start != "hypernetwork":
+        raise UserError("Only a hypernetwork can predict without training: train, or start from one.", "predict_only")
+    callbacks.on_stage("face")
+    face = choose_face(photo.faces, request.face)
+    crop = crop_face(photo.pixels, face, request.size or host.default_size)
+    callbacks.on_face(crop)
+    callbacks.on_stage("predict")
     generator = torch.Generator().manual_seed(request.seed)
-    size = request.size or host.default_size
     with host.frozen():
-        subject = prepare_subject(photo, face, host, prompt, size, trigger=trigger, through_autoencoder=drawn)
-        first = _first_weights(start, host, subject, hypernetwork, request.options.rank, generator)
+        subject = _subject(crop, host, hypernetwork)
+        callbacks.on_start(start, subject.prompt)
+        first = first_weights(start, host, subject, hypernetwork, request.options.rank, generator)
         if request.predict_only:
             done = Finetuned(first, 0)
         else:
-            likeness = _likeness(start, host, subject, hypernetwork, request.options.identity_weight)
-            done = finetune(host, subject, first, request.options, generator, on_step, should_stop, likeness)
+            callbacks.on_stage("finetune")
+            identity = _identity(start, host, subject, hypernetwork, request.options.identity_weight)
+            done = finetune(
+                host, subject, first, request.options, generator, callbacks.on_step, callbacks.should_stop, identity
+            )
     info = file.Info(
         name=name,
-        trigger=trigger,
+        trigger=subject.trigger,
         model_family=host.family,
         checkpoint=host.checkpoint_name,
         checkpoint_hash=host.checkpoint_hash,
-        hypernetwork=hypernetwork_name if start == "hypernetwork" else "",
+        hypernetwork=hypernetwork.file_hash if hypernetwork is not None and start == "hypernetwork" else "",
         start=start,
         steps=done.steps,
         seed=request.seed,
         made_with=f"hyperdreambooth_ext {__version__}",
-        thumbnail=_thumbnail(photo, face) if request.thumbnail else b"",
+        thumbnail=_thumbnail(photo.pixels, face) if request.thumbnail else b"",
     )
-    return Personalized(face, len(faces), crop_face(photo, face, size), start, first, done.lidb, done.steps, info)
+    return Personalized(face, len(photo.faces), crop, start, first, done.lidb, done.steps, info)
 
 
-def save(personalized: Personalized, folder: Path, overwrite: bool = False) -> Path:
+def save(
+    personalized: Personalized, folder: Path, overwrite: bool = False, callbacks: Callbacks = Callbacks()
+) -> Path:  # fmt: skip
     """Write FOLDER/NAME.safetensors and return its path. Raises FileError rather than replace a file unasked."""
+    callbacks.on_stage("saving")
     path = destination(folder, personalized.info.name, overwrite)
     file.save(path, personalized.lidb, personalized.info, overwrite)
     return path
@@ -127,41 +149,23 @@ def destination(folder: Path, name: str, overwrite: bool) -> Path:
     return path
 
 
-def _chosen_start(request: Request, hypernetwork: Hypernetwork | None) -> Start:
-    start = request.start or ("gradient" if hypernetwork is None else "hypernetwork")
-    if request.predict_only and start != "hypernetwork":
-        raise UserError("Only a hypernetwork can predict without training: train, or start from one.", "predict_only")
-    return start
-
-
-def _first_weights(
-    start: Start,
-    host: Host,
-    subject: Subject,
-    hypernetwork: Hypernetwork | None,
-    rank: int,
-    generator: torch.Generator,
-) -> LiDB:
-    architecture, basis = Architecture.of(host.linears()), Basis()
-    if start == "gradient":
-        return gradient_start(host, subject, architecture, basis, rank, generator)
-    if start == "zero":
-        return zero_start(architecture, basis, rank, generator)
+def _subject(crop: np.ndarray, host: Host, hypernetwork: Hypernetwork | None) -> Subject:
+    """The face as the hypernetwork's faces were learned, or under the default trigger."""
     if hypernetwork is None:
-        raise UserError("No hypernetwork fits this checkpoint: choose the gradient start, which needs none.", "start")
-    check_fits(hypernetwork, architecture)
-    return hypernetwork_start(hypernetwork, subject, rank, generator)
+        return prepare_subject(crop, host, f"a {DEFAULT_TRIGGER} face")
+    config = hypernetwork.config
+    return prepare_subject(
+        crop, host, config.prompt, trigger=config.trigger, through_autoencoder=config.through_autoencoder
+    )
 
 
-def _likeness(
+def _identity(
     start: Start, host: Host, subject: Subject, hypernetwork: Hypernetwork | None, weight: float | None
-) -> LikenessTerm | None:
-    """What the finetune asks of the hypernetwork's recognizers; by default where that gave the start and holds some."""
+) -> Identity | None:
+    """Who the finetune's identity loss asks for; by default where the start's hypernetwork can tell."""
     if weight is None:
-        if start != "hypernetwork" or hypernetwork is None or hypernetwork.identity_net is None:
-            return None
-        return LikenessTerm.of(host, hypernetwork, subject.image)
-    return LikenessTerm.of(host, hypernetwork, subject.image, weight) if weight else None
+        weight = start == "hypernetwork" and hypernetwork is not None and hypernetwork.identity_net is not None
+    return Identity.of(host, hypernetwork, subject.image) if weight else None
 
 
 def _thumbnail(photo: np.ndarray, face: Face) -> bytes:

@@ -1,27 +1,54 @@
 """Where the finetune starts: at the hypernetwork's prediction, along the first gradient, or at nothing."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
+from ..errors import UserError
 from ..hosts.protocol import Host
+from ..hypernet.file import check_fits
 from ..hypernet.hypernetwork import Hypernetwork
-from ..lidb.basis import AnyBasis
+from ..lidb.basis import AnyBasis, Basis
 from ..lidb.layers import Architecture
 from ..lidb.weights import LiDB, zeros
-from .iteration import default_micro_batch_size, gradients_of, look_at
-from .subject import Subject
+from .finetune import Objective, Subject, default_micro_batch_size, make_batch
 
 Start = Literal["hypernetwork", "gradient", "zero"]
-STARTS: tuple[Start, ...] = ("hypernetwork", "gradient", "zero")
+STARTS: tuple[Start, ...] = get_args(Start)
 # How long the first step along the gradient is, as the norm of ΔW over all layers.
 GRADIENT_STEP = 1.0
 GRADIENT_SAMPLES = 16
 
 
-def hypernetwork_start(hypernetwork: Hypernetwork, subject: Subject, rank: int, generator: torch.Generator) -> LiDB:
-    """The hypernetwork's rank-1 prediction with room for `rank` directions."""
-    return hypernetwork.predict(subject.image).relaxed(rank, generator)
+def choose_start(asked: Start | None, hypernetwork: Hypernetwork | None) -> Start:
+    """The start that is asked for, else the hypernetwork where there is one, else the gradient.
+
+    Raises UserError when a hypernetwork is asked for and there is none.
+    """
+    if asked == "hypernetwork" and hypernetwork is None:
+        raise UserError("No hypernetwork fits this checkpoint: choose the gradient start, which needs none.", "start")
+    return asked or ("gradient" if hypernetwork is None else "hypernetwork")
+
+
+def first_weights(
+    start: Start, host: Host, subject: Subject, hypernetwork: Hypernetwork | None, rank: int,
+    generator: torch.Generator,
+) -> LiDB:  # fmt: skip
+    """The LiDB that the finetune begins with. Raises ArchitectureError when the hypernetwork does not fit."""
+    architecture, basis = Architecture.of(host.linears()), Basis()
+    if start == "zero":
+        return zero_start(architecture, basis, rank, generator)
+    if start == "gradient" or hypernetwork is None:
+        return gradient_start(host, subject, architecture, basis, rank, generator)
+    check_fits(hypernetwork, architecture)
+    return hypernetwork_start(hypernetwork, subject.image, rank, generator)
+
+
+def hypernetwork_start(
+    hypernetwork: Hypernetwork, image: torch.Tensor, rank: int, generator: torch.Generator
+) -> LiDB:  # fmt: skip
+    """The hypernetwork's rank-1 prediction for the face `image` [1, 3, S, S], with room for `rank` directions."""
+    return hypernetwork.predict(image).relaxed(rank, generator)
 
 
 def zero_start(architecture: Architecture, basis: AnyBasis, rank: int, generator: torch.Generator) -> LiDB:
@@ -38,11 +65,12 @@ def gradient_start(
     trained before.
     """
     probe = _full_rank_zero(architecture, basis).to(host.device).trainable()
-    _, gradients = gradients_of(
-        host, host.linears(), probe, [probe.a_train[layer.key] for layer in architecture.layers],
-        look_at(host, subject, subject.noisy_batch(host, GRADIENT_SAMPLES, generator)),
-        lambda: host.encode_prompts([subject.prompt]), default_micro_batch_size(host, subject.latents),
+    objective = Objective(
+        host, host.linears(), lambda: host.encode_prompts([subject.prompt]),
+        default_micro_batch_size(host, subject.latents),
     )  # fmt: skip
+    batch = make_batch(host, subject, GRADIENT_SAMPLES, generator)
+    _, gradients = objective.gradients(probe, [probe.a_train[layer.key] for layer in architecture.layers], batch)
     length = torch.stack([gradient.norm() for gradient in gradients]).norm()
     a_train, b_train = {}, {}
     for layer, gradient in zip(architecture.layers, gradients, strict=True):

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 
 from ..hosts.protocol import Host
-from ..hosts.transfer import sent
+from ..hosts.transfer import to_device_async
 from ..hypernet.loss import LossConfig
 from ..hypernet.training import Batch, PriorSamples, random_noise, random_sample_timesteps
-from ..personalize.style_prior import STYLES, WITHIN, StylePrior, some_styles
-from ..personalize.subject import class_prompt
+from ..personalize.prior_preservation import STYLES, WITHIN, PriorPreservation, class_prompt, random_styles
 from ..sampling.schedule import add_noise
 from .options import BuildOptions
 from .prepare import Prepared
@@ -29,7 +28,7 @@ class Batches:
         self.part = processes.slice_of(options.batch)
         self.prior_batch = int(options.prior_share * options.batch)
         with host.frozen(), torch.no_grad():
-            self.styles = StylePrior.of(host, prompt, class_prompt(prompt)) if self.prior_batch else None
+            self.styles = PriorPreservation.of(host, prompt, class_prompt(prompt)) if self.prior_batch else None
 
     def of(self, rng: np.random.Generator, with_targets: bool) -> Batch:
         """One batch; nothing but `rng` decides about it."""
@@ -54,7 +53,7 @@ class Batches:
             batch = replace(batch, sample_timesteps=sample_timesteps)
         if with_targets:
             batch = replace(batch, targets=self.prepared.targets(chosen))
-        return batch.map(lambda tensor: tensor if tensor.is_cuda else sent(tensor, self.host.device))
+        return batch.map(lambda tensor: tensor if tensor.is_cuda else to_device_async(tensor, self.host.device))
 
     def _prior_samples(self, latents: torch.Tensor, generator: torch.Generator) -> PriorSamples | None:
         """Of the whole batch's prior samples those of this process's part, whose `latents` these are."""
@@ -63,7 +62,7 @@ class Batches:
         config, count = LossConfig(timesteps=WITHIN), self.prior_batch
         noise, timesteps = random_noise(self.host, (count, *latents.shape[1:]), generator, config)
         # The order of a batch is random: from six on, each style has its places.
-        styles = some_styles(count, generator) if count < len(STYLES) else torch.arange(count) % len(STYLES)
+        styles = random_styles(count, generator) if count < len(STYLES) else torch.arange(count) % len(STYLES)
         places = torch.arange(count) * self.options.batch // count
         mine = (places >= self.part.start) & (places < self.part.stop)
         if not mine.any():
@@ -75,5 +74,5 @@ class Batches:
         return PriorSamples(
             rows, add_noise(latents[rows], noise[mine], alphas_cumprod), timesteps,
             [self.styles.prompts[style] for style in styles.tolist()],
-            self.styles.general[sent(styles, self.host.device)], self.options.prior_weight * share,
+            self.styles.class_cond[to_device_async(styles, self.host.device)], self.options.prior_weight * share,
         )  # fmt: skip

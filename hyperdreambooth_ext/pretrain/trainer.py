@@ -17,7 +17,7 @@ from ..hypernet.hypernetwork import WeightDecoder
 from ..hypernet.latent_identity import LatentIdentityEnsemble
 from ..hypernet.loss import IdentityLoss, LossConfig
 from ..hypernet.training import Batch, training_losses
-from ..personalize.style_prior import STYLES
+from ..personalize.prior_preservation import STYLES
 from ..sampling.sampler import Sampling, Stopped
 from .batches import Batches
 from .loop import Loop, LoopOptions, append_line, drop_lines_after, lines_of
@@ -26,7 +26,7 @@ from .prepare import Prepared
 from .processes import Processes
 from .progress import BuildProgress, Clock, Paused, Reporter
 from .recognizers import RecognizerTrainer
-from .recorded import Losses, Recorded
+from .recorded import Losses, RecordedLosses
 from .score import Score, held_out_score, write_sheet
 from .store import FaceStore, Folder
 
@@ -124,7 +124,7 @@ class Trainer:
         if not (self.host.capturable and alike and self.options.precision != "fp16"):
             return losses_of
         parameters = [parameter for parameter in self.decoder.parameters() if parameter.requires_grad]
-        return Recorded(losses_of, parameters, self._warn)
+        return RecordedLosses(losses_of, parameters, self._warn)
 
     def _warn(self, message: str) -> None:
         self.reporter.tell(BuildProgress("train", 0, 1, message=message))
@@ -132,7 +132,7 @@ class Trainer:
     def seconds_per_step(self, timed: int = 4) -> float:
         """What a step takes here; the weights stay as they are. The first one is not counted; where steps are recorded,
         so many that all kinds have been."""
-        first = 12 if isinstance(self._losses_of_batch, Recorded) else 1
+        first = 12 if isinstance(self._losses_of_batch, RecordedLosses) else 1
         with self.host.frozen():
             for step in range(first + timed):
                 if step == first:

@@ -2,6 +2,9 @@
 
 import torch
 
+from ..hosts.protocol import Host
+from ..hosts.transfer import to_device_async
+
 
 def add_noise(latents: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
     """The forward process q(x_t | x_0): sqrt(ᾱ) x_0 + sqrt(1 - ᾱ) ε, with `alphas_cumprod` [B] at the timesteps."""
@@ -36,6 +39,18 @@ def spread_timesteps(
     shares = (torch.arange(size) + torch.rand(size, generator=generator)) / size
     low, high = within
     return ((low + (high - low) * shares) * timesteps).long()
+
+
+def random_samples(
+    host: Host, latents: torch.Tensor, size: int, generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What a training step looks at: `size` random ones of `latents` [N, 4, h, w], their noise, and timesteps that are
+    spread evenly over `within`. `generator` is the processor's, so that devices agree; nothing waits for a card."""
+    chosen = to_device_async(torch.randint(0, len(latents), (size,), generator=generator), latents.device)
+    latents = latents[chosen]
+    noise = to_device_async(torch.randn(latents.shape, generator=generator), latents.device).to(latents.dtype)
+    timesteps = spread_timesteps(size, len(host.alphas_cumprod), generator, within)
+    return latents, noise, to_device_async(timesteps, host.device)
 
 
 def trailing_timesteps(steps: int, timesteps: int) -> list[int]:

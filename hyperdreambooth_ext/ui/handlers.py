@@ -136,7 +136,7 @@ class Handlers:
         if not (name or "").strip():
             raise UserError("There is no name yet: give the person one, such as anna.")
         values = {"quality": quality, "face": face, **self.task_values(advanced)}
-        return self.studio.submit(Task(photo.pixels, name, **values))
+        return self.studio.submit(Task(photo, name, **values))
 
     def _folder(self) -> Path:
         return self.studio.backend.lidb_dir().resolve()

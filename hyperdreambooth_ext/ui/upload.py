@@ -3,28 +3,17 @@
 import contextlib
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import PhotoError
-from ..images.face import MIN_FACE_PIXELS, Face, crop_face, find_faces
-from ..images.photo import MAX_PHOTO_BYTES, photo_from_bytes
+from ..images.face import MIN_FACE_PIXELS, crop_face
+from ..images.photo import MAX_PHOTO_BYTES, Photo, photo_from_bytes
 from ..jobs.work import jpeg
 from . import html
 
 CROP = 192
 _SHOWN_FACES = 8
-
-
-@dataclass(frozen=True)
-class Photo:
-    """An uploaded photo, RGB uint8 [H, W, 3], and its faces, the largest first."""
-
-    pixels: np.ndarray
-    faces: list[Face]
 
 
 def read_upload(file: Any) -> Photo:
@@ -48,7 +37,7 @@ def read_upload(file: Any) -> Photo:
         for copy in copies:
             with contextlib.suppress(OSError):
                 copy.unlink()
-    return Photo(pixels, find_faces(pixels))
+    return Photo(pixels)
 
 
 def describe(photo: Photo, number: int) -> str:

@@ -13,9 +13,8 @@ from torch import nn
 from ..errors import UserError
 from ..hosts.ldm import LdmHost
 from ..hosts.protocol import Host
-from ..hypernet.file import file_hash, find_hypernetwork, load_hypernetwork
+from ..hypernet.file import fitting_hypernetwork
 from ..hypernet.hypernetwork import Hypernetwork
-from ..lidb.layers import Architecture
 from . import settings
 from .builtin_lora import find_networks, forget
 
@@ -71,10 +70,8 @@ class WebuiBackend:
             return str(error)
         return ""
 
-    def hypernetwork(self, host: Host, name: str = "") -> tuple[Hypernetwork | None, str]:
-        architecture = Architecture.of(host.linears())
-        path = find_hypernetwork(self.hypernetwork_dirs(), architecture, host.checkpoint_hash, name)
-        return (None, "") if path is None else (load_hypernetwork(path), file_hash(path))
+    def hypernetwork(self, host: Host, name: str = "") -> Hypernetwork | None:
+        return fitting_hypernetwork(host, self.hypernetwork_dirs(), name)
 
     def hypernetwork_dirs(self) -> list[Path]:
         return settings.hypernetwork_dirs()

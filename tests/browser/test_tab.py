@@ -7,8 +7,8 @@ from itertools import count
 import pytest
 from PIL import Image
 
-from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.personalize.options import PRESETS
+from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 from tests.browser.conftest import ANSWERED
 from tests.bundled import SIZE
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hyperdreambooth_ext.cli.cli import main
-from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
-from hyperdreambooth_ext.images.face import find_face
-from hyperdreambooth_ext.personalize.subject import prepare_subject
+from hyperdreambooth_ext.images.face import crop_face, find_face
+from hyperdreambooth_ext.personalize.finetune import prepare_subject
+from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def host(tiny):
 
 @pytest.fixture(scope="module")
 def subject(host, sample_photo):
-    return prepare_subject(sample_photo, find_face(sample_photo), host, "a sks face", host.default_size)
+    return prepare_subject(crop_face(sample_photo, find_face(sample_photo), host.default_size), host, "a sks face")
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hyperdreambooth_ext import files
-from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.lidb import file
+from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 from tests.conftest import SMALL, random_lidb
 
 

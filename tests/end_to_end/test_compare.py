@@ -17,8 +17,9 @@ from benchmarks.compare.table import _seconds_to_reach, _with_end, best_rate
 from benchmarks.judges import VERSION
 from benchmarks.people import SYNTHETIC, synthetic_person
 from hyperdreambooth_ext.cli.generate import Sampling
-from hyperdreambooth_ext.cli.models import CHECKPOINT, fitting_hypernetwork
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
+from hyperdreambooth_ext.shipped import CHECKPOINT, MODELS
 
 ROOT = Path(__file__).parents[2]
 # One row for each way to learn; the others differ from them in a number.
@@ -35,7 +36,7 @@ def untouched():
 
 @pytest.fixture(scope="module")
 def head(untouched):
-    return image_head(untouched, fitting_hypernetwork(untouched)[0], 4, Sampling(steps=1))
+    return image_head(untouched, fitting_hypernetwork(untouched, MODELS), 4, Sampling(steps=1))
 
 
 def denoised(host: DiffusersHost) -> torch.Tensor:
@@ -49,7 +50,7 @@ def denoised(host: DiffusersHost) -> torch.Tensor:
 def test_what_a_method_learned_can_be_kept_applied_and_taken_out(row, untouched, head, tmp_path):
     host, method = DiffusersHost(CHECKPOINT), ROWS[row]
     person = synthetic_person(SYNTHETIC, 0, host.default_size)
-    task = Task(host, fitting_hypernetwork(host)[0], person, torch.randn(2, 4, 16, 16), head)
+    task = Task(host, fitting_hypernetwork(host, MODELS), person, torch.randn(2, 4, 16, 16), head)
     watch = Watch({2})
     learned = method.learn(task, method.sweep[-1] if method.sweep else None, 2, watch)
     assert len(watch.snapshots) == (row != "only hypernetwork") and watch.seconds() > 0

@@ -15,16 +15,18 @@ import torch
 from PIL import Image
 
 from hyperdreambooth_ext.cli.generate import Sampling, sample
-from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
 from hyperdreambooth_ext.errors import TrainingError
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hosts.ldm import LdmHost
+from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
 from hyperdreambooth_ext.images.face import crop_face, find_face
+from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.injection import Applied
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
-from hyperdreambooth_ext.personalize.personalize import Request, personalize
+from hyperdreambooth_ext.personalize.personalize import Callbacks, Request, personalize
+from hyperdreambooth_ext.shipped import CHECKPOINT, MODELS, SAMPLE_PHOTO
 from tests.end_to_end.conftest import Learned, learn
 from tests.hosts.ldm_model import ldm_model
 
@@ -43,7 +45,7 @@ def learned(tmp_path_factory) -> Learned:
 
 @pytest.fixture(scope="module")
 def hypernetwork(host):
-    return fitting_hypernetwork(host)[0]
+    return fitting_hypernetwork(host, MODELS)
 
 
 def test_the_file_is_small_and_says_what_it_is(learned, host):
@@ -86,7 +88,7 @@ def test_the_same_photo_and_seed_give_the_same_bytes(learned, run, tmp_path):
 def test_the_model_is_the_same_after_personalizing(host, hypernetwork, sample_photo):
     before = {name: tensor.clone() for name, tensor in host.unet.state_dict().items()}
     wanted = [parameter.requires_grad for parameter in host.unet.parameters()]
-    personalize(sample_photo, Request("x", options=FinetuneOptions(steps=2)), host, hypernetwork)
+    personalize(Photo(sample_photo), Request("x", options=FinetuneOptions(steps=2)), host, hypernetwork)
     assert all(torch.equal(before[name], tensor) for name, tensor in host.unet.state_dict().items())
     assert wanted == [parameter.requires_grad for parameter in host.unet.parameters()]
     assert not any("forward" in vars(module) for module in host.linears().values())
@@ -96,14 +98,14 @@ def test_the_model_is_the_same_after_personalizing(host, hypernetwork, sample_ph
 def test_every_start_lowers_the_loss(host, hypernetwork, sample_photo, start):
     losses = []
     options = FinetuneOptions(steps=24, batch=8)
-    result = personalize(sample_photo, Request("x", start, options), host, hypernetwork,
-                         on_step=lambda progress: losses.append(progress.loss))  # fmt: skip
+    result = personalize(Photo(sample_photo), Request("x", start, options), host, hypernetwork,
+                         Callbacks(on_step=lambda progress: losses.append(progress.loss)))  # fmt: skip
     assert result.start == start and len(losses) == 24
     assert np.mean(losses[-6:]) < np.mean(losses[:6])
 
 
 def test_without_a_hypernetwork_the_gradient_start_is_taken(host, sample_photo):
-    result = personalize(sample_photo, Request("x", options=FinetuneOptions(steps=1)), host, None)
+    result = personalize(Photo(sample_photo), Request("x", options=FinetuneOptions(steps=1)), host, None)
     assert result.start == "gradient" and result.info.hypernetwork == ""
 
 
@@ -117,7 +119,7 @@ def test_a_hypernetwork_that_learned_from_drawn_faces_is_shown_what_the_autoenco
     with torch.no_grad():
         kept = host.decode_latents(host.encode_images(image)).clamp(-1, 1)
     for network, seen in ((hypernetwork, image), (drawn, kept)):
-        lidb = personalize(sample_photo, Request("x", predict_only=True), host, network).lidb
+        lidb = personalize(Photo(sample_photo), Request("x", predict_only=True), host, network).lidb
         layer = lidb.architecture.layers[5]
         assert torch.allclose(lidb.delta(layer), network.predict(seen).delta(layer), atol=1e-6)
     assert float((kept - image).abs().mean()) > 0.01
@@ -126,8 +128,8 @@ def test_a_hypernetwork_that_learned_from_drawn_faces_is_shown_what_the_autoenco
 def test_an_interrupt_stops_within_a_step_and_keeps_what_was_learned(host, hypernetwork, sample_photo):
     steps = []
     result = personalize(
-        sample_photo, Request("x"), host, hypernetwork,
-        on_step=lambda progress: steps.append(progress.step), should_stop=lambda: len(steps) >= 3,
+        Photo(sample_photo), Request("x"), host, hypernetwork,
+        Callbacks(on_step=lambda progress: steps.append(progress.step), should_stop=lambda: len(steps) >= 3),
     )  # fmt: skip
     assert result.steps == result.info.steps == 3 == len(steps)
     layer = next(layer for layer in result.lidb.architecture.layers if layer.key.startswith("lora_unet_"))
@@ -136,7 +138,7 @@ def test_an_interrupt_stops_within_a_step_and_keeps_what_was_learned(host, hyper
 
 def test_an_interrupt_before_the_first_step_is_an_error(host, hypernetwork, sample_photo):
     with pytest.raises(TrainingError, match="before the first step"):
-        personalize(sample_photo, Request("x"), host, hypernetwork, should_stop=lambda: True)
+        personalize(Photo(sample_photo), Request("x"), host, hypernetwork, Callbacks(should_stop=lambda: True))
 
 
 def test_ldm_hosts_the_main_job_too(learned, sample_photo, hypernetwork, tmp_path):
@@ -147,8 +149,8 @@ def test_ldm_hosts_the_main_job_too(learned, sample_photo, hypernetwork, tmp_pat
     hosts = {"diffusers": DiffusersHost(CHECKPOINT), "ldm": LdmHost(ldm_model(read_checkpoint(CHECKPOINT), tmp_path))}
     for name, host in hosts.items():
         losses[name] = []
-        personalize(sample_photo, Request("x", options=FinetuneOptions(steps=3)), host, hypernetwork,
-                    on_step=lambda progress, name=name: losses[name].append(progress.loss))  # fmt: skip
+        personalize(Photo(sample_photo), Request("x", options=FinetuneOptions(steps=3)), host, hypernetwork,
+                    Callbacks(on_step=lambda progress, name=name: losses[name].append(progress.loss)))  # fmt: skip
     assert losses["ldm"] == pytest.approx(losses["diffusers"], rel=1e-3)
 
 

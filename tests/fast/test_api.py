@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from hyperdreambooth_ext import __version__
 from hyperdreambooth_ext.api.route import MAX_BODY_BYTES, place_in
 from hyperdreambooth_ext.api.routes import PREFIX, mount_api
-from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
+from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 from tests.studio import SHORT
 
 PHOTO = base64.b64encode(SAMPLE_PHOTO.read_bytes()).decode()

@@ -194,7 +194,7 @@ def test_any_other_failure_is_told_and_the_queue_goes_on(studio, small_photo):
 
 
 def test_without_a_hypernetwork_it_starts_along_the_gradient_and_says_so(studio, small_photo, monkeypatch):
-    monkeypatch.setattr(type(studio.backend), "hypernetwork", lambda self, host, name: (None, ""))
+    monkeypatch.setattr(type(studio.backend), "hypernetwork", lambda self, host, name: None)
     result = ended(studio, studio.submit(short_task(small_photo, "anna"))).result
     assert result.start == "gradient" and "No hypernetwork fits this checkpoint" in result.start_reason
     status = ended(studio, studio.submit(short_task(small_photo, "bea", start="hypernetwork")))

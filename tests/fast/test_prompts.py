@@ -2,9 +2,9 @@
 
 import re
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.hosts.checkpoint import file_sha256
 from hyperdreambooth_ext.pretrain.prompts import Portraits
+from hyperdreambooth_ext.shipped import CHECKPOINT
 from training.looks import CENTRES, GROUPS, _rare_words
 
 ANY, OWN = Portraits.of("0123456789"), Portraits.of(file_sha256(CHECKPOINT)[:10])

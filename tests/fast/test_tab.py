@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.errors import PhotoError, UserError
+from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.jobs.status import JobStatus, Result
 from hyperdreambooth_ext.jobs.task import Task
 from hyperdreambooth_ext.personalize.options import PRESETS
-from hyperdreambooth_ext.shipped import HYPERNETWORK
+from hyperdreambooth_ext.shipped import HYPERNETWORK, SAMPLE_PHOTO
 from hyperdreambooth_ext.ui import html
 from hyperdreambooth_ext.ui.advanced import Advanced
 from hyperdreambooth_ext.ui.folder import can_open
 from hyperdreambooth_ext.ui.handlers import Handlers
 from hyperdreambooth_ext.ui.tab import build_tab
-from hyperdreambooth_ext.ui.upload import Photo, describe, read_upload
+from hyperdreambooth_ext.ui.upload import describe, read_upload
 from tests.studio import SHORT, ended
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -105,7 +105,7 @@ def test_numbers_of_zero_and_cleared_ones_leave_the_choice_to_the_quality(studio
         advanced = Advanced()
     initial = [component.value for component in advanced.components]
     cleared = [None if value == 0 and value is not False else value for value in initial]
-    photo = np.zeros((1, 1, 3), np.uint8)
+    photo = Photo(np.zeros((1, 1, 3), np.uint8))
     for given in (initial, cleared):
         task = Task(photo, "a", **advanced.values(given)).checked()
         assert task.request("a") == Task(photo, "a").request("a") and task.finetune() == PRESETS["balanced"]
@@ -178,10 +178,11 @@ def test_a_photo_that_is_too_large(uploads, monkeypatch):
 
 
 def test_none_one_and_several_faces(sample_photo, small_photo, photo):
-    wall = describe(Photo(np.full((90, 90, 3), 90, np.uint8), []), 1)
+    wall = describe(Photo(np.full((90, 90, 3), 90, np.uint8)), 1)
     assert "No face was found" in wall and "hdb_warning" in wall
     assert "hdb_warning" not in describe(photo, 1) and describe(photo, 1).count("<img") == 1
-    two = Photo(photo.pixels, photo.faces * 2)
+    two = Photo(photo.pixels)
+    vars(two)["faces"] = photo.faces * 2
     several = describe(two, 2)
     assert several.count("<img") == 2 and 'hdb_chosen" data-face="2"' in several and "click the one" in several
 

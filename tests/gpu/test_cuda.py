@@ -3,23 +3,27 @@
 import pytest
 import torch
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.latent_identity import LatentIdentityEnsemble
-from hyperdreambooth_ext.images.face import find_face
+from hyperdreambooth_ext.images.face import crop_face, find_face
 from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.weights import LiDB, zeros
-from hyperdreambooth_ext.personalize.finetune import Finetuned, FinetuneOptions, finetune
-from hyperdreambooth_ext.personalize.likeness_term import LikenessTerm
-from hyperdreambooth_ext.personalize.subject import Subject, prepare_subject
-from hyperdreambooth_ext.shipped import HYPERNETWORK
+from hyperdreambooth_ext.personalize.finetune import (
+    Finetuned,
+    FinetuneOptions,
+    Identity,
+    Subject,
+    finetune,
+    prepare_subject,
+)
+from hyperdreambooth_ext.shipped import CHECKPOINT, HYPERNETWORK, SAMPLE_PHOTO
 from tests.stored import stored_basis
 
 
-class Uncaptured(DiffusersHost):
+class Unrecorded(DiffusersHost):
     """A host whose iterations are launched operation by operation."""
 
     capturable = False
@@ -32,18 +36,18 @@ def learn(host: DiffusersHost, on_step=lambda progress: None, asked: bool = Fals
         Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0)
     )
     with host.frozen():
-        subject = prepare_subject(photo, find_face(photo), host, "a sks face", host.default_size)
+        subject = prepare_subject(crop_face(photo, find_face(photo), host.default_size), host, "a sks face")
         wanted = FinetuneOptions(**{"steps": 8, "batch": 4, **options})
-        likeness = asked_of_untaught(host, subject) if asked else None
+        identity = asked_of_untaught(host, subject) if asked else None
         generator = torch.Generator().manual_seed(0)
-        return finetune(host, subject, lidb, wanted, generator, on_step, likeness=likeness)
+        return finetune(host, subject, lidb, wanted, generator, on_step, identity=identity)
 
 
-def asked_of_untaught(host: DiffusersHost, subject: Subject) -> LikenessTerm:
+def asked_of_untaught(host: DiffusersHost, subject: Subject) -> Identity:
     torch.manual_seed(0)
     hypernetwork = load_hypernetwork(HYPERNETWORK)
     hypernetwork.carry(LatentIdentityEnsemble.untrained(2).eval().requires_grad_(False))
-    return LikenessTerm.of(host, hypernetwork, subject.image)
+    return Identity.of(host, hypernetwork, subject.image)
 
 
 def difference(one: LiDB, other: LiDB) -> float:
@@ -53,15 +57,15 @@ def difference(one: LiDB, other: LiDB) -> float:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_a_captured_finetune_learns_what_one_without_a_graph_learns(asked):
+def test_a_recorded_finetune_learns_what_one_without_a_graph_learns(asked):
     losses: dict[type, list[float]] = {}
     learned = {}
-    for kind in (DiffusersHost, Uncaptured):
+    for kind in (DiffusersHost, Unrecorded):
         losses[kind] = []
         learned[kind] = learn(kind(CHECKPOINT, "cuda"), lambda p, of=losses[kind]: of.append(p.loss), asked).lidb
     # A graph may take other algorithms of the libraries, which round otherwise.
     assert difference(*learned.values()) < 0.01
-    assert losses[DiffusersHost] == pytest.approx(losses[Uncaptured], rel=1e-3)
+    assert losses[DiffusersHost] == pytest.approx(losses[Unrecorded], rel=1e-3)
     # The first is waited for, the others come one late.
     assert losses[DiffusersHost][0] == losses[DiffusersHost][1]
 

@@ -12,6 +12,7 @@ from hyperdreambooth_ext.hosts.conditioning import pack, unpack
 from hyperdreambooth_ext.hosts.ldm import LdmHost
 from hyperdreambooth_ext.hosts.modules import recomputed
 from hyperdreambooth_ext.hypernet.loss import denoising_errors
+from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
@@ -54,7 +55,7 @@ def test_sd2_is_learned_on(sd2_model, sample_photo):
     assert (host.family, host.default_size) == ("sd2", 128)
     assert host.prediction_type == {"eps": "epsilon", "v": "v_prediction"}[sd2_model.parameterization]
     request = Request(name="anna", start="gradient", options=FinetuneOptions(steps=2, batch=2))
-    result = personalize(sample_photo, request, host)
+    result = personalize(Photo(sample_photo), request, host)
     assert result.info.model_family == "sd2" and result.steps == 2
     assert all(layer.key.startswith("lora_unet_") for layer in result.lidb.architecture.layers)
 
@@ -87,9 +88,9 @@ def test_a_face_is_learned_alike_with_recomputation_which_graphics_cards_always_
     from ldm.modules.diffusionmodules.openaimodel import ResBlock
 
     request = Request(name="anna", start="gradient", options=FinetuneOptions(steps=2, batch=2))
-    plain = personalize(sample_photo, request, LdmHost(sd2_model, "small")).lidb
+    plain = personalize(Photo(sample_photo), request, LdmHost(sd2_model, "small")).lidb
     with recomputed([BasicTransformerBlock, ResBlock]):
-        again = personalize(sample_photo, request, LdmHost(sd2_model, "small")).lidb
+        again = personalize(Photo(sample_photo), request, LdmHost(sd2_model, "small")).lidb
     assert all(
         torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(plain.parameters, again.parameters, strict=True)
     )

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from hyperdreambooth_ext.cli.cli import main
-from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.hypernet.file import file_hash, load_hypernetwork, read_config
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.pretrain.options import remembered
 from hyperdreambooth_ext.pretrain.progress import Paused, Reporter
 from hyperdreambooth_ext.pretrain.store import FaceStore
+from hyperdreambooth_ext.shipped import CHECKPOINT, SAMPLE_PHOTO
 from tests import half
 from tests.pretrain.conftest import SMALL
 

@@ -64,8 +64,8 @@ def test_a_build_lets_others_go_first_pauses_and_goes_on(builder):
     assert status.state == "done" and status.file.parent == builder.backend.folder / "models" and status.sheet
     # Used from the next personalization on, without a restart.
     with builder.backend.model() as host:
-        network, hash_ = builder.backend.hypernetwork(host)
-    assert hash_ == file_hash(status.file) and network.config.trained_on.startswith("12 photos")
+        network = builder.backend.hypernetwork(host)
+    assert network.file_hash == file_hash(status.file) and network.config.trained_on.startswith("12 photos")
 
 
 def test_the_panel_says_what_is_wrong_and_what_is_there(builder):

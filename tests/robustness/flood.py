@@ -23,8 +23,8 @@ import psutil
 
 from hyperdreambooth_ext.api.route import MAX_BODY_BYTES
 from hyperdreambooth_ext.api.routes import PREFIX
-from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.jobs.jobs import MAX_WAITING
+from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 40

@@ -24,18 +24,18 @@ from random import Random
 import torch
 from safetensors.torch import load as parsed
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO, fitting_hypernetwork
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
-from hyperdreambooth_ext.hypernet.file import load_hypernetwork, save_hypernetwork
+from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork, load_hypernetwork, save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.hypernet.training import Batch, training_losses
-from hyperdreambooth_ext.images.photo import load_photo
+from hyperdreambooth_ext.images.photo import Photo, load_photo
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.lora import export_lora
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize, save
+from hyperdreambooth_ext.shipped import CHECKPOINT, MODELS, SAMPLE_PHOTO
 from hyperdreambooth_ext.temporary import SUFFIX, remove_leftovers
 from training.loop import train
 
@@ -53,8 +53,8 @@ class Job:
 
 def jobs(scratch: Path) -> dict[str, Job]:
     """The three kinds of work, on the embedded model, everything loaded."""
-    host, photo = DiffusersHost(CHECKPOINT), load_photo(SAMPLE_PHOTO)[::3, ::3].copy()
-    hypernetwork = fitting_hypernetwork(host)[0]
+    host, photo = DiffusersHost(CHECKPOINT), Photo(load_photo(SAMPLE_PHOTO)[::3, ::3].copy())
+    hypernetwork = fitting_hypernetwork(host, MODELS)
     small = HypernetworkConfig(Architecture.of(host.linears()), encoder="mobilenetv3_small_050", width=32, depth=1)
     torch.manual_seed(0)
     untrained = Hypernetwork(small)

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from hyperdreambooth_ext.cli.generate import load_named
-from hyperdreambooth_ext.cli.models import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import checked_name
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, ddpm_alphas_cumprod
@@ -32,6 +31,7 @@ from hyperdreambooth_ext.lidb.lora import lora_tensors
 from hyperdreambooth_ext.lidb.stored_basis import StoredBasis
 from hyperdreambooth_ext.lidb.tags import parse_prompt
 from hyperdreambooth_ext.lidb.weights import zeros
+from hyperdreambooth_ext.shipped import CHECKPOINT, SAMPLE_PHOTO
 from hyperdreambooth_ext.texts import is_plain
 from hyperdreambooth_ext.webui.card_prompt import card_prompt
 from tests.conftest import SMALL, random_lidb

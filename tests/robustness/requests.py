@@ -14,12 +14,12 @@ from PIL import Image
 
 from hyperdreambooth_ext.api.routes import PREFIX, mount_api
 from hyperdreambooth_ext.cli.backend import StandaloneBackend
-from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import checked_name
 from hyperdreambooth_ext.jobs.jobs import Job, Studio
 from hyperdreambooth_ext.jobs.task import Task
 from hyperdreambooth_ext.lidb.file import MAX_RANK
+from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 
 REFUSALS = (400, 404, 413, 422)
 # What each input is sent to: a body of one route is nonsense to the others.
@@ -77,7 +77,7 @@ def asked(path: Path) -> Task | None:
 
 def check_task(task: Task) -> None:
     """What the queue is handed is within all bounds."""
-    assert task.name == checked_name(task.name) and task.photo.shape[2] == 3
+    assert task.name == checked_name(task.name) and task.photo.pixels.shape[2] == 3
     options = task.finetune()
     assert 1 <= options.steps <= 2000 and 1 <= options.rank <= MAX_RANK and 0 < options.lr <= 1
     assert math.isfinite(options.lr) and 0 <= task.seed < 2**32 and 1 <= task.face <= 100

@@ -11,15 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 from hyperdreambooth_ext.cli.backend import StandaloneBackend
 from hyperdreambooth_ext.cli.generate import generate
-from hyperdreambooth_ext.cli.models import SAMPLE_PHOTO
-from hyperdreambooth_ext.images.photo import load_photo
+from hyperdreambooth_ext.images.photo import Photo, load_photo
 from hyperdreambooth_ext.jobs.jobs import Studio
 from hyperdreambooth_ext.jobs.task import Task
 from hyperdreambooth_ext.sampling.sampler import Sampling
+from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 from tests.robustness.process import open_handles, resident_megabytes, threads
 from tests.studio import ended
 
@@ -30,7 +28,7 @@ MAX_GROWTH_MEGABYTES = 30
 SAMPLING_STEPS, SIZE = 4, 64
 
 
-def one_round(studio: Studio, photo: np.ndarray, iterations: int) -> tuple[str, str]:
+def one_round(studio: Studio, photo: Photo, iterations: int) -> tuple[str, str]:
     """SHA-256 of the file and of the picture that it makes."""
     task = Task(photo, "anna", steps=iterations, picture_steps=1, preview_every=1, size=SIZE)
     status = ended(studio, studio.submit(task), seconds=600)
@@ -46,7 +44,7 @@ def one_round(studio: Studio, photo: np.ndarray, iterations: int) -> tuple[str, 
 
 def run(folder: Path, rounds: int, iterations: int) -> dict:
     """The counts of so many rounds."""
-    studio, photo = Studio(StandaloneBackend(folder)), load_photo(SAMPLE_PHOTO)[::3, ::3].copy()
+    studio, photo = Studio(StandaloneBackend(folder)), Photo(load_photo(SAMPLE_PHOTO)[::3, ::3].copy())
     results, settled, started = set(), {}, time.monotonic()
     for number in range(1, rounds + 1):
         results.add(one_round(studio, photo, iterations))

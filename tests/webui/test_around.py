@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.file import Info
+from hyperdreambooth_ext.shipped import CHECKPOINT
 from tests.conftest import SMALL, random_lidb
 
 ROOT = Path(__file__).parents[2]

@@ -11,12 +11,13 @@ import torch
 from hyperdreambooth_ext.errors import TrainingError, UserError
 from hyperdreambooth_ext.hosts.checkpoint import read_checkpoint
 from hyperdreambooth_ext.hosts.ldm import LdmHost
+from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.jobs.building import Builder
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.file import Info
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
-from hyperdreambooth_ext.personalize.personalize import Request, personalize
+from hyperdreambooth_ext.personalize.personalize import Callbacks, Request, personalize
 from hyperdreambooth_ext.shipped import HYPERNETWORK
 from tests.conftest import random_lidb
 from tests.hosts.ldm_model import ldm_model
@@ -171,7 +172,7 @@ def test_a_built_hypernetwork_and_a_downloaded_one_are_both_looked_for(webui):
 def test_after_a_personalization_everything_is_as_before(webui, sd_model, busy, sample_photo):
     before = everything(sd_model, webui)
     with webui.ours("backend").WebuiBackend().model() as host:
-        result = personalize(sample_photo, REQUEST, host)
+        result = personalize(Photo(sample_photo), REQUEST, host)
     assert result.steps == 2 and result.info.model_family == "sd1"
     assert everything(sd_model, webui) == before
 
@@ -185,7 +186,7 @@ def test_after_an_error_in_the_middle_of_a_step(webui, sd_model, busy, sample_ph
         raise raised
 
     with pytest.raises(error), webui.ours("backend").WebuiBackend().model() as host:
-        personalize(sample_photo, REQUEST, host, on_step=on_step)
+        personalize(Photo(sample_photo), REQUEST, host, None, Callbacks(on_step=on_step))
     assert everything(sd_model, webui) == before
 
 
@@ -202,7 +203,7 @@ def test_after_no_memory_in_the_middle_of_a_layer(webui, sd_model, busy, sample_
     handle = block.register_forward_hook(full)
     try:
         with pytest.raises(torch.cuda.OutOfMemoryError), webui.ours("backend").WebuiBackend().model() as host:
-            personalize(sample_photo, REQUEST, host)
+            personalize(Photo(sample_photo), REQUEST, host)
     finally:
         handle.remove()
     assert everything(sd_model, webui) == before
@@ -218,7 +219,8 @@ def test_the_webuis_interrupt_stops_within_a_step(webui, sd_model, busy, sample_
         webui.shared.state.interrupted = True
 
     with backend.model() as host:
-        result = personalize(sample_photo, REQUEST, host, on_step=on_step, should_stop=backend.interrupted)
+        callbacks = Callbacks(on_step=on_step, should_stop=backend.interrupted)
+        result = personalize(Photo(sample_photo), REQUEST, host, None, callbacks)
         assert (webui.shared.state.sampling_step, webui.shared.state.sampling_steps) == (1, 2)
     assert result.steps == 1
     assert everything(sd_model, webui) == before
@@ -228,7 +230,7 @@ def test_the_webuis_interrupt_stops_within_a_step(webui, sd_model, busy, sample_
 def test_what_was_learned_on_a_busy_webui_equals_what_a_quiet_one_learns(webui, sd_model, busy, sample_photo):
     def learn():
         with webui.ours("backend").WebuiBackend().model() as host:
-            return personalize(sample_photo, REQUEST, host).lidb
+            return personalize(Photo(sample_photo), REQUEST, host).lidb
 
     with_lora = learn()
     webui.networks.merge()
@@ -256,7 +258,7 @@ def test_precisions_and_parameterizations(webui, tiny, tmp_path_factory, sample_
     with webui.ours("backend").WebuiBackend().model() as host:
         assert host.prediction_type == ("epsilon" if parameterization == "eps" else "v_prediction")
         assert torch.equal(host.alphas_cumprod, schedule.float())
-        result = personalize(sample_photo, REQUEST, host)
+        result = personalize(Photo(sample_photo), REQUEST, host)
     assert all(torch.isfinite(tensor).all() and tensor.any() for tensor in result.lidb.parameters[:3])
     assert everything(model, webui) == before
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
+from hyperdreambooth_ext.shipped import CHECKPOINT
 from tests.browser.conftest import browser  # noqa: F401  (a fixture: one browser for all tests here)
 
 from .server import REPOSITORY, Server, add_checkpoint, prepare, python_of

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
+from hyperdreambooth_ext.shipped import CHECKPOINT
 from tests.bundled import SIZE
 
 REPOSITORY = Path(__file__).parents[3]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
+from hyperdreambooth_ext.shipped import CHECKPOINT
 from tests.bundled import NAME, SIZE
 
 from .server import REPOSITORY, Server, add_checkpoint, prepare, python_of

@@ -3,15 +3,13 @@
 import torch
 import torch.nn.functional as F
 
-from hyperdreambooth_ext.images.face import find_face
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.weights import LiDB
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
+from hyperdreambooth_ext.personalize.prior_preservation import PriorPreservation, class_prompt
 from hyperdreambooth_ext.personalize.starts import zero_start
-from hyperdreambooth_ext.personalize.style_prior import StylePrior
-from hyperdreambooth_ext.personalize.subject import prepare_subject
 
 
 def learned(host, subject, **options) -> LiDB:
@@ -25,13 +23,13 @@ def disobedience(host, subject, lidb: LiDB) -> tuple[float, float]:
     """How far predictions with a style, and those without a prompt, are from the frozen model's, on samples that nobody
     trained on."""
     with host.frozen(), torch.no_grad():
-        prior = StylePrior.of(host, subject.prompt, subject.class_prompt, unprompted=0.5)
-        lesson = prior.lesson(host, subject, 24, torch.Generator().manual_seed(99), micro_batch_size=24)
+        prior = PriorPreservation.of(host, subject.prompt, "a face", unprompted=0.5)
+        batch = prior.batch(host, subject.latents, 24, torch.Generator().manual_seed(99), micro_batch_size=24)
         with injected(host.linears(), Applied(lidb)):
-            conditions = host.encode_prompts(prior.prompts)[lesson.styles]
-            predicted = host.predict(lesson.noisy, lesson.timesteps, conditions)
-        errors = F.mse_loss(predicted, lesson.wanted, reduction="none").mean((1, 2, 3))
-        unprompted = lesson.styles == prior.prompts.index("")
+            conditions = host.encode_prompts(prior.prompts)[batch.prompts]
+            predicted = host.predict(batch.noisy, batch.timesteps, conditions)
+        errors = F.mse_loss(predicted, batch.target, reduction="none").mean((1, 2, 3))
+        unprompted = batch.prompts == prior.prompts.index("")
         assert 0 < unprompted.sum() < len(unprompted)
         return float(errors[~unprompted].mean()), float(errors[unprompted].mean())
 
@@ -44,24 +42,23 @@ def test_with_the_prior_styles_and_pictures_without_a_prompt_stay_more_like_they
     assert unprompted < 0.8 * unprompted_without
 
 
-def test_lessons_looked_at_together_are_the_frozen_models_own_predictions(host, subject):
+def test_batches_looked_at_together_are_the_frozen_models_own_predictions(host, subject):
     with host.frozen(), torch.no_grad():
-        prior = StylePrior.of(host, subject.prompt, subject.class_prompt)
-        lessons = prior.lessons(host, subject, 2, torch.Generator().manual_seed(0), ahead=7, micro_batch_size=4)
-        first = [next(lessons) for _ in range(4)]  # three from the first pass, one from the second
-        for lesson in first:
-            assert len(lesson.noisy) == 2
+        prior = PriorPreservation.of(host, subject.prompt, "a face")
+        batches = prior.batches(host, subject.latents, 2, torch.Generator().manual_seed(0), ahead=7, micro_batch_size=4)
+        first = [next(batches) for _ in range(4)]  # three from the first pass, one from the second
+        for batch in first:
+            assert len(batch.noisy) == 2
             # One of the noisier half and one of the other: every iteration sees both.
-            assert (lesson.timesteps.diff().abs() > 100).all()
-            alone = host.predict(lesson.noisy, lesson.timesteps, prior.general[lesson.styles])
-            torch.testing.assert_close(lesson.wanted, alone, rtol=1e-4, atol=1e-4)
-    assert len({tuple(lesson.timesteps.tolist()) for lesson in first}) == 4
+            assert (batch.timesteps.diff().abs() > 100).all()
+            alone = host.predict(batch.noisy, batch.timesteps, prior.class_cond[batch.prompts])
+            torch.testing.assert_close(batch.target, alone, rtol=1e-4, atol=1e-4)
+    assert len({tuple(batch.timesteps.tolist()) for batch in first}) == 4
 
 
-def test_the_class_prompt_is_the_prompt_without_the_trigger(host, subject, sample_photo):
-    assert subject.class_prompt == "a face"
-    other = prepare_subject(sample_photo, find_face(sample_photo), host, "photo of xyz woman", 64, trigger="xyz")
-    assert other.class_prompt == "photo of woman"
+def test_the_class_prompt_is_the_prompt_without_the_trigger():
+    assert class_prompt("a sks face") == "a face"
+    assert class_prompt("photo of xyz woman", "xyz") == "photo of woman"
 
 
 def test_the_text_encoder_can_be_trained_together_with_the_prior(host, subject):

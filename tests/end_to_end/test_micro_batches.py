@@ -5,8 +5,7 @@ import torch
 
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
-from hyperdreambooth_ext.personalize.iteration import default_micro_batch_size, look_at
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, default_micro_batch_size, finetune, make_batch
 from hyperdreambooth_ext.personalize.starts import zero_start
 
 
@@ -28,14 +27,14 @@ def test_samples_in_several_passes_teach_what_they_teach_in_one(host, subject, m
     assert losses == pytest.approx(losses_of_parts, rel=1e-5)
 
 
-def test_parts_are_as_few_as_can_be_and_hold_every_sample_once(host, subject):
-    look = look_at(host, subject, subject.noisy_batch(host, 10, torch.Generator().manual_seed(0)))
-    parts = list(look.parts(4))
+def test_micro_batches_are_as_few_as_can_be_and_hold_every_sample_once(host, subject):
+    batch = make_batch(host, subject, 10, torch.Generator().manual_seed(0))
+    parts = list(batch.micro_batches(4))
     assert [len(part.noisy) for part in parts] == [3, 3, 4]
-    assert torch.equal(torch.cat([part.timesteps for part in parts]), look.timesteps)
+    assert torch.equal(torch.cat([part.timesteps for part in parts]), batch.timesteps)
     # A place of the face counts more than one outside; all together the samples count as one.
-    assert float(look.weights.mean((1, 2, 3)).sum()) == pytest.approx(1.0, rel=1e-5)
-    assert look.weights.max() > 2 * look.weights.min()
+    assert float(batch.weights.mean((1, 2, 3)).sum()) == pytest.approx(1.0, rel=1e-5)
+    assert batch.weights.max() > 2 * batch.weights.min()
 
 
 def test_small_pictures_go_in_one_pass_and_large_ones_on_a_processor_two_by_two(host):
