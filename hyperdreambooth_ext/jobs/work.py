@@ -98,11 +98,13 @@ class Work:
             self.pace.iteration()
             self._step(progress.step, self.pace.left(iterations - progress.step, picture_steps))
             self._preview(host, progress)
-            self.pace.begin()
 
-        return Callbacks(
-            on_stage, lambda crop: self.job.update(photo=jpeg(crop)), on_start, on_step, self._interrupted
-        )  # fmt: skip
+        def should_stop() -> bool:
+            # Asked right before each iteration: the time of a preview is none of the next one's.
+            self.pace.begin()
+            return self._interrupted()
+
+        return Callbacks(on_stage, lambda crop: self.job.update(photo=jpeg(crop)), on_start, on_step, should_stop)
 
     def _preview(self, host: Host, progress: Progress) -> None:
         every = self.task.preview_every
