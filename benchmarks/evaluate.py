@@ -208,8 +208,6 @@ def learn(row: str, person: Person, tools: Tools, args: argparse.Namespace) -> t
     )  # fmt: skip
     began = time.monotonic()
     request = Request(person.name, cast(Start, start), options, predict_only=not steps)
-    learned = personalize(person.photo, request, tools.host, tools.hypernetwork)
-    request = Request(person.name, start, options, predict_only=not steps)
     learned = personalize(Photo(person.photo), request, tools.host, tools.hypernetwork)
     seconds = round(time.monotonic() - began, 2)
     file = save(learned, args.out / row / "lidb", overwrite=True)

@@ -99,7 +99,7 @@ class Rival:
     def _step(self, batch: TrainBatch) -> torch.Tensor:
         noisy = batch.noisy if self._optimizer else batch.noisy.detach().requires_grad_()
         condition = self._condition.expand(len(noisy), -1, -1)
-        loss = F.mse_loss(self._host.predict(noisy, batch.timesteps, condition), batch.wanted)
+        loss = F.mse_loss(self._host.predict(noisy, batch.timesteps, condition), batch.target)
         gradients = torch.autograd.grad(loss, self._trained or [noisy])
         if self._optimizer is not None:
             for parameter, gradient in zip(self._trained, gradients, strict=True):
