@@ -88,7 +88,6 @@ class Work:
             if stage in ("face", "predict") and self._interrupted():
                 raise Cancelled
             self._stage(stage, iterations if stage == "finetune" else 0)
-            self.pace.begin()
 
         def on_start(start: Start, prompt: str) -> None:
             self._preview_prompt = prompt
