@@ -1,27 +1,26 @@
-"""The table of options in docs/options.md, from the dataclasses: `python -m tests.options_table` writes it anew."""
+"""The tables of options in docs/options.md, from the dataclasses: `python -m tests.options_table` writes them anew."""
 
 from pathlib import Path
 
 from hyperdreambooth_ext.personalize.options import Option, PersonalizeOptions, options_of
+from hyperdreambooth_ext.pretrain.options import BuildOptions
 
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
-BEGIN, END = "<!-- options: made by python -m tests.options_table -->", "<!-- end of options -->"
+KINDS = {"options": PersonalizeOptions, "build options": BuildOptions}
 HEAD = (
     "| in the tab | command line | API | default | range | recommended | what it does |\n"
     "|---|---|---|---|---|---|---|\n"
 )
 
 
-def table() -> str:
-    """One row for each option."""
-    return HEAD + "".join(_row(option) for option in options_of(PersonalizeOptions).values())
-
-
 def page(text: str) -> str:
-    """`text` with the table as it is now between the two marks."""
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n{table()}{END}{after}"
+    """`text` with the tables as they are now, each between its two marks."""
+    for name, kind in KINDS.items():
+        begin, end = f"<!-- {name}: made by python -m tests.options_table -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        table = HEAD + "".join(_row(option) for option in options_of(kind).values())
+        text = f"{before}{begin}\n{table}{end}{rest.partition(end)[2]}"
+    return text
 
 
 def _row(option: Option) -> str:
@@ -50,7 +49,7 @@ def _range(option: Option) -> str:
 
 
 def _plain(number: float) -> str:
-    return f"{number:,.5f}".rstrip("0").rstrip(".")
+    return f"{number:,.7f}".rstrip("0").rstrip(".")
 
 
 if __name__ == "__main__":

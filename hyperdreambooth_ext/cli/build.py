@@ -15,10 +15,10 @@ from ..pretrain.processes import Processes, processes
 from ..pretrain.progress import STAGE_WORDS, BuildProgress, Paused, Reporter
 from ..pretrain.store import Folder
 from ..shipped import MODELS
-from .build_options import asked_for
 from .commands import load_host
 from .interrupt import stop_on_interrupt
 from .memory import peak_megabytes
+from .options import named
 
 _STOPPING = "Stopping after this step; the same command goes on from there. Ctrl-C again stops at once."
 
@@ -36,9 +36,8 @@ def run_build(args: argparse.Namespace) -> dict:
     file, paused = None, False
     with stop_on_interrupt(_STOPPING) as stopped, host.recomputing() if args.low_memory else nullcontext():
         try:
-            file = build(
-                args.folder, asked_for(args), host, args.out or MODELS, Reporter(bars.show, stopped), together, stages
-            )
+            wanted, reporter = named(args, BuildOptions), Reporter(bars.show, stopped)
+            file = build(args.folder, wanted, host, args.out or MODELS, reporter, together, stages)
         except Paused:
             paused = True
         finally:

@@ -9,9 +9,9 @@ from pathlib import Path
 from .. import __version__
 from ..errors import UserError
 from ..personalize.options import PersonalizeOptions, options_of
+from ..pretrain.options import FORMER, BuildOptions
 from ..temporary import remove_leftovers
 from ..texts import plain_text
-from .build_options import add_build
 from .options import add_options
 
 DEFAULT_DIR = Path("lidb")
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _inspect(commands)
     _demo(commands)
     _ui(commands)
-    add_build(commands, _command)
+    _build(commands)
     return parser
 
 
@@ -159,3 +159,18 @@ def _ui(commands) -> None:
     parser.add_argument("--listen", action="store_true", help="let other machines in too, without any password")
     parser.add_argument("--out", type=Path, default=DEFAULT_DIR, help="folder of the LiDBs (default: %(default)s)")
     _model_options(parser)
+
+
+def _build(commands) -> None:
+    parser = _command(
+        commands, "build",
+        "Build a hypernetwork for a checkpoint out of faces that it samples itself; the same command goes on.",
+        "build my-checkpoint --checkpoint model.safetensors --hours 8",
+    )  # fmt: skip
+    parser.add_argument("folder", type=Path, help="where the build keeps what it makes")
+    _model_options(parser)
+    parser.add_argument("--out", type=Path, help="folder of the finished file (default: models/ of this extension)")
+    parser.add_argument("--until", choices=("faces", "targets", "train"), help="stop after this part")
+    low = "take less memory and more time: keep no activations within the blocks of the UNet"
+    parser.add_argument("--low-memory", action="store_true", help=low)
+    add_options(parser, options_of(BuildOptions).values(), FORMER)

@@ -3,13 +3,14 @@ docs/options.md are made from these fields."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..errors import UserError
 from ..lidb.file import MAX_RANK
 from .finetune import FinetuneOptions
 from .personalize import Request
-from .starts import STARTS, Start
+from .starts import Start
 
 Interface = Literal["tab", "api", "cli"]
 EVERYWHERE: tuple[Interface, ...] = get_args(Interface)
@@ -25,20 +26,20 @@ PRESETS: dict[Quality, FinetuneOptions] = {
 @dataclass(frozen=True)
 class Option:
     """One option as the interfaces show it. `type` is bool, int, float or str; where `default` is None, `unset` says
-    what is taken instead. `recommended` says when to choose another value."""
+    what is taken instead; `recommended` says which values do well."""
 
     name: str
     type: type
     default: Any
-    label: str
     help: str
-    low: float | None = None
-    high: float | None = None
-    multiple: int | None = None
-    choices: tuple[str, ...] = ()
-    unset: str = ""
-    shown: tuple[Interface, ...] = EVERYWHERE
-    recommended: str = ""
+    low: float | None
+    high: float | None
+    multiple: int | None
+    choices: tuple[str, ...]
+    label: str
+    unset: str
+    shown: tuple[Interface, ...]
+    recommended: str
 
     def check(self, value: Any) -> None:
         """Raises UserError for a value that cannot be."""
@@ -47,20 +48,24 @@ class Option:
         if self.choices and value not in self.choices:
             raise UserError(f"{self.label}: choose {', '.join(self.choices)}, not {value!r}.", self.name)
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
-            raise UserError(f"{self.label}: choose from {self.low:,g} to {self.high:,g}, not {value}.", self.name)
+            raise UserError(f"{self.label}: choose from {self.low:,.10g} to {self.high:,.10g}, not {value}.", self.name)
         if self.multiple and value % self.multiple:
             raise UserError(f"{self.label}: choose a multiple of {self.multiple}, not {value}.", self.name)
 
 
-def option(default: Any, label: str, help: str, **facts: Any) -> Any:
-    """A dataclass's field that is an `Option`; `facts` are its other fields."""
-    return field(default=default, metadata={"label": label, "help": help, **facts})
+def option(
+    default: Any, help: str, low: float | None = None, high: float | None = None, *, multiple: int | None = None,
+    label: str = "", unset: str = "", shown: tuple[Interface, ...] = EVERYWHERE, recommended: str = "",
+) -> Any:  # fmt: skip
+    """A dataclass's field that is an `Option`. Its choices are those of its Literal, its label is made of its name."""
+    facts = {"low": low, "high": high, "multiple": multiple, "unset": unset, "shown": shown, "recommended": recommended}
+    return field(default=default, metadata={"help": help, "label": label, **facts})
 
 
 def options_of(kind: type, interface: Interface | None = None) -> Mapping[str, Option]:
     """The options of a dataclass by name: all, or those that an interface shows."""
     hints = get_type_hints(kind)
-    found = [Option(f.name, _type(hints[f.name]), f.default, **f.metadata) for f in fields(kind) if f.metadata]
+    found = [_option(f.name, hints[f.name], f.default, **f.metadata) for f in fields(kind) if f.metadata]
     return {one.name: one for one in found if interface is None or interface in one.shown}
 
 
@@ -70,10 +75,12 @@ def check(options: Any) -> None:
         one.check(getattr(options, name))
 
 
-def _type(hint: Any) -> type:
-    """bool, int, float or str of "int | None", Literal["fast", "best"] and the like."""
-    first = next((arg for arg in get_args(hint) if arg is not type(None)), hint)
-    return first if isinstance(first, type) else str if isinstance(first, str) else _type(first)
+def _option(name: str, hint: Any, default: Any, label: str, **facts: Any) -> Option:
+    if get_origin(hint) in (Union, UnionType):  # X | None
+        hint = get_args(hint)[0]
+    choices = get_args(hint) if get_origin(hint) is Literal else ()
+    label = label or name.replace("_", " ").capitalize()
+    return Option(name, str if choices else hint, default, choices=choices, label=label, **facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,56 +88,51 @@ class PersonalizeOptions:
     """What is asked for beside the photo and the name. None takes what the quality or the checkpoint says."""
 
     quality: Quality = option(
-        "balanced", "Quality", "How long the finetune takes: 30, 80 or 240 iterations.", choices=QUALITIES,
+        "balanced", "How long the finetune takes: 30, 80 or 240 iterations.",
         recommended="balanced; fast for a first look",
     )  # fmt: skip
     steps: int | None = option(
-        None, "Iterations", "Iterations of the finetune.", low=1, high=2000, unset="the quality's",
+        None, "Iterations of the finetune.", 1, 2000, label="Iterations", unset="the quality's",
         recommended="30 to 240",
     )  # fmt: skip
     rank: int | None = option(
-        None, "Rank", "Rank of the weight changes during the finetune and in the file.", low=1, high=MAX_RANK,
-        unset="the quality's", recommended="2, or 4 with many iterations",
+        None, "Rank of the weight changes during the finetune and in the file.", 1, MAX_RANK, unset="the quality's",
+        recommended="2, or 4 with many iterations",
     )  # fmt: skip
     lr: float | None = option(
-        None, "Learning rate", "Learning rate of the finetune.", low=0.00001, high=1, unset="the quality's",
+        None, "Learning rate of the finetune.", 0.00001, 1, label="Learning rate", unset="the quality's",
         recommended="0.03, or 0.02 with many iterations",
     )  # fmt: skip
     size: int | None = option(
-        None, "Size in pixels", "Side of the face's crop and of the pictures.", low=64, high=2048, multiple=64,
+        None, "Side of the face's crop and of the pictures.", 64, 2048, multiple=64, label="Size in pixels",
         unset="the checkpoint's", recommended="the checkpoint's; less where memory is short",
     )  # fmt: skip
-    seed: int = option(0, "Seed", "Of the training and of the pictures.", low=0, high=2**32 - 1)
+    seed: int = option(0, "Of the training and of the pictures.", 0, 2**32 - 1)
     start: Start | None = option(
-        None, "Start", "By default the hypernetwork that fits the checkpoint, else the gradient.",
-        choices=STARTS, unset="Automatic", recommended="Automatic",
+        None, "By default the hypernetwork that fits the checkpoint, else the gradient.", unset="Automatic",
+        recommended="Automatic",
     )  # fmt: skip
     hypernetwork: str = option(
-        "", "Hypernetwork", "A hypernetwork's file; by default one made for this checkpoint, of several the newest.",
-        shown=("tab", "api"), unset="Automatic", recommended="Automatic",
+        "", "A hypernetwork's file; by default one made for this checkpoint, of several the newest.",
+        unset="Automatic", shown=("tab", "api"), recommended="Automatic",
     )  # fmt: skip
     preview_every: int = option(
-        20, "Preview every", "Iterations between previews; 0: none.", low=0, high=2000, shown=("tab", "api"),
+        20, "Iterations between previews; 0: none.", 0, 2000, shown=("tab", "api"),
         recommended="20; 0 saves a little time",
     )  # fmt: skip
-    picture_steps: int = option(
-        25, "Sampling steps", "Of the pictures before and after.", low=1, high=200, shown=("api",),
-    )  # fmt: skip
-    face: int = option(1, "Face", "Which face, counted from the largest.", low=1, high=100)
-    overwrite: bool = option(False, "Replace a LiDB of the same name", "Replace a LiDB of the same name.")
+    picture_steps: int = option(25, "Sampling steps of the pictures before and after.", 1, 200, shown=("api",))
+    face: int = option(1, "Which face, counted from the largest.", 1, 100)
+    overwrite: bool = option(False, "Replace a LiDB of the same name.", label="Replace a LiDB of the same name")
     thumbnail: bool = option(
-        True, "Keep a small picture of the face in the file", "Cards show it. Without it the file holds no picture.",
+        True, "Cards show it. Without it the file holds no picture.",
+        label="Keep a small picture of the face in the file",
     )  # fmt: skip
     text: bool = option(
-        False, "Train the text encoder too", "Train the text encoder's layers too, which takes longer.",
+        False, "Train the text encoder's layers too, which takes longer.", label="Train the text encoder too",
         recommended="off",
     )  # fmt: skip
-    low_memory: bool = option(
-        False, "Low memory", "Take less memory and more time, for small graphics cards.", shown=("cli",),
-    )  # fmt: skip
-    predict_only: bool = option(
-        False, "Predict only", "Keep the hypernetwork's prediction, train nothing.", shown=("cli",),
-    )  # fmt: skip
+    low_memory: bool = option(False, "Take less memory and more time, for small graphics cards.", shown=("cli",))
+    predict_only: bool = option(False, "Keep the hypernetwork's prediction, train nothing.", shown=("cli",))
 
     def finetune(self) -> FinetuneOptions:
         """The quality's options with what was changed."""

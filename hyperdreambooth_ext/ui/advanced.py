@@ -22,7 +22,7 @@ class Advanced:
         numbers = [option for option in self._options if option.type in (int, float)]
         with gr.Accordion("Advanced", open=False, elem_id="hdb_advanced"):
             with gr.Row():
-                named = {option.name: _number(option) for option in numbers}
+                named = {option.name: number(option, f"hdb_{option.name}") for option in numbers}
             named |= {option.name: _choice(option, hypernetworks) for option in self._options if option not in numbers}
         self._named = {option.name: named[option.name] for option in self._options}
         self.hypernetwork, self.overwrite = self._named["hypernetwork"], self._named["overwrite"]
@@ -42,10 +42,11 @@ class Advanced:
         return {option.name: _value(option, value) for option, value in zip(self._options, given, strict=True)}
 
 
-def _number(option: Option) -> gr.Number:
+def number(option: Option, elem_id: str, value: float | None = None) -> gr.Number:
+    """An input for a number, `value` or else the option's default."""
     return gr.Number(
-        option.default or 0, label=option.label, precision=0 if option.type is int else None, min_width=110,
-        info=f"0: {option.unset}" if option.unset else option.help, elem_id=f"hdb_{option.name}",
+        value or option.default or 0, label=option.label, precision=0 if option.type is int else None, min_width=110,
+        info=f"0: {option.unset}" if option.unset else option.help, elem_id=elem_id,
     )  # fmt: skip
 
 

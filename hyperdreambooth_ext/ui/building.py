@@ -13,8 +13,11 @@ import gradio as gr
 from ..errors import UserError
 from ..hypernet.file import Found
 from ..jobs.building import Builder, BuildStatus
+from ..personalize.options import options_of
+from ..pretrain.options import BuildOptions
 from ..pretrain.progress import STAGE_WORDS
 from . import html
+from .advanced import number
 
 POLL_SECONDS = 0.5
 _QUIET = {"show_progress": "hidden"}
@@ -33,17 +36,15 @@ class BuildPanel:
         self.builder = builder
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
-                faces = gr.Number(1000, label="Faces", precision=0, elem_id="hdb_build_faces")
-                hours = gr.Number(8, label="Hours", info="Time budget for all of it.", elem_id="hdb_build_hours")
+                known = options_of(BuildOptions, "tab")
+                faces = number(known["faces"], "hdb_build_faces")
+                hours = number(known["hours"], "hdb_build_hours", 8)
                 with gr.Accordion("Advanced", open=False, elem_id="hdb_build_advanced"):
                     photos = gr.Textbox(
-                        "", label="Folder of photos", info="Instead of generated faces.", max_lines=1,
-                        elem_id="hdb_build_photos",
+                        "", label="Photos", info=known["photos"].help, max_lines=1, elem_id="hdb_build_photos"
                     )  # fmt: skip
-                    batch = gr.Number(8, label="Batch", precision=0, elem_id="hdb_build_batch")
-                    size = gr.Number(
-                        0, label="Size in pixels", info="0: the checkpoint's", precision=0, elem_id="hdb_build_size"
-                    )  # fmt: skip
+                    batch = number(known["batch"], "hdb_build_batch", 8)
+                    size = number(known["size"], "hdb_build_size")
                 start = gr.Button("Start", variant="primary", elem_id="hdb_build_start")
                 with gr.Row():
                     pause = gr.Button("Pause", elem_id="hdb_build_pause")
