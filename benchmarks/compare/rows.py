@@ -14,8 +14,8 @@ from .method import Method
 from .textual_inversion import TextualInversion
 
 OURS = "HyperDreamBooth"
-STYLES_ALONE = FinetuneOptions(steps=80, prior_weight=0.1, prior_unprompted=0.0, identity_weight=0.0)
-FORTY = replace(STYLES_ALONE, steps=40, batch=16, prior_batch=2)
+STYLE_PRIOR_ONLY = FinetuneOptions(steps=80, prior_weight=0.1, prior_unprompted=0.0, identity_weight=0.0)
+FORTY = replace(STYLE_PRIOR_ONLY, steps=40, batch=16, prior_batch=2)
 ROWS: dict[str, Method] = {
     OURS: HyperDreamBooth(),
     "DreamBooth": DreamBooth(),
@@ -28,7 +28,7 @@ ROWS: dict[str, Method] = {
     "quality Fast": HyperDreamBooth(options=PRESETS["fast"]),
     "quality Best": HyperDreamBooth(options=PRESETS["best"]),
     "only hypernetwork": HyperDreamBooth(predict_only=True),
-    "80 iterations, styles alone kept": HyperDreamBooth(options=STYLES_ALONE),
+    "80 iterations, style prior only": HyperDreamBooth(options=STYLE_PRIOR_ONLY),
     "40 iterations of 16": HyperDreamBooth(options=FORTY),
     # The ablations of the paper's table, each of today's defaults less one thing.
     "no hypernetwork": HyperDreamBooth(start="zero"),
@@ -36,7 +36,7 @@ ROWS: dict[str, Method] = {
     "k = 1": HyperDreamBooth(rounds=1),
     "no rank relaxation": HyperDreamBooth(options=FinetuneOptions(rank=1)),
     # Without what this extension adds to the paper's method, and with fewer looks at the photo.
-    "nothing kept": HyperDreamBooth(options=FinetuneOptions(prior_batch=0)),
+    "no prior preservation": HyperDreamBooth(options=FinetuneOptions(prior_batch=0)),
     "half the batch": HyperDreamBooth(options=FinetuneOptions(batch=2)),
     "half the iterations": HyperDreamBooth(options=FinetuneOptions(steps=40)),
     "DreamBooth, 400 iterations": DreamBooth(steps=400),

@@ -1,6 +1,6 @@
 """The rank-relaxed fast finetune: some iterations that sharpen what the start gave (HyperDreamBooth, section 4.3).
 
-The paper takes 40. Here 80 that see four noises each are better than 40 that see sixteen (docs/training.md).
+The paper takes 40. Here 80 that see four noises each are better than 40 that see sixteen (docs/method.md).
 """
 
 import copy
@@ -29,7 +29,7 @@ from .prior_preservation import PriorBatch, PriorPreservation, class_prompt
 
 # Outside the face the loss counts this much: enough to keep the picture whole, not enough to learn the wallpaper.
 BACKGROUND_WEIGHT = 0.1
-# Of 0.1 and 0.4 the better (docs/training.md).
+# Of 0.1 and 0.4 the better (docs/method.md).
 IDENTITY_WEIGHT = 0.1
 # Of the free memory of a graphics card so much may be filled, by so many numbers for each place of a sample's latents:
 # SD 1.5 keeps 1.6 GB of a sample at 512 pixels for the backward pass in 16 bits (`benchmarks.full_size`).

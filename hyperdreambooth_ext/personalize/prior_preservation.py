@@ -5,7 +5,7 @@ are sampled before. Here no picture is needed: for "a sks face, STYLE" the model
 frozen model itself predicts for "a face, STYLE".
 
 For no prompt at all it shall predict what the frozen model does, too. That guidance otherwise takes off what was
-learned was the idea; that styles come out more often is what was measured (docs/training.md).
+learned was the idea; that styles come out more often is what was measured (docs/method.md).
 """
 
 from collections.abc import Iterator
