@@ -5,30 +5,27 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..hosts.protocol import Host
 from ..hosts.transfer import to_device_async
 from ..hypernet.loss import LossConfig
 from ..hypernet.training import Batch, PriorSamples, random_noise, random_sample_timesteps
 from ..personalize.prior_preservation import STYLES, WITHIN, PriorPreservation, class_prompt, random_styles
 from ..sampling.schedule import add_noise
-from .options import BuildOptions
+from .context import Context
 from .prepare import Prepared
-from .processes import Processes
 
 
 class Batches:
     """The batches of a training on `faces`, each this process's part of the one that all share."""
 
     def __init__(
-        self, options: BuildOptions, prepared: Prepared, host: Host, prompt: str, faces: np.ndarray, config: LossConfig,
-        processes: Processes,
+        self, context: Context, prepared: Prepared, prompt: str, faces: np.ndarray, config: LossConfig
     ) -> None:  # fmt: skip
-        self.options, self.prepared, self.host, self.prompt = options, prepared, host, prompt
-        self.faces, self.config, self.processes = faces, config, processes
-        self.part = processes.slice_of(options.batch)
-        self.prior_batch = int(options.prior_share * options.batch)
-        with host.frozen(), torch.no_grad():
-            self.styles = PriorPreservation.of(host, prompt, class_prompt(prompt)) if self.prior_batch else None
+        self.options, self.host, self.processes = context.options, context.host, context.processes
+        self.prepared, self.prompt, self.faces, self.config = prepared, prompt, faces, config
+        self.part = context.processes.slice_of(self.options.batch)
+        self.prior_batch = int(self.options.prior_share * self.options.batch)
+        with self.host.frozen(), torch.no_grad():
+            self.styles = PriorPreservation.of(self.host, prompt, class_prompt(prompt)) if self.prior_batch else None
 
     def of(self, rng: np.random.Generator, with_targets: bool) -> Batch:
         """One batch; nothing but `rng` decides about it."""

@@ -11,7 +11,7 @@ Every part keeps what it made in the folder and goes on from there.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
@@ -21,8 +21,9 @@ from ..hypernet.embedder import FaceEmbedder
 from ..hypernet.file import save_hypernetwork
 from ..hypernet.latent_identity import LatentIdentityEnsemble
 from ..lidb.layers import Architecture
+from .context import Context
 from .faces import gather
-from .options import BuildOptions, BuiltFor, settle
+from .options import BuiltFor, settle
 from .prepare import Prepared, optimize_targets, prepare
 from .processes import Processes
 from .progress import Budget, BuildProgress, Reporter
@@ -54,87 +55,59 @@ def build(
     options = processes.share(settle(folder.options, wanted, built_for) if processes.first else None)
     budget = Budget(folder, options)
     try:
-        return _Build(folder, options, host, destination, reporter, processes, budget).run(stages)
+        embedder = FaceEmbedder(options.encoder, host.device)
+        return _run(Context(folder, options, host, embedder, reporter, processes), budget, destination, stages)
     finally:
         if processes.first:
             budget.note()
 
 
-@dataclass(frozen=True)
-class _Build:
-    """One run of a build whose options are settled."""
+def _run(context: Context, budget: Budget, destination: Path, stages: Sequence[str]) -> Path | None:
+    store = gather(context, budget.faces, budget.enough_faces)
+    budget.found(len(store))
+    prepared = prepare(context, store)
+    if not set(stages) & {"targets", "train", "export"}:
+        return None
+    config = configuration(context, len(store))
+    _targets(context, config, prepared, asked_for=tuple(stages)[-1:] == ("targets",))
+    if not set(stages) & {"train", "export"}:
+        return None
+    identity_net = _train(context, budget, config, store, prepared)
+    return _export(context, config, identity_net, destination) if context.processes.first else None
 
-    folder: Folder
-    options: BuildOptions
-    host: Host
-    destination: Path
-    reporter: Reporter
-    processes: Processes
-    budget: Budget
 
-    def run(self, stages: Sequence[str]) -> Path | None:
-        folder, options, host, processes = self.folder, self.options, self.host, self.processes
-        embedder = FaceEmbedder(options.encoder, host.device)
-        store = gather(
-            folder, replace(options, faces=self.budget.faces), host, embedder, self.reporter, processes,
-            self.budget.enough_faces,
-        )  # fmt: skip
-        self.budget.found(len(store))
-        prepared = prepare(folder, store, host, embedder, self.reporter, processes)
-        if not set(stages) & {"targets", "train", "export"}:
-            return None
-        config = configuration(options, host, embedder, self._trained_on(len(store)))
-        self._targets(stages, config, prepared, embedder)
-        if not set(stages) & {"train", "export"}:
-            return None
-        identity_net = self._train(config, store, prepared, embedder)
-        return self._export(config, embedder, identity_net) if processes.first else None
+def _targets(context: Context, config: HypernetworkConfig, prepared: Prepared, asked_for: bool) -> None:
+    options = context.options
+    if asked_for and not options.target_steps:
+        raise UserError("Targets take steps: give each some, such as 40.", "target_steps")
+    if options.warm_up or options.beta or asked_for:
+        optimize_targets(context, prepared, new_decoder(context, config, prepared))
 
-    def _targets(
-        self, stages: Sequence[str], config: HypernetworkConfig, prepared: Prepared, embedder: FaceEmbedder
-    ) -> None:  # fmt: skip
-        options, last = self.options, tuple(stages)[-1:] == ("targets",)
-        if last and not options.target_steps:
-            raise UserError("Targets take steps: give each some, such as 40.", "target_steps")
-        if options.warm_up or options.beta or last:
-            decoder = new_decoder(config, prepared, embedder, options.seed)
-            optimize_targets(self.folder, options, prepared, self.host, decoder, self.reporter, self.processes)
 
-    def _train(
-        self, config: HypernetworkConfig, store: FaceStore, prepared: Prepared, embedder: FaceEmbedder
-    ) -> LatentIdentityEnsemble | None:
-        """Returns the identity loss's nets, None where it is off."""
-        options, folder, host, processes = self.options, self.folder, self.host, self.processes
-        decoder = new_decoder(config, prepared, embedder, options.seed)
-        identity_net = None
-        if options.identity_weight or options.sampled_identity_weight:
-            identity_net = train_recognizers(folder, options, prepared, host.device, self.reporter, processes)
-        trainer = Trainer(
-            folder, options, store, prepared, host, embedder, decoder, identity_net, self.reporter, processes
-        )  # fmt: skip
-        steps = self.budget.steps(trainer.seconds_per_step) if processes.first else 0
-        trainer.run(processes.share(steps))
-        return identity_net
+def _train(
+    context: Context, budget: Budget, config: HypernetworkConfig, store: FaceStore, prepared: Prepared
+) -> LatentIdentityEnsemble | None:
+    """Returns the identity loss's nets, None where it is off."""
+    options, processes = context.options, context.processes
+    decoder, identity_net = new_decoder(context, config, prepared), None
+    if options.identity_weight or options.sampled_identity_weight:
+        identity_net = train_recognizers(context, prepared)
+    trainer = Trainer(context, store, prepared, decoder, identity_net)
+    trainer.run(processes.share(budget.steps(trainer.seconds_per_step) if processes.first else 0))
+    return identity_net
 
-    def _export(
-        self, config: HypernetworkConfig, embedder: FaceEmbedder, identity_net: LatentIdentityEnsemble | None
-    ) -> Path:
-        self.reporter.tell(BuildProgress("export", 0, 1))
-        keep = self.options.keep
-        config = replace(config, held_out=in_words(kept_score(self.folder, keep)))
-        name = f"{_safe(self.host.checkpoint_name)}-{self.host.checkpoint_hash}-hypernetwork.safetensors"
-        file = self.destination / name
-        decoder = self.folder.last if keep == "last" else self.folder.best
-        save_hypernetwork(file, with_encoder(config, embedder, decoder, identity_net))
-        self.reporter.tell(BuildProgress("done", 1, 1, message=f"{name} is used from the next personalization on."))
-        return file
 
-    def _trained_on(self, faces: int) -> str:
-        if self.options.photos:
-            return f"{faces:,} photos of faces"
-        if self.options.shards:
-            return f"{faces:,} faces out of webdataset shards"
-        return f"{faces:,} faces that {self.host.checkpoint_name or 'the checkpoint'} sampled itself"
+def _export(
+    context: Context, config: HypernetworkConfig, identity_net: LatentIdentityEnsemble | None, destination: Path
+) -> Path:
+    folder, host, keep = context.folder, context.host, context.options.keep
+    context.reporter.tell(BuildProgress("export", 0, 1))
+    config = replace(config, held_out=in_words(kept_score(folder, keep)))
+    name = f"{_safe(host.checkpoint_name)}-{host.checkpoint_hash}-hypernetwork.safetensors"
+    decoder = folder.last if keep == "last" else folder.best
+    save_hypernetwork(destination / name, with_encoder(config, context.embedder, decoder, identity_net))
+    context.reporter.tell(BuildProgress("done", 1, 1, message=f"{name} is used from the next personalization on."))
+    return destination / name
 
 
 def _safe(name: str) -> str:

@@ -5,17 +5,15 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..errors import UserError
-from ..hosts.protocol import Host
-from ..hypernet.embedder import FaceEmbedder, as_images
+from ..hypernet.embedder import as_images
 from ..images.face import Face as FoundFace
 from ..images.face import align_matrix, crop_face, find_faces
 from ..sampling.sampler import Sampling, Stopped, sample_many
-from .options import BuildOptions
+from .context import Context
 from .photos import Candidate, photo_candidates
-from .processes import Processes
-from .progress import BuildProgress, Clock, Paused, Reporter
+from .progress import BuildProgress, Clock, Paused
 from .prompts import Portraits, noise_seed, read_prompts
-from .store import FACES_PER_SHARD, Face, FaceStore, Folder
+from .store import FACES_PER_SHARD, Face, FaceStore
 
 MIN_SCORE = 0.8
 # The crop comes from a picture at least this share as large, and leaves it by no more than that share.
@@ -26,38 +24,31 @@ SAME_FACE = 0.9
 GIVE_UP_AFTER, WORST_SHARE = 96, 0.02
 
 
-def gather(
-    folder: Folder, options: BuildOptions, host: Host, embedder: FaceEmbedder, reporter: Reporter, processes: Processes,
-    enough: Callable[[int], bool] = lambda found: False,
-) -> FaceStore:  # fmt: skip
-    """Add faces until the folder has `options.faces`, or `enough` of them, and return them.
+def gather(context: Context, faces: int, enough: Callable[[int], bool] = lambda found: False) -> FaceStore:
+    """Add faces until the folder has so many, or `enough` of them, and return them.
 
     What was found is kept, whatever happens. Raises UserError when the checkpoint makes none, or when the photos hold
     too few; Paused.
     """
-    store = FaceStore(folder.faces)
+    store, processes = FaceStore(context.folder.faces), context.processes
     processes.wait()
     # What is missing is shared out; a folder may have been begun by another number of processes.
-    missing, rank = max(0, options.faces - len(store)), processes.rank
+    missing, rank = max(0, faces - len(store)), processes.rank
     quota = store.of_rank(rank) + missing // processes.count + (rank < missing % processes.count)
     if store.of_rank(processes.rank) < quota:
-        _Gathering(store, options, host, embedder, reporter, processes, quota, enough).run()
+        _Gathering(context, store, quota, enough).run()
     processes.wait()
-    return FaceStore(folder.faces) if processes.count > 1 else store
+    return FaceStore(context.folder.faces) if processes.count > 1 else store
 
 
 class _Gathering:
     """One process's search."""
 
-    def __init__(
-        self, store: FaceStore, options: BuildOptions, host: Host, embedder: FaceEmbedder, reporter: Reporter,
-        processes: Processes, quota: int, enough: Callable[[int], bool],
-    ) -> None:  # fmt: skip
-        self.store, self.options, self.host, self.embedder, self.reporter = store, options, host, embedder, reporter
-        self.processes, self.quota, self.enough = processes, quota, enough
-        self.size = options.size or host.default_size
+    def __init__(self, context: Context, store: FaceStore, quota: int, enough: Callable[[int], bool]) -> None:
+        self.context, self.store, self.quota, self.enough = context, store, quota, enough
+        self.options, self.processes = context.options, context.processes
         self.found: list[Face] = []
-        self.clock = Clock(store.of_rank(processes.rank), quota)
+        self.clock = Clock(store.of_rank(self.processes.rank), quota)
         self.known = [store.identities]
 
     @property
@@ -73,7 +64,7 @@ class _Gathering:
                 self._tell()
                 if self.count >= self.quota or self.enough(self.count * self.processes.count):
                     return
-                self.reporter.check()
+                self.context.reporter.check()
         finally:
             # Interrupted, out of photos, or worse: what was found is not lost.
             self._flush()
@@ -86,9 +77,9 @@ class _Gathering:
         behind = -(-self.store.tried_by_others(count) // count)
         following, tried = max(self.store.next_number(rank, count), behind), 0
         first = following // size * size
-        sampling = Sampling(self.options.sample_steps, self.options.cfg, self.size, self.options.negative)
+        sampling = Sampling(self.options.sample_steps, self.options.cfg, self.context.size, self.options.negative)
         own = read_prompts(self.options.prompts) if self.options.prompts else []
-        portraits = Portraits.of(self.host.checkpoint_hash)
+        portraits = Portraits.of(self.context.host.checkpoint_hash)
         while True:
             # Each process has candidates of its own.
             numbers = [number * count + rank for number in range(first, first + size)]
@@ -96,7 +87,7 @@ class _Gathering:
             seeds = [noise_seed(number, self.options.seed) for number in numbers]
             try:
                 pictures = sample_many(
-                    self.host, prompts, seeds, sampling, should_stop=self.reporter.should_pause
+                    self.context.host, prompts, seeds, sampling, should_stop=self.context.reporter.should_pause
                 )  # fmt: skip
             except Stopped as stopped:
                 raise Paused from stopped
@@ -123,7 +114,7 @@ class _Gathering:
         good = [(candidate, crop) for candidate in batch if (crop := self._crop(candidate.picture)) is not None]
         if not good:
             return
-        identities = self.embedder.identities(as_images([crop for _, crop in good])).cpu().numpy()
+        identities = self.context.embedder.identities(as_images([crop for _, crop in good])).cpu().numpy()
         for (candidate, crop), identity in zip(good, identities, strict=True):
             if self.count < self.quota and not self._known(identity):
                 self.found.append(Face(candidate.number, crop, identity, candidate.source))
@@ -131,9 +122,9 @@ class _Gathering:
 
     def _crop(self, picture: np.ndarray) -> np.ndarray | None:
         faces = find_faces(picture)
-        if len(faces) != 1 or not usable(faces[0], (picture.shape[0], picture.shape[1]), self.size):
+        if len(faces) != 1 or not usable(faces[0], (picture.shape[0], picture.shape[1]), self.context.size):
             return None
-        return crop_face(picture, faces[0], self.size)
+        return crop_face(picture, faces[0], self.context.size)
 
     def _known(self, identity: np.ndarray) -> bool:
         if len(self.known) > 256:
@@ -145,7 +136,7 @@ class _Gathering:
         self.store.append(found, self.processes.rank, self.processes.count)
 
     def _tell(self) -> None:
-        self.reporter.tell(BuildProgress("faces", self.count, self.quota, self.clock.left(self.count)))
+        self.context.reporter.tell(BuildProgress("faces", self.count, self.quota, self.clock.left(self.count)))
 
     def _too_few(self) -> None:
         where = self.options.photos or self.options.shards

@@ -18,9 +18,8 @@ from ..hypernet.embedder import FaceEmbedder, as_images
 from ..hypernet.hypernetwork import WeightDecoder
 from ..hypernet.targets import preoptimize
 from ..lidb.safetensors_bytes import to_bytes
-from .options import BuildOptions
-from .processes import Processes
-from .progress import BuildProgress, Clock, Reporter, Stage
+from .context import Context
+from .progress import BuildProgress, Clock, Stage
 from .store import CHUNK, FaceStore, Folder, chunk, chunks
 
 _ENCODE = 8
@@ -28,43 +27,38 @@ _ENCODE = 8
 _COMMON = 1024
 
 
-def prepare(
-    folder: Folder, store: FaceStore, host: Host, embedder: FaceEmbedder, reporter: Reporter, processes: Processes
-) -> "Prepared":
+def prepare(context: Context, store: FaceStore) -> "Prepared":
     """Compute the features, latents and identities that are missing. Raises FileError, Paused."""
 
     def computed(indices: range) -> dict[str, torch.Tensor]:
-        return _computed([store.crop(index) for index in indices], host, embedder)
+        return _computed([store.crop(index) for index in indices], context.host, context.embedder)
 
-    _complete(folder.prepared, "prepare", len(store), computed, reporter, processes)
-    return Prepared(folder, len(store))
+    _complete(context, context.folder.prepared, "prepare", len(store), computed)
+    return Prepared(context.folder, len(store))
 
 
-def optimize_targets(
-    folder: Folder, options: BuildOptions, prepared: "Prepared", host: Host, decoder: WeightDecoder,
-    reporter: Reporter, processes: Processes,
-) -> None:  # fmt: skip
+def optimize_targets(context: Context, prepared: "Prepared", decoder: WeightDecoder) -> None:
     """Pre-optimize θ of every face where it is missing. Raises FileError, Paused."""
-    decoder = decoder.to(host.device)
+    decoder = decoder.to(context.host.device)
 
     def computed(indices: range) -> dict[str, torch.Tensor]:
-        size = options.target_batch
+        size = context.options.target_batch
         parts = [np.array(indices[start : start + size]) for start in range(0, len(indices), size)]
-        thetas = [_optimized(part, options, prepared, host, decoder, reporter) for part in parts]
+        thetas = [_optimized(context, prepared, decoder, part) for part in parts]
         return {"theta": torch.cat(thetas).half().cpu()}
 
-    with host.frozen():
-        _complete(folder.targets, "targets", prepared.count, computed, reporter, processes)
+    with context.host.frozen():
+        _complete(context, context.folder.targets, "targets", prepared.count, computed)
 
 
 def _complete(
-    folder: Path, stage: Stage, count: int, computed: Callable[[range], dict[str, torch.Tensor]], reporter: Reporter,
-    processes: Processes,
-) -> None:  # fmt: skip
+    context: Context, folder: Path, stage: Stage, count: int, computed: Callable[[range], dict[str, torch.Tensor]]
+) -> None:
     """Write the chunks of `count` faces that are missing, shared out to all processes. The last one may have been cut
     where the faces ended then."""
     missing = [(first, end) for first, end in chunks(count) if _rows_in(chunk(folder, first)) != end - first]
     clock = Clock(0, len(missing))
+    reporter, processes = context.reporter, context.processes
     # The processes must agree on what is missing before the first of them writes.
     processes.wait()
     for number, (first, end) in enumerate(missing):
@@ -105,15 +99,13 @@ def changed(images: torch.Tensor) -> torch.Tensor:
     return torch.stack(results)
 
 
-def _optimized(
-    indices: np.ndarray, options: BuildOptions, prepared: "Prepared", host: Host, decoder: WeightDecoder,
-    reporter: Reporter,
-) -> torch.Tensor:  # fmt: skip
+def _optimized(context: Context, prepared: "Prepared", decoder: WeightDecoder, indices: np.ndarray) -> torch.Tensor:
     """θ of some faces, in one pass a step."""
+    options, host = context.options, context.host
     latents = prepared.rows("latents", indices).float().to(host.device)
 
     def latents_at(step: int) -> torch.Tensor:
-        reporter.check()
+        context.reporter.check()
         return latents[:, step % latents.shape[1]]
 
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + int(indices[0]))

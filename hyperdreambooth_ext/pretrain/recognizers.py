@@ -21,12 +21,10 @@ from ..hosts.protocol import Host
 from ..hypernet.embedder import FaceEmbedder
 from ..hypernet.latent_identity import LatentIdentityEnsemble, LatentIdentityNet, moved, recognition_losses, softened
 from ..sampling.sampler import decoded
+from .context import Context
 from .loop import Loop, LoopOptions, append_line
-from .options import BuildOptions
 from .prepare import Prepared
-from .processes import Processes
-from .progress import BuildProgress, Clock, Reporter
-from .store import Folder
+from .progress import BuildProgress, Clock
 
 _BATCH = 64
 _LR_BESIDE = 3e-4
@@ -48,26 +46,22 @@ class _Recipe:
         return self.folder / "recogniser.safetensors"
 
 
-def train_recognizers(
-    folder: Folder, options: BuildOptions, prepared: Prepared, device: torch.device, reporter: Reporter,
-    processes: Processes,
-) -> LatentIdentityEnsemble:  # fmt: skip
-    """Two nets, trained by the first process and read by all, frozen, on `device`. Raises FileError, Paused."""
-    first, second = folder.recognizers
+def train_recognizers(context: Context, prepared: Prepared) -> LatentIdentityEnsemble:
+    """Two nets, trained by the first process and read by all, frozen. Raises FileError, Paused."""
+    (first, second), steps = context.folder.recognizers, context.options.recognizer_steps
     recipes = (
-        _Recipe(first, options.recognizer_steps),
-        _Recipe(second, 2 * options.recognizer_steps, moved=True, dropout=0.4, weight_decay=0.05),
+        _Recipe(first, steps),
+        _Recipe(second, 2 * steps, moved=True, dropout=0.4, weight_decay=0.05),
     )
     for recipe in recipes:
-        if processes.first and not recipe.file.exists():
-            _train(recipe, options, prepared, device, reporter)
-    processes.wait()
-    return LatentIdentityEnsemble.load(recipe.file for recipe in recipes).to(device)
+        if context.processes.first and not recipe.file.exists():
+            _train(recipe, context, prepared)
+    context.processes.wait()
+    return LatentIdentityEnsemble.load(recipe.file for recipe in recipes).to(context.host.device)
 
 
-def _train(
-    recipe: _Recipe, options: BuildOptions, prepared: Prepared, device: torch.device, reporter: Reporter
-) -> None:  # fmt: skip
+def _train(recipe: _Recipe, context: Context, prepared: Prepared) -> None:
+    options, device, reporter = context.options, context.host.device, context.reporter
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         net = LatentIdentityNet(recipe.dropout).to(device)
@@ -111,11 +105,9 @@ class RecognizerTrainer:
     `after_update` learns from them and from as many of the `faces`, so that what is known of faces stays known."""
 
     def __init__(
-        self, net: LatentIdentityEnsemble, host: Host, embedder: FaceEmbedder, prepared: Prepared, faces: np.ndarray,
-        part: slice, processes: Processes, seed: int,
+        self, context: Context, net: LatentIdentityEnsemble, prepared: Prepared, faces: np.ndarray, part: slice
     ) -> None:  # fmt: skip
-        self.net, self.host, self.embedder, self.prepared, self.faces = net, host, embedder, prepared, faces
-        self.part, self.processes, self.seed = part, processes, seed
+        self.context, self.net, self.prepared, self.faces, self.part = context, net, prepared, faces, part
         self.optimizer = torch.optim.AdamW(net.parameters(), lr=_LR_BESIDE, betas=(0.9, 0.99))
         self._taken: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -130,7 +122,7 @@ class RecognizerTrainer:
             return {}
         with trainable(self.net):
             figures = self._gradients(step, *self._taken)
-            self.processes.mean([p.grad for p in self.net.parameters() if p.grad is not None])
+            self.context.processes.mean([p.grad for p in self.net.parameters() if p.grad is not None])
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self._taken = None
@@ -145,7 +137,7 @@ class RecognizerTrainer:
         self._taken = None
 
     def _gradients(self, step: int, samples: torch.Tensor, identities: torch.Tensor) -> dict[str, float]:
-        in_image = identities_of_latents(self.host, self.embedder, samples)
+        in_image = identities_of_latents(self.context.host, self.context.embedder, samples)
         in_image = self.prepared.centered(in_image).to(samples.device)
         faces, known = self._random_faces(step)
         latents, wanted = torch.cat([samples, faces.to(samples)]), torch.cat([in_image, known.to(in_image)])
@@ -155,8 +147,8 @@ class RecognizerTrainer:
 
     def _random_faces(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents and identities of this process's part of the faces that are repeated; random by the step alone."""
-        rng = np.random.default_rng((self.seed, step, 1))
-        count = (self.part.stop - self.part.start) * self.processes.count
+        rng = np.random.default_rng((self.context.options.seed, step, 1))
+        count = (self.part.stop - self.part.start) * self.context.processes.count
         chosen = rng.choice(self.faces, count, replace=False)
         latents = self.prepared.rows("latents", chosen)[np.arange(count), rng.integers(0, 2, count)].float()
         return softened(latents, rng)[self.part], self.prepared.identities(chosen[self.part])

@@ -1,20 +1,19 @@
 """How good the hypernetwork is by now: held-out faces, sampled with their predictions, and compared."""
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ..files import write_atomically
-from ..hosts.protocol import Host
 from ..hypernet.embedder import FaceEmbedder, as_images
 from ..hypernet.hypernetwork import WeightDecoder
 from ..images.face import crop_face, find_faces
 from ..images.sheet import Cell, picture_sheet
 from ..lidb.injection import Applied
 from ..sampling.sampler import Sampling, sample_many
+from .context import Context
 from .prepare import Prepared
 from .store import FaceStore
 
@@ -40,20 +39,20 @@ class Score:
 
 
 @torch.no_grad()
-def held_out_score(
-    host: Host, decoder: WeightDecoder, prepared: Prepared, embedder: FaceEmbedder, count: int, sampling: Sampling,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Score:  # fmt: skip
-    """Predict and sample the first `count` faces. Raises Stopped."""
+def held_out_score(context: Context, decoder: WeightDecoder, prepared: Prepared) -> Score:
+    """Predict and sample the held-out faces, which are the first. Raises Stopped."""
     pictures: list[np.ndarray] = []
+    count, sampling = context.options.held_out, Sampling(context.options.score_steps, size=context.size)
+    # One of several processes cannot stop while the others wait.
+    should_stop = context.reporter.should_pause if context.processes.count == 1 else lambda: False
     for start in range(0, count, _BATCH):
         faces = np.arange(start, min(start + _BATCH, count))
         features = prepared.rows("features", faces)[:, 0].float().to(next(decoder.parameters()).device)
         lidb = decoder.as_lidb(decoder(features))
         prompts = [decoder.config.prompt] * len(faces)
         seeds = [int(face) for face in faces]
-        pictures += sample_many(host, prompts, seeds, sampling, [Applied(lidb)], should_stop=should_stop)
-    return Score(_figures(pictures, prepared, embedder), pictures)
+        pictures += sample_many(context.host, prompts, seeds, sampling, [Applied(lidb)], should_stop=should_stop)
+    return Score(_figures(pictures, prepared, context.embedder), pictures)
 
 
 def _figures(pictures: list[np.ndarray], prepared: Prepared, embedder: FaceEmbedder) -> dict[str, float]:

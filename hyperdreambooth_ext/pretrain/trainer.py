@@ -11,20 +11,18 @@ from safetensors.torch import save
 
 from ..errors import UserError
 from ..files import write_atomically
-from ..hosts.protocol import Host
-from ..hypernet.embedder import FaceEmbedder
 from ..hypernet.hypernetwork import WeightDecoder
 from ..hypernet.latent_identity import LatentIdentityEnsemble
 from ..hypernet.loss import IdentityLoss, LossConfig
 from ..hypernet.training import Batch, training_losses
 from ..personalize.prior_preservation import STYLES
-from ..sampling.sampler import Sampling, Stopped
+from ..sampling.sampler import Stopped
 from .batches import Batches
+from .context import Context
 from .loop import Loop, LoopOptions, append_line, drop_lines_after, lines_of
-from .options import BuildOptions, Kept
+from .options import Kept
 from .prepare import Prepared
-from .processes import Processes
-from .progress import BuildProgress, Clock, Paused, Reporter
+from .progress import BuildProgress, Clock, Paused
 from .recognizers import RecognizerTrainer
 from .recorded import Losses, RecordedLosses
 from .score import Score, held_out_score, write_sheet
@@ -35,16 +33,14 @@ class Trainer:
     """One training; `run` goes on from the folder's state."""
 
     def __init__(
-        self, folder: Folder, options: BuildOptions, store: FaceStore, prepared: Prepared, host: Host,
-        embedder: FaceEmbedder, decoder: WeightDecoder, identity_net: LatentIdentityEnsemble | None,
-        reporter: Reporter, processes: Processes,
+        self, context: Context, store: FaceStore, prepared: Prepared, decoder: WeightDecoder,
+        identity_net: LatentIdentityEnsemble | None,
     ) -> None:  # fmt: skip
-        self.folder, self.options, self.store, self.prepared = folder, options, store, prepared
-        self.host, self.embedder, self.reporter, self.processes = host, embedder, reporter, processes
-        self.decoder = decoder.to(host.device)
-        self.size = options.size or host.default_size
+        self.context, self.options, self.folder = context, context.options, context.folder
+        self.store, self.prepared, self.decoder = store, prepared, decoder.to(context.host.device)
+        options = self.options
         self.faces = np.arange(options.held_out, prepared.count)
-        self.part = processes.slice_of(options.batch)
+        self.part = context.processes.slice_of(options.batch)
         self.recognizer_trainer = self._recognizer_trainer(identity_net)
         self.config = LossConfig(beta=options.beta, identity=self._identity_loss(identity_net))
         if len(self.faces) < options.batch:
@@ -53,19 +49,15 @@ class Trainer:
                 "more faces.",
                 "batch", "faces",
             )
-        self.batches = Batches(
-            options, prepared, host, decoder.config.prompt, self.faces, self.config, processes
-        )  # fmt: skip
+        self.batches = Batches(context, prepared, decoder.config.prompt, self.faces, self.config)
         self._losses_of_batch = self._recorded_where_possible()
-        self.scores = folder.training / "scores.jsonl"
+        self.scores = self.folder.training / "scores.jsonl"
         self._newest: dict[str, float] | None = None
 
     def _recognizer_trainer(self, net: LatentIdentityEnsemble | None) -> RecognizerTrainer | None:
         if net is None or not self.options.sampled_identity_weight:
             return None
-        return RecognizerTrainer(
-            net, self.host, self.embedder, self.prepared, self.faces, self.part, self.processes, self.options.seed
-        )  # fmt: skip
+        return RecognizerTrainer(self.context, net, self.prepared, self.faces, self.part)
 
     def _identity_loss(self, net: LatentIdentityEnsemble | None) -> IdentityLoss | None:
         if net is None:
@@ -81,7 +73,7 @@ class Trainer:
         """Train to `steps`. Raises Paused, FileError, TrainingError."""
         options = self.options
         loop_options = LoopOptions(steps, options.lr, options.seed, ema=options.ema, precision=options.precision)
-        loop = Loop(self.folder.training, self.decoder, loop_options, self.processes, self.recognizer_trainer)
+        loop = Loop(self.folder.training, self.decoder, loop_options, self.context.processes, self.recognizer_trainer)
         drop_lines_after(self.scores, loop.step)
 
         def after_step(step: int) -> None:
@@ -89,14 +81,14 @@ class Trainer:
                 self._evaluate(loop, step)
             self._tell(step, steps, clock.left(step))
 
-        with self.host.frozen():
+        with self.context.host.frozen():
             # A run that was killed while it measured does that first.
             if loop.step == 0 or loop.step % options.evaluate_every == 0 or loop.step == steps:
                 self._evaluate(loop, loop.step)
             self._tell(loop.step, steps, None)
             clock = Clock(loop.step, steps)  # from here: a first evaluation is no step
-            loop.run(self.losses_of, self.reporter, after_step)
-            if self.processes.first:
+            loop.run(self.losses_of, self.context.reporter, after_step)
+            if self.context.processes.first:
                 _write(self.folder.last, loop.average.module, loop.step)
 
     def losses_of(self, step: int, rng: np.random.Generator) -> Losses:
@@ -105,7 +97,7 @@ class Trainer:
         batch = self.batches.of(rng, with_targets=warming_up or bool(self.config.beta))
         if warming_up:
             config = LossConfig(alpha=0.0, beta=1.0)
-            return training_losses(self.host, self.decoder, batch, torch.Generator(), config)
+            return training_losses(self.context.host, self.decoder, batch, torch.Generator(), config)
         losses = self._losses_of_batch(batch)
         samples = losses.pop("samples", None)
         if self.recognizer_trainer is not None and samples is not None and batch.identities is not None:
@@ -117,28 +109,28 @@ class Trainer:
         same styles, and without fp16, whose gradients are scaled outside."""
 
         def losses_of(batch: Batch) -> Losses:
-            return training_losses(self.host, self.decoder, batch, torch.Generator(), self.config)
+            return training_losses(self.context.host, self.decoder, batch, torch.Generator(), self.config)
 
         count = self.batches.prior_batch
         alike = not count or count >= len(STYLES)
-        if not (self.host.capturable and alike and self.options.precision != "fp16"):
+        if not (self.context.host.capturable and alike and self.options.precision != "fp16"):
             return losses_of
         parameters = [parameter for parameter in self.decoder.parameters() if parameter.requires_grad]
         return RecordedLosses(losses_of, parameters, self._warn)
 
     def _warn(self, message: str) -> None:
-        self.reporter.tell(BuildProgress("train", 0, 1, message=message))
+        self.context.reporter.tell(BuildProgress("train", 0, 1, message=message))
 
     def seconds_per_step(self, timed: int = 4) -> float:
         """What a step takes here; the weights stay as they are. The first one is not counted; where steps are recorded,
         so many that all kinds have been."""
         first = 12 if isinstance(self._losses_of_batch, RecordedLosses) else 1
-        with self.host.frozen():
+        with self.context.host.frozen():
             for step in range(first + timed):
                 if step == first:
                     began = time.monotonic()
                 self._dry_run(step)
-                self.reporter.check()
+                self.context.reporter.check()
         return (time.monotonic() - began) / timed
 
     def _dry_run(self, step: int) -> None:
@@ -152,16 +144,12 @@ class Trainer:
 
     def _evaluate(self, loop: Loop, step: int) -> None:
         """Score the averaged weights, make the sheet, keep them if they are the best so far."""
-        if self.processes.first and not any(line["step"] == step for line in lines_of(self.scores)):
+        if self.context.processes.first and not any(line["step"] == step for line in lines_of(self.scores)):
             # First the state: what takes minutes must not cost minutes again.
             loop.save()
             decoder = loop.average.module if step else self.decoder
-            sampling = Sampling(self.options.score_steps, size=self.size)
             try:
-                score = held_out_score(
-                    self.host, decoder, self.prepared, self.embedder, self.options.held_out, sampling,
-                    self.reporter.should_pause if self.processes.count == 1 else lambda: False,
-                )  # fmt: skip
+                score = held_out_score(self.context, decoder, self.prepared)
             except Stopped as stopped:
                 raise Paused from stopped
             self._sheet(step, score)
@@ -169,7 +157,7 @@ class Trainer:
                 _write(self.folder.best, decoder, step)
             append_line(self.scores, {"step": step, "margin": round(score.margin, 4), **score.figures})
         self._newest = next(reversed(lines_of(self.scores)), None)
-        self.processes.wait()
+        self.context.processes.wait()
 
     def _sheet(self, step: int, score: Score) -> None:
         before = self.folder.training / "before.npz"
@@ -184,7 +172,7 @@ class Trainer:
     def _tell(self, step: int, steps: int, eta_seconds: float | None) -> None:
         sheet = self.folder.training / "sheet.png"
         shown = sheet if self._newest else None
-        self.reporter.tell(BuildProgress("train", step, steps, eta_seconds, sheet=shown, score=self._newest))
+        self.context.reporter.tell(BuildProgress("train", step, steps, eta_seconds, sheet=shown, score=self._newest))
 
 
 def _write(file: Path, decoder: torch.nn.Module, step: int) -> None:

@@ -8,23 +8,27 @@ from safetensors.torch import load_file
 
 from .. import __version__
 from ..errors import FileError
-from ..hosts.protocol import Host
 from ..hypernet.config import HypernetworkConfig
 from ..hypernet.embedder import FaceEmbedder
 from ..hypernet.hypernetwork import Hypernetwork, WeightDecoder
 from ..hypernet.latent_identity import LatentIdentityEnsemble
 from ..lidb.layers import Architecture
-from .options import BuildOptions
+from .context import Context
 from .prepare import Prepared
 
 # So many faces are enough to know what all features have in common.
 _WHITENED = 512
 
 
-def configuration(
-    options: BuildOptions, host: Host, embedder: FaceEmbedder, trained_on: str
-) -> HypernetworkConfig:  # fmt: skip
+def configuration(context: Context, faces: int) -> HypernetworkConfig:
     """What the new hypernetwork's file says about itself."""
+    options, host, embedder = context.options, context.host, context.embedder
+    if options.photos:
+        trained_on = f"{faces:,} photos of faces"
+    elif options.shards:
+        trained_on = f"{faces:,} faces out of webdataset shards"
+    else:
+        trained_on = f"{faces:,} faces that {host.checkpoint_name or 'the checkpoint'} sampled itself"
     return HypernetworkConfig(
         Architecture.of(host.linears()), width=options.width, depth=options.depth, iterations=options.iterations,
         family=host.family, checkpoint=host.checkpoint_name, checkpoint_hash=host.checkpoint_hash,
@@ -38,15 +42,15 @@ def in_words(score: dict[str, float] | None) -> str:
     return "" if score is None else ", ".join(f"{name} {value:g}" for name, value in score.items())
 
 
-def new_decoder(config: HypernetworkConfig, prepared: Prepared, embedder: FaceEmbedder, seed: int) -> WeightDecoder:
+def new_decoder(context: Context, config: HypernetworkConfig, prepared: Prepared) -> WeightDecoder:
     """A decoder that predicts no change yet: the same for the same seed and faces, on the CPU."""
     features = prepared.rows("features", np.arange(min(prepared.count, _WHITENED)))[:, 0].float()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(context.options.seed)
         decoder = WeightDecoder(config, features.shape[-1])
     decoder.whiten(features)
     if config.identity_width:
-        weight, bias = embedder.identity_head
+        weight, bias = context.embedder.identity_head
         decoder.identity_weight.copy_(weight)
         decoder.identity_bias.copy_(bias)
         decoder.identity_center.copy_(prepared.center)

@@ -38,8 +38,9 @@ def test_the_time_of_a_step_is_taken_without_keeping_its_losses():
 
     class Timed(Trainer):
         def __init__(self) -> None:
-            self.decoder, self.reporter, self._losses_of_batch = torch.nn.Linear(2, 1), Reporter(), None
-            self.host, self.recognizer_trainer = SimpleNamespace(frozen=torch.enable_grad), None
+            self.decoder, self._losses_of_batch = torch.nn.Linear(2, 1), None
+            host = SimpleNamespace(frozen=torch.enable_grad)
+            self.context, self.recognizer_trainer = SimpleNamespace(host=host, reporter=Reporter()), None
 
         def losses_of(self, step, rng):
             assert not any(loss() is not None for loss in alive)

@@ -5,10 +5,10 @@ import tarfile
 from dataclasses import replace
 
 from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder
+from hyperdreambooth_ext.pretrain.context import Context
 from hyperdreambooth_ext.pretrain.faces import gather
 from hyperdreambooth_ext.pretrain.options import BuildOptions
 from hyperdreambooth_ext.pretrain.processes import Processes
-from hyperdreambooth_ext.pretrain.progress import Reporter
 from hyperdreambooth_ext.pretrain.prompts import noise_seed
 from hyperdreambooth_ext.pretrain.store import Folder
 
@@ -30,11 +30,12 @@ def seeds_of(folder: Folder) -> list[int]:
 
 def test_a_search_that_one_process_began_goes_on_in_two_with_new_faces(face_host, tmp_path):
     options = BuildOptions(faces=8, held_out=2, sample_steps=4, sample_batch=4)
-    folder, embedder = Folder(tmp_path), FaceEmbedder()
-    store = gather(folder, options, face_host, embedder, Reporter(), Processes())
+    folder = Folder(tmp_path)
+    context = Context(folder, options, face_host, FaceEmbedder())
+    store = gather(context, 8)
     drawn = store.next_number()
     assert store.tried_by_others(1) == 0 and store.tried_by_others(2) == drawn
-    store = gather(folder, replace(options, faces=12), face_host, embedder, Reporter(), SecondOfTwo())
+    store = gather(replace(context, processes=SecondOfTwo()), 12)
     assert len(store) == 10, "its half of what is missing"
     seeds = seeds_of(folder)
     assert len(set(seeds)) == len(seeds) == 10

@@ -11,8 +11,9 @@ from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder, as_images
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.latent_identity import LatentIdentityEnsemble
 from hyperdreambooth_ext.hypernet.likeness import identities_of_images
+from hyperdreambooth_ext.pretrain.context import Context
+from hyperdreambooth_ext.pretrain.options import BuildOptions
 from hyperdreambooth_ext.pretrain.prepare import Prepared
-from hyperdreambooth_ext.pretrain.processes import Processes
 from hyperdreambooth_ext.pretrain.recognizers import RecognizerTrainer
 from hyperdreambooth_ext.pretrain.store import FaceStore, Folder
 
@@ -28,7 +29,8 @@ def test_it_learns_the_identity_of_samples_that_no_face_looks_like(host, prepare
     torch.manual_seed(0)
     net = LatentIdentityEnsemble.untrained(2).requires_grad_(False)
     embedder = FaceEmbedder()
-    trainer = RecognizerTrainer(net, host, embedder, prepared, np.arange(2, FACES), slice(0, 4), Processes(), 0)
+    context = Context(prepared.folder, BuildOptions(), host, embedder)
+    trainer = RecognizerTrainer(context, net, prepared, np.arange(2, FACES), slice(0, 4))
     # Upside down nobody looks like this, and the embedder has an identity for it all the same.
     samples = prepared.rows("latents", np.arange(2, 6))[:, 0].float().flip(-2)
     wanted = prepared.identities(np.arange(2, 6))
