@@ -27,7 +27,7 @@ def checked_name(name: str) -> str:
     """
     name = unicodedata.normalize("NFC", name.strip())
     if not name:
-        raise UserError("The name is empty: give the LiDB one, such as anna.")
+        raise UserError("There is no name yet: give the person one, such as anna.")
     if _FORBIDDEN.search(name):
         raise UserError(
             f"The name {name[:40]!r} holds a character that a tag cannot: leave out commas and "

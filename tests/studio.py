@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hyperdreambooth_ext.cli.backend import StandaloneBackend
 from hyperdreambooth_ext.images.photo import Photo
+from hyperdreambooth_ext.jobs.job import JobStatus
 from hyperdreambooth_ext.jobs.jobs import Studio
-from hyperdreambooth_ext.jobs.status import JobStatus
 from hyperdreambooth_ext.jobs.task import Task
 from tests.tiny import Tiny
 

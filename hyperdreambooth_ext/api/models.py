@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, Field, create_model
 
 from ..errors import PhotoError
-from ..images.photo import MAX_PHOTO_BYTES
+from ..images.photo import check_photo_bytes
+from ..jobs.job import JobStatus, Result
 from ..jobs.library import Entry
-from ..jobs.status import JobStatus, Result
 from ..personalize.options import Option, PersonalizeOptions, options_of
 from ..texts import MAX_TEXT
 
@@ -138,8 +138,7 @@ def photo_bytes(text: str) -> bytes:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise PhotoError("The photo is no base64: encode the file's bytes.") from None
-    if len(content) > MAX_PHOTO_BYTES:
-        raise PhotoError(f"The photo is larger than {MAX_PHOTO_BYTES // 1_000_000} MB: save it smaller, as a JPEG.")
+    check_photo_bytes(len(content))
     return content
 
 

@@ -9,9 +9,8 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from ..errors import FileError
-from ..files import checked_name
 from ..hosts.protocol import Host
-from ..lidb.file import load
+from ..lidb.file import load, path_of
 from ..lidb.injection import Applied, injected
 from ..lidb.tags import parse_prompt
 from ..sampling.guidance import guided
@@ -32,7 +31,7 @@ def generate(
 
 def load_named(folder: Path, name: str):
     """The LiDB that a tag names. Raises UserError for a name that leads out of the folder, FileError without a file."""
-    path = Path(folder) / f"{checked_name(name)}.safetensors"
+    path = path_of(folder, name)
     if not path.is_file():
         raise FileError(f"There is no LiDB {name!r} in {folder}: check the name in the tag.")
     return load(path)[0]

@@ -65,6 +65,12 @@ def photo_from_bytes(content: bytes, name: str = "The photo") -> np.ndarray:
     return _read(io.BytesIO(content), name)
 
 
+def check_photo_bytes(count: int) -> None:
+    """Raises PhotoError when a photo of so many bytes is too large to be sent."""
+    if count > MAX_PHOTO_BYTES:
+        raise PhotoError(f"The photo is larger than {MAX_PHOTO_BYTES // 1_000_000} MB: save it smaller, as a JPEG.")
+
+
 def _read(file: BinaryIO, name: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():

@@ -1,18 +1,16 @@
 """The queue of jobs: one personalization at a time, in a thread of its own."""
 
-import os
 import threading
 import uuid
 from collections import OrderedDict, deque
 
-from ..errors import FileError, UserError
+from ..errors import UserError
+from ..personalize.personalize import destination
 from ..temporary import remove_leftovers
 from .backend import Backend
 from .building import Builder
 from .failure import failure_message
-from .job import Cancelled, Job
-from .library import file_of
-from .status import JobStatus, Result, Stage
+from .job import Cancelled, Job, JobStatus, Result, Stage
 from .task import Task
 from .work import Work
 
@@ -52,10 +50,7 @@ class Studio:
         unfit = self.backend.unfit()
         if unfit:
             raise UserError(unfit)
-        if not task.overwrite and os.path.lexists(file_of(self.backend.lidb_dir(), task.name)):
-            raise FileError(
-                f'A LiDB named "{task.name}" exists already: take another name, or allow replacing it.', "overwrite"
-            )
+        destination(self.backend.lidb_dir(), task.name, task.overwrite)
         job = Job(uuid.uuid4().hex[:12], task)
         self._enqueue(job)
         return job.status().id

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FileError
-from ..files import checked_name
 from ..lidb import file
 from ..lidb.lora import export_lora
 
@@ -18,11 +17,6 @@ class Entry:
     path: Path
     file_bytes: int
     info: file.Info
-
-
-def file_of(folder: Path, name: str) -> Path:
-    """Where the LiDB of that name is or would be. Raises UserError for a name that cannot be."""
-    return Path(folder) / f"{checked_name(name)}.safetensors"
 
 
 def entries(folder: Path) -> list[Entry]:
@@ -42,7 +36,7 @@ def entries(folder: Path) -> list[Entry]:
 
 def export(folder: Path, name: str, overwrite: bool = False) -> Path:
     """Write NAME_lora.safetensors beside the LiDB and return its path. Raises FileError when it cannot be."""
-    source = file_of(folder, name)
+    source = file.path_of(folder, name)
     if not source.is_file():
         raise FileError(f'There is no LiDB named "{source.stem}": check the name.')
     target = source.with_name(f"{source.stem}_lora.safetensors")

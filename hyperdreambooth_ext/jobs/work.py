@@ -5,6 +5,7 @@ import io
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,12 +22,15 @@ from ..personalize.starts import Start
 from ..sampling.sampler import Sampling, Stopped, sample
 from .backend import Backend
 from .identity import Identity, compare
-from .job import Cancelled, Job
+from .job import Cancelled, Job, Result, Stage
 from .pace import Pace
-from .start import start_reason
-from .status import Result, Stage
+from .task import Task
 
 PREVIEW = Sampling(steps=8)
+NO_HYPERNETWORK = (
+    "No hypernetwork fits this checkpoint: started along the first gradient. "
+    "Build hypernetwork makes one that starts closer to the person."
+)
 
 
 class Work:
@@ -50,12 +54,13 @@ class Work:
             self.job.obeyed()
             # Saved before anything else can go wrong, and the pictures show what the file holds.
             path = save(learned, self.backend.lidb_dir(), self.task.overwrite, self._callbacks(host))
-            pictures = self._pictures(host, path, learned)
+            # While the model is ours: the program may load another one after that, and patches torch meanwhile.
+            shown = _compared(learned.crop, self._pictures(host, path, learned))
         self.backend.saved(path)
-        result = Result(
+        return Result(
             path=path,
             file_bytes=path.stat().st_size,
-            seconds=0.0,
+            seconds=round(time.monotonic() - started, 2),
             steps=learned.steps,
             start=learned.start,
             start_reason=self.job.status().start_reason,
@@ -63,9 +68,8 @@ class Work:
             trigger=learned.info.trigger,
             seed=learned.info.seed,
             photo=jpeg(learned.crop),
+            **shown,
         )
-        result = _with_pictures(result, learned, pictures)
-        return replace(result, seconds=round(time.monotonic() - started, 2))
 
     def _learn(self, host: Host) -> Personalized:
         """Face, prediction and finetune; what was learned until an interrupt."""
@@ -155,17 +159,31 @@ class Work:
         return self.job.stopping or self.backend.interrupted()
 
 
-def _with_pictures(
-    result: Result, learned: Personalized, pictures: tuple[np.ndarray, np.ndarray] | None
-) -> Result:  # fmt: skip
+def _compared(crop: np.ndarray, pictures: tuple[np.ndarray, np.ndarray] | None) -> dict[str, Any]:
+    """A result's pictures, and how alike they are to the photo's face."""
     if pictures is None:
-        return replace(result, identity_words=Identity.without("the pictures were left out").words)
+        return {"identity_words": Identity.without("the pictures were left out").words}
     before, after = pictures
-    identity = compare(learned.crop, before, after)
-    return replace(
-        result, before=jpeg(before), after=jpeg(after), identity=identity.score,
-        identity_before=identity.score_before, identity_words=identity.words,
-    )  # fmt: skip
+    identity = compare(crop, before, after)
+    return {
+        "before": jpeg(before), "after": jpeg(after), "identity": identity.score,
+        "identity_before": identity.score_before, "identity_words": identity.words,
+    }  # fmt: skip
+
+
+def start_reason(task: Task, start: Start, hypernetwork: Hypernetwork | None, host: Host) -> str:
+    """Why `start` was chosen for `task`."""
+    if task.start in ("gradient", "zero"):
+        return f"The {task.start} start was chosen."
+    if start != "hypernetwork" or hypernetwork is None:
+        return NO_HYPERNETWORK
+    reason = "Started from the hypernetwork made for this checkpoint."
+    if hypernetwork.config.checkpoint_hash != host.checkpoint_hash:
+        made_for = hypernetwork.config.checkpoint or "another checkpoint"
+        reason = f"Started from a hypernetwork of the same architecture, made for {made_for}."
+    if task.hypernetwork:
+        reason = f"{reason.rstrip('.')}, {task.hypernetwork}, which was chosen by name."
+    return reason
 
 
 def jpeg(picture: np.ndarray) -> bytes:

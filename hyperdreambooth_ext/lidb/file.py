@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from ..errors import FileError
-from ..files import write_atomically
+from ..files import checked_name, write_atomically
 from ..shipped import MODELS
 from ..texts import plain_text
 from .basis import AnyBasis, basis_from_dict
@@ -53,6 +53,11 @@ class Info:
     seed: int = 0
     made_with: str = ""
     thumbnail: bytes = field(default=b"", repr=False)
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """Where the LiDB of that name is or would be. Raises UserError for a name that cannot be."""
+    return Path(folder) / f"{checked_name(name)}.safetensors"
 
 
 def save(path: Path, lidb: LiDB, info: Info, overwrite: bool = True) -> None:

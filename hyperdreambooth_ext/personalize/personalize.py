@@ -143,9 +143,9 @@ def save(
 
 def destination(folder: Path, name: str, overwrite: bool) -> Path:
     """Where a LiDB of this name goes. Raises FileError when the name is taken and `overwrite` is false."""
-    path = Path(folder) / f"{checked_name(name)}.safetensors"
+    path = file.path_of(folder, name)
     if os.path.lexists(path) and not overwrite:
-        raise FileError(f"{path} exists already: take another name, or allow replacing it.", "overwrite")
+        raise FileError(f'A LiDB named "{path.stem}" exists already: take another, or allow replacing it.', "overwrite")
     return path
 
 

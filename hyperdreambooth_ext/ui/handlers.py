@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..images.face import choose_face
+from ..jobs.job import JobStatus
 from ..jobs.jobs import Studio, UnknownJob
 from ..jobs.library import export
-from ..jobs.status import JobStatus
 from ..jobs.task import Task
 from . import html
 from .folder import can_open, open_folder
@@ -131,12 +132,9 @@ class Handlers:
     def _submit(self, photo: Photo | None, face: int, name: str, quality: str, advanced: tuple) -> str:
         if photo is None:
             raise UserError("There is no photo yet: drop one first.")
-        if not photo.faces:
-            raise UserError("No face was found in this photo: use one that shows the face from the front.")
-        if not (name or "").strip():
-            raise UserError("There is no name yet: give the person one, such as anna.")
+        choose_face(photo.faces, face)
         values = {"quality": quality, "face": face, **self.task_values(advanced)}
-        return self.studio.submit(Task(photo, name, **values))
+        return self.studio.submit(Task(photo, name or "", **values))
 
     def _folder(self) -> Path:
         return self.studio.backend.lidb_dir().resolve()

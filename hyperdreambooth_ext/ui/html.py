@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from ..jobs.status import JobStatus, Result
+from ..jobs.job import JobStatus, Result
 
 _STAGES = {
     "queued": "Waiting",

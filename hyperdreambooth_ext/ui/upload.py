@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PhotoError
-from ..images.face import MIN_FACE_PIXELS, crop_face
-from ..images.photo import MAX_PHOTO_BYTES, Photo, photo_from_bytes
+from ..images.face import choose_face, crop_face
+from ..images.photo import Photo, check_photo_bytes, photo_from_bytes
 from ..jobs.work import jpeg
 from . import html
 
@@ -19,7 +19,7 @@ _SHOWN_FACES = 8
 def read_upload(file: Any) -> Photo:
     """Read what gradio's File component hands over, then delete gradio's copies: photos are not kept.
 
-    Raises PhotoError for what is no photo, or larger than MAX_PHOTO_BYTES.
+    Raises PhotoError for what is no photo, or too large.
     """
     path = Path(getattr(file, "name", file))
     copies = [path, Path(getattr(file, "orig_name", None) or path)]
@@ -28,8 +28,7 @@ def read_upload(file: Any) -> Photo:
     if path not in copies:
         raise PhotoError("The photo did not arrive as an upload: drop it again.")
     try:
-        if path.stat().st_size > MAX_PHOTO_BYTES:
-            raise PhotoError(f"The photo is larger than {MAX_PHOTO_BYTES // 1_000_000} MB: save it smaller, as a JPEG.")
+        check_photo_bytes(path.stat().st_size)
         pixels = photo_from_bytes(path.read_bytes(), path.name)
     except FileNotFoundError:
         raise PhotoError("The photo is no longer there: drop it again.") from None
@@ -43,18 +42,14 @@ def read_upload(file: Any) -> Photo:
 def describe(photo: Photo, number: int) -> str:
     """The faces that were found as HTML, with a warning for none, several, or one that is too small."""
     found = photo.faces
-    if not found:
-        return html.note(
-            "No face was found: use a photo that shows the face from the front, in even light.", "warning"
-        )  # fmt: skip
-    number = min(max(1, number), len(found))
+    number = min(max(1, number), max(1, len(found)))
     crops = [jpeg(crop_face(photo.pixels, face, CROP)) for face in found[:_SHOWN_FACES]]
-    sentence = ""
-    if found[number - 1].size < MIN_FACE_PIXELS:
-        sentence = f"The face is very small: use a photo where it is at least {MIN_FACE_PIXELS} pixels high."
-    elif len(found) > 1:
-        sentence = "Several faces were found: click the one to learn."
-    return html.faces(crops, number) + html.note(sentence, "warning")
+    sentence = "Several faces were found: click the one to learn." if len(found) > 1 else ""
+    try:
+        choose_face(found, number)
+    except PhotoError as error:
+        sentence = str(error)
+    return (html.faces(crops, number) if crops else "") + html.note(sentence, "warning")
 
 
 def _upload_folder() -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyperdreambooth_ext.jobs.status import JobStatus, Result
+from hyperdreambooth_ext.jobs.job import JobStatus, Result
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.ui import html
 from hyperdreambooth_ext.ui.upload import Photo, describe

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hyperdreambooth_ext.errors import PhotoError, UserError
 from hyperdreambooth_ext.images.photo import Photo
-from hyperdreambooth_ext.jobs.status import JobStatus, Result
+from hyperdreambooth_ext.jobs.job import JobStatus, Result
 from hyperdreambooth_ext.jobs.task import Task
 from hyperdreambooth_ext.personalize.options import PRESETS
 from hyperdreambooth_ext.shipped import HYPERNETWORK, SAMPLE_PHOTO
@@ -172,7 +172,7 @@ def test_a_path_outside_of_the_upload_folder_is_neither_read_nor_deleted(uploads
 
 
 def test_a_photo_that_is_too_large(uploads, monkeypatch):
-    monkeypatch.setattr("hyperdreambooth_ext.ui.upload.MAX_PHOTO_BYTES", 1000)
+    monkeypatch.setattr("hyperdreambooth_ext.images.photo.MAX_PHOTO_BYTES", 1000)
     with pytest.raises(PhotoError, match="larger than"):
         read_upload(uploads(SAMPLE_PHOTO.read_bytes()))
 
