@@ -84,6 +84,9 @@ def commands_of(name: str, arguments: list[str]) -> list[list[str]]:
     """The modules that a command runs, each with its arguments."""
     if name == "check":
         return [["ruff", "check", "."], ["mypy"]]
+    if name == "test" and not arguments:
+        # All of them: some in each of a few processes, of which each works on one core.
+        arguments = ["--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal"]
     return [[MODULES[name], *arguments] if name in MODULES else ["hyperdreambooth_ext", name, *arguments]]
 
 

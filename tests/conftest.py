@@ -23,6 +23,13 @@ from tests.tiny import Tiny, make_tiny
 from tests.versions import head, row
 
 
+def pytest_configure():
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # One of several processes: threads would wait for each other.
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"
+
+
 def pytest_terminal_summary(terminalreporter):
     """The row of these versions; HDB_VERSIONS names a file that it is added to."""
     counts = [len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "skipped")]

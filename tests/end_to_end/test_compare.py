@@ -18,8 +18,6 @@ from benchmarks.judges import VERSION
 from benchmarks.people import SYNTHETIC, synthetic_person
 from hyperdreambooth_ext.cli.generate import Sampling
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
-from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
-from hyperdreambooth_ext.shipped import CHECKPOINT, MODELS
 
 ROOT = Path(__file__).parents[2]
 # One row for each way to learn; the others differ from them in a number.
@@ -30,27 +28,27 @@ METHODS = (
 
 
 @pytest.fixture(scope="module")
-def untouched():
-    return DiffusersHost(CHECKPOINT)
+def untouched(tiny):
+    return tiny.host()
 
 
 @pytest.fixture(scope="module")
-def head(untouched):
-    return image_head(untouched, fitting_hypernetwork(untouched, MODELS), 4, Sampling(steps=1))
+def head(untouched, tiny):
+    return image_head(untouched, tiny.hypernetwork(), 4, Sampling(steps=1))
 
 
 def denoised(host: DiffusersHost) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        latents = torch.randn(1, 4, 16, 16, generator=generator)
+        latents = torch.randn(1, 4, 8, 8, generator=generator)
         return host.predict(latents, torch.tensor([600]), host.encode_prompts([PROMPT]))
 
 
 @pytest.mark.parametrize("row", METHODS)
-def test_what_a_method_learned_can_be_kept_applied_and_taken_out(row, untouched, head, tmp_path):
-    host, method = DiffusersHost(CHECKPOINT), ROWS[row]
+def test_what_a_method_learned_can_be_kept_applied_and_taken_out(row, untouched, tiny, head, tmp_path):
+    host, method = tiny.host(), ROWS[row]
     person = synthetic_person(SYNTHETIC, 0, host.default_size)
-    task = Task(host, fitting_hypernetwork(host, MODELS), person, torch.randn(2, 4, 16, 16), head)
+    task = Task(host, tiny.hypernetwork(), person, torch.randn(2, 4, 8, 8), head)
     watch = Watch({2})
     learned = method.learn(task, method.sweep[-1] if method.sweep else None, 2, watch)
     assert len(watch.snapshots) == (row != "only hypernetwork") and watch.seconds() > 0
@@ -95,11 +93,12 @@ def test_the_time_to_a_likeness_lies_between_two_snapshots_or_is_that_of_the_onl
     assert _seconds_to_reach(_with_end(alone), 0.6) == 0.2
 
 
-def test_the_command_measures_writes_and_goes_on_where_it_was(tmp_path):
+@pytest.mark.slow
+def test_the_command_measures_writes_and_goes_on_where_it_was(tiny, tmp_path):
     rows = ["HyperDreamBooth", "Textual Inversion"]
     small = "--first 1 --sweep-people 0 --scale 0.002 --picture-steps 1 --prior 2 --gallery 3 --multipliers 0.8 1"
     command = [sys.executable, "-m", "benchmarks.compare", str(tmp_path), *small.split(), "--rows", *rows]
-    command += ["--processes", "2"]
+    command += ["--processes", "2", "--checkpoint", str(tiny.checkpoint), "--hypernetworks", str(tiny.folder)]
     printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     everything = json.loads((tmp_path / "compare.json").read_text())
     assert list(everything["rows"]) == rows and all(f"| {row} |" in printed for row in rows)

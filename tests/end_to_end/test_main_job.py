@@ -31,6 +31,7 @@ from tests.end_to_end.conftest import Learned, learn
 from tests.hosts.ldm_model import ldm_model
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

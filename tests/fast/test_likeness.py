@@ -26,6 +26,7 @@ def test_a_picture_is_exactly_like_itself(bundled):
     assert likeness(bundled, crop, crop) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_people_that_nothing_was_trained_on_are_told_apart(bundled):
     people = synthetic(SYNTHETIC, 100, 128)
 

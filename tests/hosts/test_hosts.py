@@ -144,6 +144,7 @@ def random_sd15(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_full_size_sd15_agrees_too(random_sd15, sd15, tmp_path):
     """860 million random weights, one host at a time, on latents of 8 x 8."""
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -26,6 +26,7 @@ SAFE = half.safe_on_the_processor()
 UNSAFE = "this torch damages memory in bf16 on the processor"
 
 
+@pytest.mark.slow
 def test_from_its_own_faces_to_the_next_personalization(tmp_path, capsys):
     folder = tmp_path / "build"
     small = ["--faces", 8, "--held-out", 2, "--draw-steps", 4, "--batch", 2, "--steps", 2, "--width", 32]
@@ -70,6 +71,7 @@ def test_a_finished_build_gives_its_last_weights_too(run, tmp_path):
     assert torch.equal(load_hypernetwork(last).decoder.positions, state["module.positions"].half().float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not SAFE, reason=UNSAFE))])
 def test_a_paused_build_ends_with_the_weights_of_one_that_was_not(run, tmp_path, precision):
     torch.set_num_threads(1)
@@ -91,6 +93,7 @@ def same(one: Path, other: Path) -> bool:
     return all(torch.equal(averages[0][key], averages[1][key]) for key in averages[0]) and files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tiny, tmp_path):
     torch.set_num_threads(1)
     wanted = {"target_steps": 2, "beta": 0.1}
@@ -107,6 +110,7 @@ def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tiny, tmp
     assert same(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(run, tiny, tmp_path):
     run({"steps": 2}, name="one")
     run({"steps": 2}, name="two", stages=("faces",))

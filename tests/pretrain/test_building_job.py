@@ -36,6 +36,7 @@ def wait_until(builder: Builder, condition, seconds: float = 240) -> BuildStatus
     raise AssertionError(f"still {builder.status()}")
 
 
+@pytest.mark.slow
 def test_a_build_lets_others_go_first_pauses_and_goes_on(builder):
     builder.start(SMALL | {"steps": 8})
     asked = wait_until(builder, lambda status: status.stage == "train")

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -174,10 +173,10 @@ def test_without_api_there_are_no_routes(webui):
     assert not [route for route in app.routes if "hyperdreambooth" in route.path]
 
 
-def test_install_py_takes_less_than_half_a_second_and_says_nothing():
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, ROOT / "install.py"], capture_output=True, text=True, check=True)
-    assert time.monotonic() - started < 0.5
+def test_install_py_says_nothing_and_imports_no_library():
+    """The WebUI runs it in a process of its own at every start."""
+    command = "import runpy, sys; runpy.run_path('install.py', run_name='__main__'); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""
     assert not any("pip" in line and "import" in line for line in (ROOT / "install.py").read_text().splitlines())
 

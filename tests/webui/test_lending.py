@@ -145,6 +145,7 @@ def test_a_picture_that_waits_for_the_model_is_noticed(webui, sd_model, busy):
     assert not backend.wanted()
 
 
+@pytest.mark.slow
 def test_a_build_goes_on_by_itself_after_a_picture(webui, sd_model, busy, tmp_path, monkeypatch):
     backend = webui.ours("backend").WebuiBackend()
     for folder in ("builds", "made"):

@@ -1,6 +1,5 @@
 """The tag: our files through the WebUI's loader, with the weights that the exported LoRA has."""
 
-import time
 
 import pytest
 import torch
@@ -127,29 +126,11 @@ def test_a_loader_without_module_types_is_another_programs(webui, monkeypatch):
     assert "export the LiDB as a LoRA" in webui.ours("builtin_lora").why_missing()
 
 
-@pytest.mark.usefixtures("one_thread")
-def test_loading_takes_at_most_50_milliseconds_on_sd15s_shapes(webui, sd15):
-    """Of the processor's own time: other programs may be at work. On a slow machine as much more as its small
-    operations on tensors, of which loading consists, take."""
+def test_a_lidb_of_sd15s_shapes_is_loaded_whole(webui, sd15):
+    """What that takes in time is measured by `run.py tag`."""
     file.save(webui.lora_dir / "big.safetensors", random_lidb(sd15, rank=2), Info(name="big"))
     with torch.device("meta"):
         webui.networks.linears.update(modules_of(sd15))
     webui.networks.list_available_networks()
     webui.ours("tag").register_tag(webui.networks)
-    times, shares = [], []
-    for _ in range(15):
-        started = time.process_time()
-        assert len(loaded(webui.networks, "big").modules) == 192
-        times.append(time.process_time() - started)
-        # In turn: a machine that others use as well is fast at one moment and slow at the next.
-        shares.append(times[-1] / seconds_of_small_operations())
-    print(f"loaded in {min(times) * 1e3:.0f} ms, the first time in {times[0] * 1e3:.0f} ms")
-    assert min(times) <= 0.05 or min(shares) <= 6
-
-
-def seconds_of_small_operations() -> float:
-    """Of 4,000; 6 times that is 50 ms on a machine where it takes 8.3 ms."""
-    small, started = torch.zeros(8), time.process_time()
-    for _ in range(4000):
-        small = small + 1
-    return time.process_time() - started
+    assert loaded(webui.networks, "big").modules.keys() == {layer.key for layer in sd15.layers}
