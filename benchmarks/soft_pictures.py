@@ -8,11 +8,10 @@ An autoencoder makes pictures soft, and an encoder that learned from them may re
 import torch
 import torch.nn.functional as F
 
-from hyperdreambooth_ext.cli.models import CHECKPOINT
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.embedder import Eyes, as_images
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
-from hyperdreambooth_ext.shipped import HYPERNETWORK
+from hyperdreambooth_ext.shipped import CHECKPOINT, HYPERNETWORK
 
 from .people import SYNTHETIC, synthetic
 
