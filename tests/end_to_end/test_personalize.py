@@ -103,7 +103,7 @@ def test_ldm_hosts_the_main_job_too(sample_photo, hypernetwork, tiny, tmp_path):
 def test_ctrl_c_on_the_command_line_keeps_what_was_learned(tiny, tmp_path):
     command = [sys.executable, "-m", "hyperdreambooth_ext", "personalize", str(SAMPLE_PHOTO), "--name", "x"]
     process = subprocess.Popen(
-        [*command, "--checkpoint", str(tiny.checkpoint), "--steps", "100000", "--out", str(tmp_path)],
+        [*command, "--checkpoint", str(tiny.checkpoint), "--steps", "2000", "--out", str(tmp_path)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -117,4 +117,4 @@ def test_ctrl_c_on_the_command_line_keeps_what_was_learned(tiny, tmp_path):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 0
-    assert 0 < file.load(tmp_path / "x.safetensors")[1].steps < 100_000
+    assert 0 < file.load(tmp_path / "x.safetensors")[1].steps < 2000
