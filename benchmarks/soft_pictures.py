@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
-from hyperdreambooth_ext.hypernet.embedder import Eyes, as_images
+from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder, as_images
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.shipped import CHECKPOINT, HYPERNETWORK
 
@@ -25,10 +25,10 @@ def features(host: DiffusersHost) -> dict[str, torch.Tensor]:
     people = synthetic(SYNTHETIC, PEOPLE, host.default_size)
     images = as_images([person.crop for person in people] + [person.others[0] for person in people])
     soft = [host.decode_latents(host.encode_images(batch)).clamp(-1, 1) for batch in images.split(8)]
-    eyes = Eyes()
+    embedder = FaceEmbedder()
     return {
-        "sharp": torch.cat([eyes.features(batch) for batch in images.split(8)]),
-        "soft": torch.cat([eyes.features(batch) for batch in soft]),
+        "sharp": torch.cat([embedder.features(batch) for batch in images.split(8)]),
+        "soft": torch.cat([embedder.features(batch) for batch in soft]),
     }
 
 
