@@ -5,13 +5,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..lidb.layers import Architecture
 from ..shipped import HYPERNETWORK
 from .config import HypernetworkConfig
 from .encoder import FaceEncoder
 from .file import load_hypernetwork
+from .hypernetwork import Hypernetwork
 
 
 class FaceEmbedder:
@@ -24,8 +24,7 @@ class FaceEmbedder:
         """
         self.device = torch.device(device)
         # The bundled hypernetwork's encoder was trained by a face recognizer, and it is there without any download.
-        bundled = load_hypernetwork(HYPERNETWORK).to(self.device)
-        self._recognizer, self._decoder = bundled.encoder, bundled.decoder
+        self._bundled = bundled = load_hypernetwork(HYPERNETWORK).to(self.device)
         self.bundled = not encoder
         if self.bundled:
             kept = ("encoder", "image_size", "image_mean", "image_std", "identity_width")
@@ -40,19 +39,24 @@ class FaceEmbedder:
     @cached_property
     def identity_head(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What turns the bundled encoder's features into an identity: weight and bias."""
-        return self._decoder.identity_weight, self._decoder.identity_bias
+        return self._bundled.decoder.identity_weight, self._bundled.decoder.identity_bias
 
     @torch.no_grad()
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Aligned faces [B, 3, H, W] in [-1, 1] -> what the decoder is given, float32 [B, tokens, channels]."""
         return self.encoder(images.to(self.device)).float()
 
-    @torch.no_grad()
     def identities(self, images: torch.Tensor) -> torch.Tensor:
         """Aligned faces [B, 3, H, W] in [-1, 1] -> identities, unit vectors [B, 128]."""
-        return F.normalize(self._decoder.identity(self._recognizer(images.to(self.device))), dim=-1)
+        return self._bundled.identities(images.to(self.device))
 
 
 def as_images(crops: list[np.ndarray]) -> torch.Tensor:
     """RGB uint8 crops [S, S, 3] -> float32 [B, 3, S, S] in [-1, 1]."""
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+
+
+def likeness(hypernetwork: Hypernetwork, one: np.ndarray, other: np.ndarray) -> float:
+    """The cosine of two aligned crops' identities; 1 is the same picture. The two may differ in size."""
+    first, second = (hypernetwork.identities(as_images([crop]))[0] for crop in (one, other))
+    return float(first @ second)

@@ -130,6 +130,14 @@ class Hypernetwork(nn.Module):
         return self.decoder.as_lidb(self.decoder(self.encoder(images)))
 
     @torch.no_grad()
+    def identities(self, images: torch.Tensor) -> torch.Tensor:
+        """Aligned faces, float32 [B, 3, H, W] in [-1, 1] -> identities, unit vectors [B, identity_width].
+
+        Raises ValueError where no recognizer trained the encoder.
+        """
+        return F.normalize(self.decoder.identity(self.encoder(images)), dim=-1)
+
+    @torch.no_grad()
     def predict(self, image: torch.Tensor) -> LiDB:
         """One aligned face [1, 3, H, W] -> that person's LiDB of rank 1, float32 on the CPU."""
         return self(image).map(lambda tensor: tensor[0]).detached()

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..hypernet.embedder import likeness
 from ..hypernet.file import load_hypernetwork
-from ..hypernet.likeness import likeness
 from ..images.face import crop_face, find_faces
 from ..shipped import HYPERNETWORK
 

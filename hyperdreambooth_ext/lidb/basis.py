@@ -24,35 +24,23 @@ MAX_CORE = 1024
 
 @dataclass(frozen=True)
 class Basis:
-    """Which bases: `a` rows on the output side, `b` rows on the input side, drawn by `seed`."""
+    """Which bases: `a` rows on the output side, `b` rows on the input side, chosen by `seed`."""
 
     a: int = 100
     b: int = 50
     seed: int = 0
 
-    def sizes(self, out_features: int, in_features: int) -> tuple[int, int]:
-        """How many rows a layer of this shape gets, (a, b): no more than the order of its Hadamard matrix."""
-        return min(self.a, hadamard_order(out_features)), min(self.b, hadamard_order(in_features))
-
-    def a_aux(self, out_features: int) -> torch.Tensor:
-        """A_aux with orthonormal columns, float32 [out_features, a], on the CPU."""
-        return _orthonormal_rows("A", self.a, out_features, self.seed).T
-
-    def b_aux(self, in_features: int) -> torch.Tensor:
-        """B_aux with orthonormal rows, float32 [b, in_features], on the CPU."""
-        return _orthonormal_rows("B", self.b, in_features, self.seed)
-
     def sizes_of(self, layer: Layer) -> tuple[int, int]:
-        """How many directions the layer has on either side, (a, b)."""
-        return self.sizes(layer.out_features, layer.in_features)
+        """How many directions the layer has on either side, (a, b): no more than the order of its Hadamard matrix."""
+        return min(self.a, hadamard_order(layer.out_features)), min(self.b, hadamard_order(layer.in_features))
 
     def a_of(self, layer: Layer) -> torch.Tensor:
-        """A_aux of a layer, float32 [out, a]: the same for all layers of one width."""
-        return self.a_aux(layer.out_features)
+        """A_aux with orthonormal columns, float32 [out, a], on the CPU: the same for all layers of one width."""
+        return _orthonormal_rows("A", self.a, layer.out_features, self.seed).T
 
     def b_of(self, layer: Layer) -> torch.Tensor:
-        """B_aux of a layer, float32 [b, in]."""
-        return self.b_aux(layer.in_features)
+        """B_aux with orthonormal rows, float32 [b, in], on the CPU."""
+        return _orthonormal_rows("B", self.b, layer.in_features, self.seed)
 
     def check_sizes(self, layer: Layer) -> None:
         """Raises ValueError for a layer whose bases would take absurd memory to make. Makes nothing itself."""
@@ -88,18 +76,21 @@ def basis_from_dict(values: dict) -> Basis | NamedBasis:
 
 
 def on_device(basis: AnyBasis, layer: Layer, like: torch.Tensor, side: Literal["a", "b"]) -> torch.Tensor:
-    """A_aux or B_aux of a layer in the device and dtype of `like`; drawn bases are copied there once."""
+    """A_aux or B_aux of a layer in the device and dtype of `like`; a Hadamard basis is copied there once for each width."""
     if not isinstance(basis, Basis):
         return (basis.a_of(layer) if side == "a" else basis.b_of(layer)).to(like.device, like.dtype)
-    width = layer.out_features if side == "a" else layer.in_features
-    return _moved(basis, width, side, like.device, like.dtype)
+    rows, width = (basis.a, layer.out_features) if side == "a" else (basis.b, layer.in_features)
+    moved = _moved(side.upper(), rows, width, basis.seed, like.device, like.dtype)
+    return moved.T if side == "a" else moved
 
 
 @lru_cache(maxsize=128)
-def _moved(basis: Basis, width: int, side: Literal["a", "b"], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    # Kept: one that was made while somebody draws in inference mode could not be trained with afterwards.
+def _moved(
+    side: str, rows: int, width: int, seed: int, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:  # fmt: skip
+    # Cached: one that was made while somebody samples in inference mode could not be trained with afterwards.
     with torch.inference_mode(False):
-        return (basis.a_aux(width) if side == "a" else basis.b_aux(width)).to(device, dtype)
+        return _orthonormal_rows(side, rows, width, seed).to(device, dtype)
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -85,17 +86,12 @@ def load(path: Path, hypernetworks: Sequence[Path] | None = (MODELS,)) -> tuple[
     """Read and check a LiDB file. Raises FileError when it is no LiDB, is damaged, or holds what cannot be.
 
     A basis that the file only names is looked for beside it and among the `hypernetworks` in these folders; None leaves
-    it at the name, which is enough to look at a file.
+    it at the name, which is enough to inspect a file.
     """
     path = Path(path)
     tensors, metadata = from_file(path, MAX_FILE_BYTES)
-    if "lidb" not in metadata:
-        raise FileError(f"{path.name} is no LiDB file: use one that this extension saved.")
-    try:
-        header = json.loads(metadata["lidb"])
+    with _checked_header(path, metadata) as header:
         return _unpack(path, tensors, header, hypernetworks), _info(header, metadata)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-        raise FileError(f"{path.name} is a damaged LiDB file ({error}): make or download it again.") from error
 
 
 def read_info(path: Path) -> Info:
@@ -105,10 +101,17 @@ def read_info(path: Path) -> Info:
     """
     path = Path(path)
     metadata = metadata_of(path, MAX_FILE_BYTES, whole=True)
+    with _checked_header(path, metadata) as header:
+        return _info(header, metadata)
+
+
+@contextmanager
+def _checked_header(path: Path, metadata: dict[str, str]) -> Iterator[dict]:
+    """The file's own JSON; what turns out to be wrong with it within this context is a FileError."""
     if "lidb" not in metadata:
         raise FileError(f"{path.name} is no LiDB file: use one that this extension saved.")
     try:
-        return _info(json.loads(metadata["lidb"]), metadata)
+        yield json.loads(metadata["lidb"])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise FileError(f"{path.name} is a damaged LiDB file ({error}): make or download it again.") from error
 

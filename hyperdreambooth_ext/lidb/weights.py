@@ -51,8 +51,8 @@ class LiDB:
     def all_factors(self, layers: Iterable[Layer]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """layer key -> (upᵀ [..., rank, out], down [..., rank, in]), both with their rows in one piece.
 
-        With a drawn basis it is one product for all layers of one width: hundreds of small ones would take longer than
-        what they compute. In a stored one each layer has a basis of its own, so there it is one a layer.
+        With a Hadamard basis it is one product for all layers of one width: hundreds of small ones would take longer
+        than what they compute. In a stored one each layer has a basis of its own, so there it is one a layer.
         """
         return StackedLiDB.of(self, layers).all_factors()
 

@@ -18,7 +18,6 @@ from ..hosts.protocol import Host
 from ..hosts.transfer import to_cpu_async
 from ..hypernet.config import DEFAULT_TRIGGER
 from ..hypernet.hypernetwork import Hypernetwork
-from ..hypernet.likeness import identities_of_images
 from ..hypernet.loss import IdentityLoss
 from ..images.face import face_mask
 from ..lidb.injection import Applied, injected
@@ -184,7 +183,7 @@ class Identity:
             raise UserError("This hypernetwork holds no recognizers: use another, or an identity weight of 0.")
         # A copy: the hypernetwork stays where it is.
         identity_net = copy.deepcopy(hypernetwork.identity_net).to(host.device)
-        return cls(IdentityLoss(identity_net), identities_of_images(hypernetwork, image).to(host.device))
+        return cls(IdentityLoss(identity_net), hypernetwork.identities(image).to(host.device))
 
     def per_sample(self, guess: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
         """1 − cosine [N] of who is seen in clean latents `guess` [N, 4, h, w] and the person; less where nearly all

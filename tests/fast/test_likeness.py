@@ -8,9 +8,9 @@ import torch
 
 from benchmarks.likeness_scale import scale
 from benchmarks.people import SYNTHETIC, synthetic
+from hyperdreambooth_ext.hypernet.embedder import as_images, likeness
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
-from hyperdreambooth_ext.hypernet.likeness import identities, likeness
 from hyperdreambooth_ext.shipped import HYPERNETWORK
 
 from .test_hypernetwork import CONFIG
@@ -30,7 +30,7 @@ def test_a_picture_is_exactly_like_itself(bundled):
 def test_people_that_nothing_was_trained_on_are_told_apart(bundled):
     people = synthetic(SYNTHETIC, 100, 128)
 
-    seen, known = (identities(bundled, crops) for crops in (
+    seen, known = (bundled.identities(as_images(crops)) for crops in (
         [p.crop for p in people], [p.others[0] for p in people]))  # fmt: skip
     table = (seen @ known.T).numpy()
     own, strangers = table.diagonal(), table[~np.eye(len(people), dtype=bool)]

@@ -32,8 +32,8 @@ def test_zero_start_changes_nothing(sd15):
 def test_delta_is_the_product_of_the_four_matrices(small_lidb):
     layer = small_lidb.architecture.layers[2]
     by_hand = (
-        Basis().a_aux(layer.out_features) @ small_lidb.a_train[layer.key]
-        @ small_lidb.b_train[layer.key] @ Basis().b_aux(layer.in_features)
+        Basis().a_of(layer) @ small_lidb.a_train[layer.key]
+        @ small_lidb.b_train[layer.key] @ Basis().b_of(layer)
     )  # fmt: skip
     assert small_lidb.delta(layer).shape == (layer.out_features, layer.in_features)
     assert torch.allclose(small_lidb.delta(layer), by_hand, atol=1e-6)
