@@ -76,7 +76,7 @@ def basis_from_dict(values: dict) -> Basis | NamedBasis:
 
 
 def on_device(basis: AnyBasis, layer: Layer, like: torch.Tensor, side: Literal["a", "b"]) -> torch.Tensor:
-    """A_aux or B_aux of a layer in the device and dtype of `like`; a Hadamard basis is copied there once for each width."""
+    """A_aux or B_aux of a layer in the device and dtype of `like`; a Hadamard basis is copied there once a width."""
     if not isinstance(basis, Basis):
         return (basis.a_of(layer) if side == "a" else basis.b_of(layer)).to(like.device, like.dtype)
     rows, width = (basis.a, layer.out_features) if side == "a" else (basis.b, layer.in_features)

@@ -41,10 +41,10 @@ def test_people_that_nothing_was_trained_on_are_told_apart(bundled):
     assert found >= 0.98 and np.percentile(own, 5) >= 0.765 and np.percentile(strangers, 99) <= 0.625
 
 
-def test_an_encoder_that_no_recognizer_taught_cannot_judge():
+def test_an_encoder_that_no_recognizer_trained_has_no_identities():
     untaught = Hypernetwork(CONFIG).eval()
     crop = np.zeros((64, 64, 3), np.uint8)
-    with pytest.raises(ValueError, match="no recognizer taught"):
+    with pytest.raises(ValueError, match="not trained by a recognizer"):
         likeness(untaught, crop, crop)
 
 
