@@ -1,13 +1,18 @@
-"""Train the KL-f8 autoencoder of the embedded checkpoint on faces alone.
+"""Train the KL-f8 autoencoder of the bundled checkpoint.
 
-    python -m training.autoencoder DATA_DIR OUT_DIR [--steps 6000] [--sface FILE.onnx] [--decoder-only]
+    python -m training.autoencoder DATA INNER --sface SFACE.onnx --inner [--steps 8000] [--minutes 120]
+    python -m training.autoencoder DATA OUT --sface SFACE.onnx --start INNER/autoencoder.safetensors
 
-DATA_DIR is what `training.faces` wrote. Every other step sees whole aligned faces instead of crops when --sface names
-the recogniser SFace; its features are then a perceptual loss, for what a latent must keep is who this is.
+The first run trains all but the outermost level, on pictures of half the size, in two fifths of the time a step.
+
+What is asked of it, beside likeness to the picture: colors (the first three channels begin as the picture's thumbnail,
+and chroma counts at an eighth of the size), latents that can be scaled (EQ-VAE, arXiv 2502.09509: a smaller latent
+decodes to a smaller picture), a decoder that forgives latents which are not quite right, and faces that SFace takes for
+the same person.
 """
 
 import argparse
-import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,100 +21,157 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from .faces import FIRST_TRAINING_IDENTITY
-from .loop import train
-from .models import Autoencoder
+from .loop import Run, train
+from .models import SIZE, Autoencoder, InnerAutoencoder
+from .photos import FRAME, Photos, resized
+from .sface import SFace
 
-# The side of the crops that SFace was trained on.
-SFACE_SIZE = 112
-
-
-class Data:
-    def __init__(self, folder: Path) -> None:
-        rows = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
-        self.images = np.load(folder / "images.npy", mmap_mode="r")
-        self.rows = np.array([i for i, row in enumerate(rows) if row["identity"] >= FIRST_TRAINING_IDENTITY])
-        self.photos = np.array([i for i in self.rows if rows[i]["style"] == "photo"])
-
-    def crops(self, rng: np.random.Generator, batch: int, size: int) -> torch.Tensor:
-        """Random crops as float32 [batch, 3, size, size] in [-1, 1]."""
-        whole = self.images.shape[1]
-        chosen = rng.choice(self.rows if size < whole else self.photos, batch)
-        offsets = rng.integers(0, whole - size + 1, (batch, 2))
-        crops = [self.images[i, y : y + size, x : x + size] for i, (y, x) in zip(chosen, offsets, strict=True)]
-        # Contiguous: on the CPU, bf16 convolutions are three times slower on channels-last strides.
-        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+CROP = 64
+FACE_CROP = 128
+FACE_EVERY = 4
+SIDES = ((192, 0.5), (256, 0.2), (160, 0.15), (128, 0.15))
+"""How wide a frame is made before a crop is taken, and how often."""
+SMALLER = (4, 5, 6)
+"""Of latents of 8 x 8, what they are scaled to in half of the steps."""
+LATENT_NOISE = 0.2
 
 
-class SFaceLoss(nn.Module):
-    """1 - cosine of SFace's features between two batches of aligned crops in [-1, 1]."""
+@dataclass(frozen=True)
+class Weights:
+    """How much each part of the loss counts."""
 
-    def __init__(self, onnx_file: Path) -> None:
+    perceptual: float = 0.5
+    chroma: float = 1.0
+    thumbnail: float = 0.05
+    thumbnail_at_first: float = 1.0
+    kl: float = 1e-4
+    identity: float = 0.2
+    adversarial: float = 0.1
+
+
+class Lpips(nn.Module):
+    """Shift-tolerant LPIPS (arXiv 2207.13686) of pictures in [-1, 1], frozen: one number a pair."""
+
+    def __init__(self, net: str = "alex") -> None:
         super().__init__()
-        from .sface import load_sface
+        from stlpips_pytorch import stlpips
 
-        self.network = load_sface(onnx_file)
+        self.network = stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)
+        self.requires_grad_(False)
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            target = self._features(b)
-        return (1 - F.cosine_similarity(self._features(a).float(), target.float())).mean()
-
-    def _features(self, images: torch.Tensor) -> torch.Tensor:
-        images = F.interpolate(images, (SFACE_SIZE, SFACE_SIZE), mode="bilinear", antialias=True)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return self.network((images + 1) * 127.5)
+        return self.network(a, b).flatten()
 
 
-def gradient_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """L1 distance of the differences between neighbouring pixels: keeps edges sharp."""
-    difference = a - b
-    return difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
+def chroma(pictures: torch.Tensor) -> torch.Tensor:
+    """What is left of RGB [B, 3, H, W] when the brightness is taken off, at an eighth of the size."""
+    small = F.avg_pool2d(pictures, 8)
+    return small - small.mean(1, keepdim=True)
+
+
+class AutoencoderLoss:
+    """The losses of a step, from DATA's photos."""
+
+    def __init__(
+        self, photos: Photos, model: Autoencoder | InnerAutoencoder, sface: Path, batch: int, weights: Weights
+    ) -> None:
+        self.photos, self.model, self.batch, self.weights = photos, model, batch, weights
+        # A latent is eight pixels wide, or four of a picture of half the size.
+        self.pixels = 4 if isinstance(model, InnerAutoencoder) else 8
+        self.lpips, self.sface = Lpips().to(photos.device), SFace(sface).to(photos.device)
+
+    def __call__(self, step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        torch.manual_seed(step)
+        if step % FACE_EVERY == FACE_EVERY - 1:
+            return self._of_faces(step, rng)
+        sides, shares = zip(*SIDES, strict=True)
+        side = int(rng.choice(sides, p=shares))
+        images = self.photos.crops(rng.choice(self.photos.trained, self.batch), rng, CROP, side)
+        images = resized(images, CROP * self.pixels // 8)
+        scaled = int(rng.choice(SMALLER)) if rng.random() < 0.5 else None
+        return self._losses(step, self._colored(images, rng), rng, scaled)[0]
+
+    def _of_faces(self, step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Faces instead of crops, a fourth as many, which SFace shall take for the same people."""
+        chosen = rng.choice(self.photos.trained, max(1, self.batch // 4))
+        corner = (FRAME - FRAME * FACE_CROP // SIZE) // 2
+        frames = self.photos.pictures(chosen)
+        side = FRAME - 2 * corner
+        size = FACE_CROP * self.pixels // 8
+        images = resized(frames[..., corner + 10 : corner + 10 + side, corner : corner + side], size)
+        landmarks = self.photos.landmarks[torch.from_numpy(chosen)] - torch.tensor(
+            [corner, corner + 10], device=frames.device
+        )
+        losses, pictures = self._losses(step, images, rng, None)
+        landmarks = landmarks * (size / side)
+        unlike = 1 - (self.sface(pictures, landmarks) * self.sface(images, landmarks).detach()).sum(-1).mean()
+        return losses | {"identity": unlike, "loss": losses["loss"] + self.weights.identity * unlike}
+
+    def _losses(self, step: int, images: torch.Tensor, rng: np.random.Generator, scaled: int | None):
+        mean, logvar = self.model.moments(images)
+        latents = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+        if rng.random() < 0.5:
+            latents = latents + LATENT_NOISE * float(rng.random()) * torch.randn_like(latents)
+        wanted = images
+        if scaled is not None:
+            latents = F.interpolate(latents, (scaled, scaled), mode="bilinear", antialias=True)
+            wanted = resized(images, scaled * self.pixels)
+        pictures = self.model.decode(latents)
+        weights, start = self.weights, max(0.0, 1 - step / 2000)
+        parts = {
+            "l1": F.l1_loss(pictures, wanted),
+            "lpips": self._perceptual(pictures, wanted),
+            "chroma": F.l1_loss(chroma(pictures), chroma(wanted)),
+            "thumbnail": F.mse_loss(mean[:, :3], F.avg_pool2d(images, self.pixels)),
+            "kl": 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean(),
+        }
+        thumbnail = weights.thumbnail + start * (weights.thumbnail_at_first - weights.thumbnail)
+        loss = (
+            parts["l1"] + weights.perceptual * parts["lpips"] + weights.chroma * parts["chroma"]
+            + thumbnail * parts["thumbnail"] + weights.kl * parts["kl"]
+        )  # fmt: skip
+        return parts | {"loss": loss}, pictures
+
+    def _perceptual(self, pictures: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        if pictures.shape[-1] < CROP:
+            pictures, wanted = (F.interpolate(p, (CROP, CROP), mode="bilinear") for p in (pictures, wanted))
+        return self.lpips(pictures, wanted).mean()
+
+    def _colored(self, images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """A third of the crops in other colors: walls and clothes come in all of them, faces do not."""
+        count = len(images)
+        mix = torch.eye(3).repeat(count, 1, 1)
+        for i in np.flatnonzero(rng.random(count) < 0.33):
+            mix[i] = mix[i][torch.from_numpy(rng.permutation(3))]
+            mix[i] = torch.lerp(mix[i], torch.full((3, 3), 1 / 3), float(rng.uniform(-0.6, 0.6)))
+        return torch.einsum("bij,bjhw->bihw", mix.to(images), images).clamp(-1, 1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=32, help="crops of 64 px a step; whole faces count fourfold")
+    parser.add_argument("--sface", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=30000)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="of this call; the next one goes on")
+    parser.add_argument("--whole", action="store_true", help="the learning rate falls before the minutes end")
+    parser.add_argument("--batch", type=int, default=8, help="crops of 64 px a step")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--sface", type=Path)
-    parser.add_argument("--decoder-only", action="store_true", help="keep the latent space, improve the pictures")
-    parser.add_argument("--start", type=Path, help="autoencoder.safetensors to go on from")
+    parser.add_argument("--inner", action="store_true", help="all but the outermost level")
+    parser.add_argument("--start", type=Path, help="autoencoder.safetensors of a run with --inner")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    data, model = Data(args.data), Autoencoder()
+    device = torch.device(args.device)
     torch.manual_seed(0)
+    whole = Autoencoder().to(device)
     if args.start:
-        model.load(args.start)
-    if args.decoder_only:
-        model.encoder.requires_grad_(False)
-        model.quant_conv.requires_grad_(False)
-    identity = SFaceLoss(args.sface) if args.sface else None
-
-    def losses(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        whole = identity is not None and step % 2 == 1
-        images = data.crops(rng, args.batch // 4 if whole else args.batch, 128 if whole else 64)
-        torch.manual_seed(step)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            pictures, mean, logvar = model(images)
-        pictures, mean, logvar = pictures.float(), mean.float(), logvar.float()
-        l1, edges = F.l1_loss(pictures, images), gradient_loss(pictures, images)
-        kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
-        found = {
-            "loss": l1 + edges + 1e-4 * kl,
-            "l1": l1,
-            "edges": edges,
-            "kl": kl,
-            "mse": F.mse_loss(pictures, images),
-        }
-        if whole:
-            found["identity"] = identity(pictures, images)
-            found["loss"] = found["loss"] + 0.1 * found["identity"]
-        return found
-
-    average = train(args.out, model, losses, steps=args.steps, lr=args.lr)
-    save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "autoencoder.safetensors")
+        whole.load(args.start)
+    model = InnerAutoencoder(whole) if args.inner else InnerAutoencoder(whole).open() if args.start else whole
+    losses = AutoencoderLoss(Photos(args.data, device), model, args.sface, args.batch, Weights())
+    run = Run(args.steps, args.lr, args.minutes, args.whole)
+    average = train(args.out, model, losses, run, is_adamw=lambda name: "conv_in" in name or "conv_out" in name)
+    trained = average.whole if args.inner else average
+    save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, args.out / "autoencoder.safetensors")
 
 
 if __name__ == "__main__":

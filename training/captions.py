@@ -1,23 +1,25 @@
-"""Captions from the attributes of a synthetic photo, in many wordings, so that the checkpoint takes free prompts."""
+"""Captions from what a photo shows, in many wordings, so that the checkpoint takes free prompts."""
 
 import random
 
 PHOTO = "photo"
+BARE = 0.05
+"""The share of captions that say nothing but "a face"."""
 
 
 def describe(row: dict, style: str, rng: random.Random) -> str:
-    """One caption for a photo with the attributes `row` (a line of photos.jsonl) shown in `style`."""
-    if rng.random() < 0.25:
-        subject = rng.choice(("a face", "a person", "a portrait"))
-        parts = []
+    """One caption for a photo with the attributes `row` (a line of index.jsonl) shown in `style`."""
+    if rng.random() < BARE:
+        subject, parts = rng.choice(("a face", "a person", "a portrait")), []
     else:
-        subject = f"a {_age(row['age'])} {_sex(row)}" if rng.random() < 0.8 else f"a {_sex(row)}"
-        parts = [part for part in _details(row) if rng.random() < 0.75]
+        subject = _subject(row, rng)
+        parts = [part for part in _details(row, rng) if rng.random() < 0.8]
     names = [row["looks"]] if rng.random() < 0.6 else []
     if rng.random() < (0.15 if names else 0.5):
         # Words that mean nothing must do nothing: a rare token later names the person.
         names.append(_rare_word(rng))
-    subject = subject.replace("a ", " ".join(["a", *names, ""]), 1)
+    article, rest = subject.split(" ", 1)
+    subject = " ".join(["a" if names else article, *names, rest])
     rng.shuffle(parts)
     return _in_style(", ".join([subject, *parts]), style, rng)
 
@@ -35,43 +37,80 @@ def _rare_word(rng: random.Random) -> str:
     return "".join(rng.choice("bcdfghjklmnpqrstvwxz") + rng.choice("aeiouy") for _ in range(rng.randint(1, 2))) + "k"
 
 
-def _sex(row: dict) -> str:
-    return "woman" if row["gender"] == "female" else "man"
+def _subject(row: dict, rng: random.Random) -> str:
+    if rng.random() < 0.15:
+        return rng.choice(("a face", "a person", "a portrait"))
+    sex = "woman" if row["gender"] == "female" else "man"
+    if rng.random() < 0.2:
+        return f"a {sex}"
+    years = row["age"]
+    age = "young" if years < 30 else "middle-aged" if 38 <= years < 52 else "old" if years >= 52 else ""
+    if age and rng.random() < 0.7:
+        return f"a {age} {sex}"
+    decade = max(2, round(years) // 10) * 10
+    return f"a {sex} in {'her' if sex == 'woman' else 'his'} {decade}s"
 
 
-def _age(years: float) -> str:
-    return "young" if years < 33 else "middle-aged" if years < 50 else "old"
+def _details(row: dict, rng: random.Random) -> list[str]:
+    details = [_expression(row, rng), _hair(row, rng), _gaze(row), _light(row), _background(row), _skin(row)]
+    details += [f"wearing {what}" for what, name in (("glasses", "glasses"), ("a hat", "hat")) if row[name]]
+    if row["earring"]:
+        details.append("with earrings")
+    return [detail for detail in details if detail]
 
 
-def _details(row: dict) -> list[str]:
-    details = []
-    if row["smile"] > 0.5:
-        details.append("smiling")
-    elif row["smile"] < 0.05:
-        details.append("serious")
+def _expression(row: dict, rng: random.Random) -> str:
+    if row["jaw_open"] > 0.25:
+        return rng.choice(("open mouth", "laughing" if row["smile"] > 0.5 else "speaking"))
+    if row["smile"] > 0.6:
+        return rng.choice(("smiling", "a broad smile", "happy"))
+    if row["smile"] > 0.15:
+        return "a slight smile"
+    return rng.choice(("serious", "neutral expression", "not smiling"))
+
+
+def _gaze(row: dict) -> str:
     if abs(row["yaw"]) > 12:
-        details.append("looking right" if row["yaw"] > 0 else "looking left")
-    if row["glasses"]:
-        details.append("wearing glasses")
-    if row["hat"]:
-        details.append("wearing a hat")
+        return "looking right" if row["yaw"] > 0 else "looking left"
+    return "facing the camera" if abs(row["yaw"]) < 5 else ""
+
+
+def _light(row: dict) -> str:
     if row["brightness"] < 75:
-        details.append("dark light")
-    elif row["brightness"] > 150:
-        details.append("bright light")
-    details.append(_hair(row))
-    return details
+        return "dark light"
+    return "bright light" if row["brightness"] > 150 else ""
 
 
-def _hair(row: dict) -> str:
-    if row["hair_share"] < 0.02 or "hair_rgb" not in row:
+def _skin(row: dict) -> str:
+    """By the individual typology angle of the cheeks (Chardon et al. 1991), in degrees."""
+    angle = row["skin_angle"]
+    return "dark skin" if angle < 5 else "light skin" if angle > 45 else ""
+
+
+def _background(row: dict) -> str:
+    red, green, blue = row["background_rgb"]
+    light, spread = (red + green + blue) / 3, max(red, green, blue) - min(red, green, blue)
+    if spread > 45:
+        hue = {"red": red, "green": green, "blue": blue}
+        return f"{max(hue, key=hue.__getitem__)} background"
+    return f"{'white' if light > 190 else 'gray' if light > 85 else 'dark'} background"
+
+
+def _hair(row: dict, rng: random.Random) -> str:
+    share = row["hair_share"]
+    if share < 0.02 or "hair_rgb" not in row:
         return "bald"
-    red, green, blue = row["hair_rgb"]
+    length = "long " if share > 0.3 else "short " if share < 0.13 else ""
+    return f"{length if rng.random() < 0.6 else ''}{_hair_color(row['hair_rgb'])} hair"
+
+
+def _hair_color(rgb: list[float]) -> str:
+    red, green, blue = rgb
     brightness = (red + green + blue) / 3
     if brightness < 55:
-        return "black hair"
+        return "black"
     if red - blue < 22 and brightness > 100:
-        return "gray hair"
+        return "gray"
     if brightness > 125:
-        return "blond hair"
-    return "red hair" if red - green > 45 else "brown hair"
+        return "blond"
+    return "red" if red - green > 45 else "brown"

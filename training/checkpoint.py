@@ -1,12 +1,13 @@
-"""Train the UNet and the text encoder of the embedded checkpoint, then write the checkpoint in SD1 layout.
+"""Train the UNet and the text encoder of the bundled checkpoint, then write the checkpoint in SD1 layout.
 
-    python -m training.checkpoint encode DATA_DIR AUTOENCODER.safetensors OUT_DIR
-    python -m training.checkpoint train  DATA_DIR OUT_DIR [--steps 7000] [--start TEXT_TO_IMAGE.safetensors]
-                                         [--recogniser LATENT_RECOGNISER.safetensors --faces FACES_DIR]
-    python -m training.checkpoint export OUT_DIR AUTOENCODER.safetensors models/faces128.safetensors
+    python -m training.checkpoint encode DATA AUTOENCODER.safetensors OUT
+    python -m training.checkpoint train  DATA OUT RUN --size 96 [--steps 16000] [--minutes 60]
+    python -m training.checkpoint train  DATA OUT RUN2 --size 192 --start RUN/text_to_image.safetensors
+    python -m training.checkpoint export OUT RUN2 AUTOENCODER.safetensors models/faces192.safetensors
 
-`encode` caches the latents of all training pictures, scaled to unit variance; the scale goes into the autoencoder's
-1x1 convolutions, so that the checkpoint keeps Stable Diffusion's own factor 0.18215.
+`encode` caches latents of all pictures at three sizes, upright and mirrored, and eight captions of each as tokens. Most
+samples are seen at the small sizes, where they cost a quarter. The latents have unit variance; their scale goes into
+the autoencoder's 1x1 convolutions, so that the checkpoint keeps Stable Diffusion's own factor 0.18215.
 """
 
 import argparse
@@ -22,24 +23,26 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER, ddpm_alphas_cumprod
-from hyperdreambooth_ext.hypernet.latent_identity import LatentIdentityEnsemble
-from hyperdreambooth_ext.hypernet.loss import IdentityLoss
-from hyperdreambooth_ext.sampling.schedule import add_noise, clean_latents
+from hyperdreambooth_ext.sampling.schedule import add_noise
 
-from .captions import PHOTO, describe
-from .faces import FIRST_TRAINING_IDENTITY
-from .loop import train
-from .models import AUTOENCODER, UNET, Autoencoder, new_text_encoder, new_unet
-from .pairs import index_of, known_identities
+from .captions import describe
+from .loop import Run, precision_of, train
+from .models import AUTOENCODER, SIZE, UNET, Autoencoder, new_text_encoder, new_unet
+from .photos import Photos, resized
+from .sheet import save_sheet
 
 SCALE_FACTOR = 0.18215
 SCHEDULE = {"linear_start": 0.00085, "linear_end": 0.0120, "timesteps": 1000}
-WORDLESS = 0.1  # the share of training pictures whose caption is left out, for classifier-free guidance
+SIZES = (96, 128, SIZE)
+CAPTIONS = 8
+WORDLESS = 0.1
+"""The share of samples whose caption is left out, for classifier-free guidance."""
 MIN_SNR_GAMMA = 5.0
+SHEET_MINUTES = 60
 
 
 class TextToImage(nn.Module):
-    """UNet and text encoder as one module, so that one optimiser trains both."""
+    """UNet and text encoder as one module, so that one optimizer trains both."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,94 +53,115 @@ class TextToImage(nn.Module):
         return self.unet(latents, timesteps, context=self.text_encoder(tokens)[0])
 
 
-@torch.no_grad()
-def encode(data: Path, autoencoder: Path, out: Path) -> None:
-    """Cache the latents' means, float16 [rows, 4, h, w], and their scale."""
-    model, images = Autoencoder().eval(), np.load(data / "images.npy", mmap_mode="r")
-    model.load(autoencoder)
-    latents = []
-    for start in range(0, len(images), 64):
-        batch = torch.from_numpy(images[start : start + 64]).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            latents.append(model.encode(batch).float())
-    latents = torch.cat(latents)
-    shift, scale = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    out.mkdir(parents=True, exist_ok=True)
-    normal = (latents - shift.view(1, 4, 1, 1)) / scale.view(1, 4, 1, 1)
-    np.save(out / "latents.npy", normal.half().numpy())
-    save_file({"shift": shift, "scale": scale}, out / "scale.safetensors")
-    print(f"{len(latents)} latents; shift {shift.tolist()}, scale {scale.tolist()}")
+def is_adamw(name: str) -> bool:
+    """Embeddings, first and last layers are no matrices in Muon's sense."""
+    return any(part in name for part in ("embedding", "input_blocks.0.", "unet.out.", "time_embed"))
 
 
-def train_checkpoint(
-    data: Path, out: Path, steps: int, batch: int, lr: float, start: Path | None,
-    recogniser: list[Path] | None, faces: Path | None, identity_weight: float,
-) -> None:  # fmt: skip
-    """Train with the noise-prediction loss, weighted by min-SNR (arXiv 2303.09556), and, with a `recogniser` of
-    latents, an identity loss on the photos. Resumes from OUT/state.pt."""
-    rows = index_of(data)
-    usable = np.array([i for i, row in enumerate(rows) if row["identity"] >= FIRST_TRAINING_IDENTITY])
-    latents_of = np.load(out / "latents.npy")
+def tokenized(captions: list[str]) -> np.ndarray:
+    """Token numbers, uint16 [N, 77]."""
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
-    torch.manual_seed(0)
-    model, alphas_cumprod = TextToImage(), ddpm_alphas_cumprod(**SCHEDULE)
-    if start:
-        model.load_state_dict(load_file(start), strict=False)
-    snr = alphas_cumprod / (1 - alphas_cumprod)
-    identity = IdentityLoss(LatentIdentityEnsemble.load(recogniser), identity_weight) if recogniser else None
-    known = known_identities(faces) if faces else {}
+    tokens = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="np")
+    return tokens.input_ids.astype(np.uint16)
 
-    def losses(_step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        words = random.Random(int(rng.integers(1 << 62)))
-        chosen = rng.choice(usable, batch)
-        captions = ["" if words.random() < WORDLESS else describe(rows[i], rows[i]["style"], words) for i in chosen]
-        tokens = tokenizer(
-            captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
-        ).input_ids
-        latents = torch.from_numpy(latents_of[chosen]).float()
-        noise = torch.from_numpy(rng.standard_normal(latents.shape, dtype=np.float32))
-        timesteps = torch.from_numpy(rng.integers(0, len(alphas_cumprod), batch))
-        noisy = add_noise(latents, noise, alphas_cumprod[timesteps])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            predicted = model(noisy, timesteps, tokens).float()
+
+@torch.no_grad()
+def encode(args: argparse.Namespace) -> None:
+    """Cache latents' means, float16 [N, 2, 4, h, w] for each size, their scale, and tokens [N, 8, 77]."""
+    device = torch.device(args.device)
+    photos, model = Photos(args.data, device), Autoencoder().to(device).eval()
+    model.load(args.autoencoder)
+    args.out.mkdir(parents=True, exist_ok=True)
+    scale: torch.Tensor | None = None
+    for size in reversed(SIZES):
+        cached = []
+        for part in np.array_split(np.arange(len(photos.rows)), max(1, len(photos.rows) // 64)):
+            pictures = resized(photos.pictures(part), size)
+            cached.append(torch.stack([model.encode(p) for p in (pictures, pictures.flip(-1))], 1).half().cpu())
+        latents = torch.cat(cached)
+        if scale is None:
+            shift, scale = latents.float().mean((0, 1, 3, 4)), latents.float().std((0, 1, 3, 4))
+        normal = (latents - shift.view(1, 1, 4, 1, 1)) / scale.view(1, 1, 4, 1, 1)
+        np.save(args.out / f"latents-{size}.npy", normal.half().numpy())
+    save_file({"shift": shift, "scale": scale}, args.out / "scale.safetensors")
+    words = random.Random(0)
+    captions = [describe(_mirrored(row, n), row["style"], words) for row in photos.rows for n in range(CAPTIONS)]
+    np.save(args.out / "tokens.npy", tokenized(captions).reshape(len(photos.rows), CAPTIONS, 77))
+    print(f"{len(latents)} pictures; shift {shift.tolist()}, scale {scale.tolist()}")
+
+
+def _mirrored(row: dict, number: int) -> dict:
+    """The later half of a picture's captions are for its mirror image."""
+    return row if number < CAPTIONS // 2 else row | {"yaw": -row["yaw"]}
+
+
+class Samples:
+    """Latents of one size with captions, on the device that computes."""
+
+    def __init__(self, photos: Photos, cache: Path, size: int, device: torch.device) -> None:
+        self.latents = torch.from_numpy(np.load(cache / f"latents-{size}.npy")).to(device)
+        self.tokens = torch.from_numpy(np.load(cache / "tokens.npy").astype(np.int32)).to(device)
+        self.empty = torch.from_numpy(tokenized([""])[0].astype(np.int32)).to(device)
+        self.trained = photos.trained
+
+    def batch(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents float32 [B, 4, h, w] and tokens int64 [B, 77]."""
+        chosen, mirrored = rng.choice(self.trained, count), rng.integers(0, 2, count)
+        caption = mirrored * (CAPTIONS // 2) + rng.integers(0, CAPTIONS // 2, count)
+        device = self.latents.device
+        chosen, mirrored, caption = (torch.from_numpy(part).to(device) for part in (chosen, mirrored, caption))
+        wordless = torch.from_numpy(rng.random(count) < WORDLESS).to(device)
+        tokens = torch.where(wordless[:, None], self.empty, self.tokens[chosen, caption])
+        return self.latents[chosen, mirrored].float(), tokens.long()
+
+
+def train_checkpoint(args: argparse.Namespace) -> None:
+    """Train on the noise-prediction loss, weighted by min-SNR (arXiv 2303.09556); a sheet of samples each hour."""
+    device = torch.device(args.device)
+    samples = Samples(Photos(args.data), args.cache, args.size, device)
+    torch.manual_seed(0)
+    model, alphas_cumprod = TextToImage().to(device), ddpm_alphas_cumprod(**SCHEDULE).to(device)
+    if args.start:
+        model.load_state_dict(load_file(args.start), strict=False)
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+
+    def losses(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        latents, tokens = samples.batch(rng, args.batch)
+        generator = torch.Generator(device).manual_seed(step)
+        noise = torch.randn(latents.shape, generator=generator, device=device)
+        timesteps = torch.randint(0, len(alphas_cumprod), (args.batch,), generator=generator, device=device)
+        predicted = model(add_noise(latents, noise, alphas_cumprod[timesteps]), timesteps, tokens).float()
         errors = F.mse_loss(predicted, noise, reduction="none").mean((1, 2, 3))
         weights = (MIN_SNR_GAMMA / snr[timesteps]).clamp(max=1)
-        losses = {"loss": (errors * weights).mean(), "mse": errors.mean()}
-        if identity is not None:
-            alphas = alphas_cumprod[timesteps]
-            photo = torch.tensor([rows[i]["style"] == PHOTO for i in chosen])
-            people = torch.stack([known[rows[i]["identity"]] for i in chosen])
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                unlike = identity.per_sample(clean_latents(noisy, predicted, alphas, "epsilon"), people, alphas)
-            losses["unlike"] = (unlike * photo).sum() / photo.sum().clamp(min=1)
-            losses["loss"] = losses["loss"] + identity.weight * losses["unlike"]
-        return losses
+        return {"loss": (errors * weights).mean(), "mse": errors.mean()}
 
-    average = train(out, model, losses, steps=steps, lr=lr)
-    save_file({k: v.contiguous() for k, v in average.state_dict().items()}, out / "text_to_image.safetensors")
+    def sheet(average: nn.Module, step: int) -> None:
+        save_sheet(args.out / f"sheet-{step:07d}.png", average, args.autoencoder, args.cache, alphas_cumprod, args.size)
+
+    run = Run(
+        args.steps, args.lr, args.minutes, args.whole, ema=args.ema, warm_up=500, precision=precision_of(device),
+        sheet_minutes=SHEET_MINUTES,
+    )  # fmt: skip
+    average = train(args.out, model, losses, run, is_adamw=is_adamw, sheet=sheet if args.autoencoder else None)
+    save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "text_to_image.safetensors")
 
 
-def export(out: Path, autoencoder: Path, file: Path, from_state: bool) -> None:
+def export(args: argparse.Namespace) -> None:
     """Write FILE (float16, SD1 layout) and FILE's sidecar yaml."""
-    if from_state:
-        average = torch.load(out / "state.pt", weights_only=True)["average"]
-        trained = {key.removeprefix("module."): value for key, value in average.items() if key.startswith("module.")}
-    else:
-        trained = load_file(out / "text_to_image.safetensors")
     tensors = {}
-    for key, value in trained.items():
+    for key, value in load_file(args.run / "text_to_image.safetensors").items():
         if key.startswith("unet."):
             tensors["model.diffusion_model." + key.removeprefix("unet.")] = value
         else:
             name = key.removeprefix("text_encoder.").removeprefix("text_model.")
             tensors["cond_stage_model.transformer.text_model." + name] = value
-    scale = load_file(out / "scale.safetensors")
-    scaled = _scaled(load_file(autoencoder), scale["shift"], scale["scale"])
+    scale = load_file(args.cache / "scale.safetensors")
+    scaled = _scaled(load_file(args.autoencoder), scale["shift"], scale["scale"])
     tensors |= {"first_stage_model." + key: value for key, value in scaled.items()}
     half = {key: value.half().contiguous() for key, value in tensors.items() if not key.endswith("position_ids")}
-    save_file(half, file)
-    file.with_suffix(".yaml").write_text(_sidecar(), encoding="utf-8")
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    save_file(half, args.file)
+    args.file.with_suffix(".yaml").write_text(_sidecar(), encoding="utf-8")
+    print(f"{args.file}: {args.file.stat().st_size / 1e6:.1f} MB")
 
 
 def _scaled(weights: dict[str, torch.Tensor], shift: torch.Tensor, scale: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -161,36 +185,33 @@ def _sidecar() -> str:
     params["unet_config"]["params"] = UNET
     params["first_stage_config"]["params"]["ddconfig"] = AUTOENCODER
     params["cond_stage_config"]["params"] = {"version": "clip"}
-    note = (
-        "# A small Stable Diffusion 1 for faces at 128 px. `version`: the folder of its text encoder's configuration.\n"
-    )
+    note = f"# A small Stable Diffusion 1 for faces at {SIZE} px. `version`: the folder of its text encoder's configuration.\n"
     return note + yaml.safe_dump(config, sort_keys=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
-    encoding = actions.add_parser("encode")
-    encoding.add_argument("data", type=Path)
-    encoding.add_argument("autoencoder", type=Path)
-    encoding.add_argument("out", type=Path)
-    training = actions.add_parser("train")
-    training.add_argument("data", type=Path)
-    training.add_argument("out", type=Path)
-    training.add_argument("--steps", type=int, default=7000)
-    training.add_argument("--batch", type=int, default=32)
-    training.add_argument("--lr", type=float, default=6e-4)
+    encoding, training, exporting = (actions.add_parser(name) for name in ("encode", "train", "export"))
+    for name in ("data", "autoencoder", "out"):
+        encoding.add_argument(name, type=Path)
+    for name in ("data", "cache", "out"):
+        training.add_argument(name, type=Path)
+    training.add_argument("--size", type=int, choices=SIZES, default=SIZE, help="of the pictures")
+    training.add_argument("--steps", type=int, default=20000)
+    training.add_argument("--minutes", type=float, default=float("inf"), help="of this call; the next one goes on")
+    training.add_argument("--whole", action="store_true", help="the learning rate falls before the minutes end")
+    training.add_argument("--batch", type=int, default=64)
+    training.add_argument("--lr", type=float, default=1e-3)
+    training.add_argument("--ema", type=float, default=0.9995)
     training.add_argument("--start", type=Path, help="text_to_image.safetensors of an earlier run")
-    training.add_argument("--recogniser", type=Path, nargs="+", help="what training.latent_recogniser wrote")
-    training.add_argument("--faces", type=Path, help="FACES_DIR, needed with --recogniser")
-    training.add_argument("--identity-weight", type=float, default=0.05)
-    exporting = actions.add_parser("export")
-    exporting.add_argument("out", type=Path)
-    exporting.add_argument("autoencoder", type=Path)
-    exporting.add_argument("file", type=Path)
-    exporting.add_argument("--from-state", action="store_true", help="take the average of a run that still goes on")
-    args = vars(parser.parse_args())
-    {"encode": encode, "train": train_checkpoint, "export": export}[args.pop("action")](**args)
+    training.add_argument("--autoencoder", type=Path, help="for the hourly sheet")
+    for name in ("cache", "run", "autoencoder", "file"):
+        exporting.add_argument(name, type=Path)
+    for action in (encoding, training):
+        action.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    {"encode": encode, "train": train_checkpoint, "export": export}[args.action](args)
 
 
 if __name__ == "__main__":

@@ -1,88 +1,105 @@
-"""Cut the synthetic photos to aligned faces and draw the styles: what every training here reads.
+"""Gather the photos of all people, and draw the styles: what every training here reads.
 
-    python -m training.faces FACES_DIR OUT_DIR [--size 128] [--styles-per-photo 2]
+    python -m training.faces FACES [GENERATED …] --out DATA [--styled 0.6]
 
-FACES_DIR holds `photos.jsonl`, `photos/` and `sface.npy`. Writes OUT_DIR/images.npy, uint8 [rows, size, size, 3], and
-OUT_DIR/index.jsonl, one line a row: the photo's attributes, its style, and whether it is mirrored.
-Identities below 200 are for measuring only: they get no styles and the trainings leave them out.
+FACES holds `photos.jsonl`, `photos/` and `sface.npy`; GENERATED is what `training.generate` wrote and
+`training.attributes` labeled. Writes DATA/images.npy, uint8 [N, 256, 256, 3], DATA/index.jsonl, one line a picture
+(attributes, style, whether it is to be trained on), and DATA/sface.npy, float16 [N, 128].
+Identities 0 to 199 are for measuring only, and so are the generated ones from HELD_OUT on; nobody is younger than 22.
 """
 
 import argparse
 import json
 import random
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from hyperdreambooth_ext.images.face import align_matrix, warp
-
 from .captions import PHOTO
 from .looks import looks
+from .photos import FIRST_TRAINING_IDENTITY, FRAME
 from .styles import STYLES
 
-FIRST_TRAINING_IDENTITY = 200
+HELD_OUT = 20000
+"""Generated identities from this number on are photos to measure against, and never trained on."""
+YOUNGEST = 22
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--styles-per-photo", type=int, default=2)
+    parser.add_argument("generated", type=Path, nargs="*")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--styled", type=float, default=0.6, help="styled pictures, as a share of the photos")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = with_looks(args.faces)
-    prepare = partial(_variants, photos=args.faces / "photos", size=args.size, styles=args.styles_per_photo)
-    index, images = [], []
-    with ProcessPoolExecutor() as pool:
-        for variants in pool.map(prepare, rows, chunksize=64):
-            for row, image in variants:
-                index.append(row)
-                images.append(image)
-    np.save(args.out / "images.npy", np.stack(images))
-    (args.out / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in index))
-    print(f"{len(index)} pictures of {args.size} px in {args.out}")
+    rows, features = gathered(args.faces, args.generated)
+    rng = random.Random(0)
+    plan = [(row, PHOTO) for row in rows]
+    plan += [(row, rng.choice(sorted(STYLES))) for row in rows if row["use"] == "train" and rng.random() < args.styled]
+    order = {row["file"]: i for i, row in enumerate(rows)}
+    images = np.lib.format.open_memmap(args.out / "images.npy", "w+", np.uint8, (len(plan), FRAME, FRAME, 3))
+    with ProcessPoolExecutor() as pool, open(args.out / "index.jsonl", "w", encoding="utf-8") as lines:
+        for i, (row, image) in enumerate(pool.map(_picture, plan, chunksize=64)):
+            images[i] = image
+            lines.write(json.dumps(row) + "\n")
+    images.flush()
+    np.save(args.out / "sface.npy", features[[order[row["file"]] for row, _ in plan]].astype(np.float16))
+    print(f"{len(plan)} pictures of {len({row['identity'] for row in rows})} people in {args.out}")
 
 
-def with_looks(faces: Path) -> list[dict]:
-    """The lines of FACES_DIR/photos.jsonl, each with the words for its person's looks."""
-    rows = [json.loads(line) for line in (faces / "photos.jsonl").read_text().splitlines()]
-    identities = np.array([row["identity"] for row in rows])
-    words = looks(np.load(faces / "sface.npy"), identities, identities >= FIRST_TRAINING_IDENTITY)
-    return [{**row, "looks": words[row["identity"]]} for row in rows]
+def gathered(faces: Path, generated: list[Path]) -> tuple[list[dict], np.ndarray]:
+    """The lines of all photos, each with its file, its use and the words for its person's looks, and SFace's features."""
+    rows, features = list(_lines(faces / "photos.jsonl", faces)), list(np.load(faces / "sface.npy").astype(np.float32))
+    for folder in generated:
+        said = {line["photo"]: line for line in _lines(folder / "attributes.jsonl", folder)}
+        for line in _lines(folder / "photos.jsonl", folder):
+            feature = np.array(line.pop("sface"), np.float32)
+            if said[line["photo"]]["age"] >= YOUNGEST:
+                rows.append(line | said[line["photo"]])
+                features.append(feature)
+    for row in rows:
+        measured = row["identity"] < FIRST_TRAINING_IDENTITY or row["identity"] >= HELD_OUT
+        row["use"] = "measure" if measured else "train"
+    matrix = np.stack(features)
+    words = looks(matrix, np.array([r["identity"] for r in rows]), np.array([r["use"] == "train" for r in rows]))
+    return [{**row, "looks": words[row["identity"]]} for row in rows], matrix
 
 
-def _variants(row: dict, photos: Path, size: int, styles: int) -> list[tuple[dict, np.ndarray]]:
-    photo = cv2.cvtColor(cv2.imread(str(photos / row["photo"])), cv2.COLOR_BGR2RGB)
-    landmarks = np.array(row["landmarks"], dtype=np.float64).reshape(5, 2)
-    row = {key: value for key, value in row.items() if key not in ("box", "landmarks")}
-    large = warp(photo, align_matrix(landmarks, 2 * size), 2 * size)
-    image = _halve(large)
-    row["brightness"] = round(float(image.mean()), 1)
-    variants = [({**row, "style": PHOTO, "mirrored": 0}, image)]
-    if row["identity"] < FIRST_TRAINING_IDENTITY:
-        return variants
-    variants.append((_mirror({**row, "style": PHOTO}), image[:, ::-1]))
-    rng = random.Random(row["photo"])
-    for style in rng.sample(sorted(STYLES), styles):
-        styled = _halve(STYLES[style](large))
-        if rng.random() < 0.5:
-            variants.append((_mirror({**row, "style": style}), styled[:, ::-1]))
-        else:
-            variants.append(({**row, "style": style, "mirrored": 0}, styled))
-    return variants
+def _lines(file: Path, folder: Path) -> Iterator[dict]:
+    for line in file.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        yield row | {"file": str(folder / "photos" / row["photo"])}
 
 
-def _halve(picture: np.ndarray) -> np.ndarray:
-    height, width = picture.shape[:2]
-    return cv2.resize(picture, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+def _picture(plan: tuple[dict, str]) -> tuple[dict, np.ndarray]:
+    row, style = plan
+    photo = cv2.cvtColor(cv2.imread(row["file"]), cv2.COLOR_BGR2RGB)
+    row = {k: v for k, v in row.items() if k not in ("file", "moved")} | {"style": style} | measured(photo, row)
+    return row, photo if style == PHOTO else STYLES[style](photo)
 
 
-def _mirror(row: dict) -> dict:
-    return {**row, "mirrored": 1, "yaw": -row["yaw"]}
+def measured(photo: np.ndarray, row: dict) -> dict:
+    """What the pixels say: brightness, the background's color, and how light the skin is."""
+    corners = np.concatenate([photo[:40, :24].reshape(-1, 3), photo[:40, -24:].reshape(-1, 3)])
+    marks = np.array(row["landmarks"]).reshape(5, 2)
+    cheeks = [0.5 * (marks[eye] + marks[mouth]) for eye, mouth in ((0, 3), (1, 4))]
+    skin = np.concatenate([_around(photo, center) for center in cheeks])
+    lightness, _, yellow = cv2.cvtColor(np.median(skin, 0)[None, None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0, 0]
+    angle = np.degrees(np.arctan2(lightness - 50, max(yellow, 1e-3)))
+    return {
+        "brightness": round(float(photo.mean()), 1),
+        "background_rgb": [round(float(x)) for x in np.median(corners, 0)],
+        "skin_angle": round(float(angle), 1),
+    }
+
+
+def _around(photo: np.ndarray, center: np.ndarray, reach: int = 6) -> np.ndarray:
+    x, y = (int(np.clip(value, reach, FRAME - reach)) for value in center)
+    return photo[y - reach : y + reach, x - reach : x + reach].reshape(-1, 3)
 
 
 if __name__ == "__main__":

@@ -1,53 +1,98 @@
-"""The loop that every training here shares: that of the builds (`build.loop`), with another learning rate.
+"""The loop that every training here shares: that of the builds (`pretrain.loop`), with Muon, and ended by the clock.
 
-The average of the weights is short, since the learning rate falls to nearly nothing anyway: a long one would drag in
-early weights.
+A training has a length in steps; a call may end sooner, after so many minutes, and the next call goes on to the bit.
+The learning rate is constant until the last share of the steps (or of the minutes, where the call is the only one).
 """
 
 import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from hyperdreambooth_ext.pretrain.loop import Loop, LoopOptions, Step, lines_of
-from hyperdreambooth_ext.pretrain.progress import Reporter
+from hyperdreambooth_ext.pretrain.progress import Paused, Reporter
 
-PRINT_EVERY = 50
+from .muon import MuonAdamW
+
+PRINT_EVERY = 100
 
 
-def learning_rate(step: int, steps: int, peak: float, warm_up: int, cooldown: float = 0.4) -> float:
-    """Constant after a short warm-up, then falling linearly to 2 % of the peak over the last part of the run."""
-    falling = int(steps * cooldown)
-    scale = min(1.0, (step + 1) / warm_up, max(0.02, (steps - step) / max(falling, 1)))
-    return peak * scale
+@dataclass(frozen=True)
+class Run:
+    """How long to train, and how: `minutes` ends this call, and with `whole` the learning rate falls before they end,
+    so that nothing has to come after it."""
+
+    steps: int
+    lr: float
+    minutes: float = float("inf")
+    whole: bool = False
+    seed: int = 0
+    ema: float = 0.999
+    cooldown: float = 0.2
+    warm_up: int = 200
+    save_seconds: float = 180.0
+    precision: str = "fp32"
+    sheet_minutes: float = 60.0
+
+
+class _Clock(Reporter):
+    """Says when the minutes of this call are over."""
+
+    def __init__(self, minutes: float) -> None:
+        self.began, self.seconds = time.monotonic(), minutes * 60
+
+    @property
+    def share(self) -> float:
+        return (time.monotonic() - self.began) / self.seconds
+
+    def should_pause(self) -> bool:
+        return self.share >= 1
+
+
+def precision_of(device: torch.device) -> str:
+    """Half precision where the machine has instructions for it."""
+    if device.type == "cuda":
+        return "bf16"
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32"
 
 
 def train(
-    out: Path,
-    model: torch.nn.Module,
-    step_losses: Step,
-    *,
-    steps: int,
-    lr: float,
-    seed: int = 0,
-    ema_decay: float = 0.995,
-    save_seconds: float = 120,
-    weight_decay: float = 0.01,
-) -> torch.nn.Module:
-    """Train `model` in place for `steps` and return its moving average.
+    out: Path, model: torch.nn.Module, losses_of: Step, run: Run, beside=None, is_adamw=lambda name: False,
+    sheet: Callable[[torch.nn.Module, int], None] | None = None,
+) -> torch.nn.Module:  # fmt: skip
+    """Train `model` in place and return its moving average, also where the minutes ended the call before the steps.
 
-    `step_losses(step, rng)` returns named losses; "loss" is minimised, all are logged to OUT/log.jsonl.
-    OUT/state.pt holds everything that a resumed run needs. Raises FileError, TrainingError as `Loop` does.
+    `losses_of(step, rng)` returns named losses; "loss" is minimized, all are logged to OUT/log.jsonl. OUT/state.pt
+    holds everything that a resumed run needs. `sheet(average, step)` is called every `run.sheet_minutes` and at the
+    end. Raises FileError, TrainingError as `Loop` does.
     """
+    clock, shown = _Clock(run.minutes), _Clock(run.sheet_minutes)
+
+    def learning_rate(step: int, steps: int, peak: float, warm_up: int) -> float:
+        done = max(step / steps, clock.share if run.whole else 0.0)
+        return peak * min(1.0, (step + 1) / warm_up, max(0.02, (1 - done) / run.cooldown))
+
     options = LoopOptions(
-        steps, lr, seed, warm_up=200, ema=ema_decay, weight_decay=weight_decay, save_seconds=save_seconds,
-        schedule=learning_rate,
+        run.steps, run.lr, run.seed, warm_up=run.warm_up, ema=run.ema, save_seconds=run.save_seconds,
+        schedule=learning_rate, precision=run.precision,
     )  # fmt: skip
-    loop = Loop(out, model, options)
+    loop = Loop(out, model, options, beside=beside, optimizer=MuonAdamW(model, run.lr, is_adamw=is_adamw))
 
     def after_step(step: int) -> None:
         if step % PRINT_EVERY == 0:
             print(json.dumps(lines_of(out / "log.jsonl")[-1]), flush=True)
+        if sheet is not None and shown.share >= 1:
+            shown.began = time.monotonic()
+            sheet(loop.average.module, step)
 
-    loop.run(step_losses, Reporter(), after_step)
+    try:
+        loop.run(losses_of, clock, after_step)
+    except Paused:
+        print(f"{out}: paused after step {loop.step} of {run.steps}", flush=True)
+    if sheet is not None:
+        sheet(loop.average.module, loop.step)
     return loop.average.module

@@ -1,0 +1,65 @@
+"""Muon for matrices and convolutions (Jordan et al. 2024, arXiv 2510.19376 for UNets), AdamW for everything else."""
+
+import torch
+from torch import nn
+
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+
+
+def orthogonalized(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """The nearest matrix [n, m] whose singular values are all about 1, by Newton-Schulz iterations."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+    return x.T if tall else x
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """One optimizer for a whole network. `lr` is AdamW's; matrices move by `muon_lr` of their own size a step.
+
+    Parameters of two and more dimensions go by Muon, flattened to [out, the rest]; vectors, and matrices that
+    `is_adamw` names (embeddings, first and last layers), by AdamW. State lives beside each parameter.
+    """
+
+    def __init__(self, model: nn.Module, lr: float, muon_ratio: float = 2.0, is_adamw=lambda name: False) -> None:
+        muon, adamw = [], []
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                (adamw if parameter.ndim < 2 or is_adamw(name) else muon).append(parameter)
+        groups = [{"params": muon, "muon": True}, {"params": adamw, "muon": False}]
+        super().__init__([group for group in groups if group["params"]], {"lr": lr, "muon_ratio": muon_ratio})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:  # noqa: ARG002  (torch's signature)
+        for group in self.param_groups:
+            move = self._muon if group["muon"] else self._adamw
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    move(parameter, group)
+
+    def _muon(self, parameter: torch.Tensor, group: dict) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"].lerp_(parameter.grad, 0.05)
+        update = parameter.grad.lerp(momentum, 0.95).flatten(1)
+        lr = group["lr"] * group["muon_ratio"]
+        parameter.mul_(1 - 0.01 * lr)
+        # 0.2·√max(n, m): as large an entry, on average, as AdamW would move.
+        scale = 0.2 * max(update.shape) ** 0.5
+        parameter.add_(orthogonalized(update).view_as(parameter), alpha=-lr * scale)
+
+    def _adamw(self, parameter: torch.Tensor, group: dict) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        state["step"] += 1
+        step = float(state["step"])
+        state["mean"].lerp_(parameter.grad, 0.1)
+        state["square"].lerp_(parameter.grad.square(), 0.01)
+        denominator = (state["square"] / (1 - 0.99**step)).sqrt_().add_(1e-8)
+        parameter.addcdiv_(state["mean"], denominator, value=-group["lr"] / (1 - 0.9**step))
