@@ -3,7 +3,11 @@
     python -m training.autoencoder DATA INNER --sface SFACE.onnx --inner [--steps 8000] [--minutes 120]
     python -m training.autoencoder DATA OUT --sface SFACE.onnx --start INNER/autoencoder.safetensors
 
-The first run trains all but the outermost level, on pictures of half the size, in two fifths of the time a step.
+    python -m training.autoencoder DATA OUT2 --sface SFACE.onnx --start OUT/autoencoder.safetensors --decoder-only
+
+The first run trains all but the outermost level, on pictures of half the size, in two fifths of the time a step. The
+last keeps the latents as they are, so that the UNet can be trained on them meanwhile, and sharpens the decoder with a
+discriminator.
 
 What is asked of it, beside likeness to the picture: colors (the first three channels begin as the picture's thumbnail,
 and chroma counts at an eighth of the size), latents that can be scaled (EQ-VAE, arXiv 2502.09509: a smaller latent
@@ -21,6 +25,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
+from .discriminator import Adversary
 from .loop import Run, train
 from .models import SIZE, Autoencoder, InnerAutoencoder
 from .photos import FRAME, Photos, resized
@@ -73,9 +78,11 @@ class AutoencoderLoss:
     """The losses of a step, from DATA's photos."""
 
     def __init__(
-        self, photos: Photos, model: Autoencoder | InnerAutoencoder, sface: Path, batch: int, weights: Weights
-    ) -> None:
+        self, photos: Photos, model: Autoencoder | InnerAutoencoder, sface: Path, batch: int, weights: Weights,
+        adversary: Adversary | None = None,
+    ) -> None:  # fmt: skip
         self.photos, self.model, self.batch, self.weights = photos, model, batch, weights
+        self.adversary = adversary
         # A latent is eight pixels wide, or four of a picture of half the size.
         self.pixels = 4 if isinstance(model, InnerAutoencoder) else 8
         self.lpips, self.sface = Lpips().to(photos.device), SFace(sface).to(photos.device)
@@ -130,6 +137,9 @@ class AutoencoderLoss:
             parts["l1"] + weights.perceptual * parts["lpips"] + weights.chroma * parts["chroma"]
             + thumbnail * parts["thumbnail"] + weights.kl * parts["kl"]
         )  # fmt: skip
+        if self.adversary is not None and scaled is None:
+            parts["adversarial"] = self.adversary.loss(pictures, wanted)
+            loss = loss + weights.adversarial * parts["adversarial"]
         return parts | {"loss": loss}, pictures
 
     def _perceptual(self, pictures: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -147,6 +157,20 @@ class AutoencoderLoss:
         return torch.einsum("bij,bjhw->bihw", mix.to(images), images).clamp(-1, 1)
 
 
+def _model(args: argparse.Namespace) -> Autoencoder | InnerAutoencoder:
+    """What this run trains."""
+    whole = Autoencoder()
+    if args.start:
+        whole.load(args.start)
+    if args.inner:
+        return InnerAutoencoder(whole)
+    if args.decoder_only:
+        whole.encoder.requires_grad_(False)
+        whole.quant_conv.requires_grad_(False)
+        return whole
+    return InnerAutoencoder(whole).open() if args.start else whole
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -158,18 +182,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="crops of 64 px a step")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--inner", action="store_true", help="all but the outermost level")
-    parser.add_argument("--start", type=Path, help="autoencoder.safetensors of a run with --inner")
+    parser.add_argument("--decoder-only", action="store_true", help="keep the latents, sharpen the pictures")
+    parser.add_argument("--start", type=Path, help="autoencoder.safetensors of the run before")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.manual_seed(0)
-    whole = Autoencoder().to(device)
-    if args.start:
-        whole.load(args.start)
-    model = InnerAutoencoder(whole) if args.inner else InnerAutoencoder(whole).open() if args.start else whole
-    losses = AutoencoderLoss(Photos(args.data, device), model, args.sface, args.batch, Weights())
+    model = _model(args).to(device)
+    adversary = Adversary(device) if args.decoder_only else None
+    losses = AutoencoderLoss(Photos(args.data, device), model, args.sface, args.batch, Weights(), adversary)
     run = Run(args.steps, args.lr, args.minutes, args.whole)
-    average = train(args.out, model, losses, run, is_adamw=lambda name: "conv_in" in name or "conv_out" in name)
+    average = train(args.out, model, losses, run, adversary, is_adamw=lambda n: "conv_in" in n or "conv_out" in n)
     trained = average.whole if args.inner else average
     save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, args.out / "autoencoder.safetensors")
 

@@ -1,9 +1,9 @@
 """Gather the photos of all people, and draw the styles: what every training here reads.
 
-    python -m training.faces FACES [GENERATED …] --out DATA [--styled 0.6]
+    python -m training.faces FACES … --out DATA [--styled 0.6]
 
-FACES holds `photos.jsonl`, `photos/` and `sface.npy`; GENERATED is what `training.generate` wrote and
-`training.attributes` labeled. Writes DATA/images.npy, uint8 [N, 256, 256, 3], DATA/index.jsonl, one line a picture
+Each of FACES holds `photos/`, `photos.jsonl` and either `sface.npy` or, from `training.generate` and
+`training.attributes`, features in its lines and `attributes.jsonl`. Writes DATA/images.npy, uint8 [N, 256, 256, 3], DATA/index.jsonl, one line a picture
 (attributes, style, whether it is to be trained on), and DATA/sface.npy, float16 [N, 128].
 Identities 0 to 199 are for measuring only, and so are the generated ones from HELD_OUT on; nobody is younger than 22.
 """
@@ -30,13 +30,12 @@ YOUNGEST = 22
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("faces", type=Path)
-    parser.add_argument("generated", type=Path, nargs="*")
+    parser.add_argument("faces", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--styled", type=float, default=0.6, help="styled pictures, as a share of the photos")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    rows, features = gathered(args.faces, args.generated)
+    rows, features = gathered(args.faces)
     rng = random.Random(0)
     plan = [(row, PHOTO) for row in rows]
     plan += [(row, rng.choice(sorted(STYLES))) for row in rows if row["use"] == "train" and rng.random() < args.styled]
@@ -51,15 +50,17 @@ def main() -> None:
     print(f"{len(plan)} pictures of {len({row['identity'] for row in rows})} people in {args.out}")
 
 
-def gathered(faces: Path, generated: list[Path]) -> tuple[list[dict], np.ndarray]:
-    """The lines of all photos, each with its file, its use and the words for its person's looks, and SFace's features."""
-    rows, features = list(_lines(faces / "photos.jsonl", faces)), list(np.load(faces / "sface.npy").astype(np.float32))
-    for folder in generated:
-        said = {line["photo"]: line for line in _lines(folder / "attributes.jsonl", folder)}
-        for line in _lines(folder / "photos.jsonl", folder):
-            feature = np.array(line.pop("sface"), np.float32)
-            if said[line["photo"]]["age"] >= YOUNGEST:
-                rows.append(line | said[line["photo"]])
+def gathered(folders: list[Path]) -> tuple[list[dict], np.ndarray]:
+    """A line for each photo, with its file, its use and the words for its person's looks, and SFace's features."""
+    rows, features = [], []
+    for folder in folders:
+        known = np.load(folder / "sface.npy").astype(np.float32) if (folder / "sface.npy").exists() else None
+        said = {line["photo"]: line for line in _lines(folder / "attributes.jsonl")} if known is None else {}
+        for i, line in enumerate(_lines(folder / "photos.jsonl")):
+            feature = np.array(line.pop("sface"), np.float32) if known is None else known[i]
+            line |= said.get(line["photo"], {}) | {"file": str(folder / "photos" / line["photo"])}
+            if line["age"] >= YOUNGEST:
+                rows.append(line)
                 features.append(feature)
     for row in rows:
         measured = row["identity"] < FIRST_TRAINING_IDENTITY or row["identity"] >= HELD_OUT
@@ -69,10 +70,8 @@ def gathered(faces: Path, generated: list[Path]) -> tuple[list[dict], np.ndarray
     return [{**row, "looks": words[row["identity"]]} for row in rows], matrix
 
 
-def _lines(file: Path, folder: Path) -> Iterator[dict]:
-    for line in file.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        yield row | {"file": str(folder / "photos" / row["photo"])}
+def _lines(file: Path) -> Iterator[dict]:
+    return map(json.loads, file.read_text(encoding="utf-8").splitlines())
 
 
 def _picture(plan: tuple[dict, str]) -> tuple[dict, np.ndarray]:

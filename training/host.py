@@ -1,8 +1,10 @@
-"""The networks in training, seen as a host: what the hypernetwork's training needs of the embedded checkpoint."""
+"""The networks in training, seen as a host: what the hypernetwork's training needs of the bundled checkpoint."""
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTokenizer
 
@@ -11,36 +13,42 @@ from hyperdreambooth_ext.hosts.checkpoint import TOKENIZER, ddpm_alphas_cumprod
 from hyperdreambooth_ext.hosts.naming import diffusers_name, kohya_linears
 
 from .checkpoint import SCHEDULE, TextToImage
-from .models import UNET
+from .loop import precision_of
+from .models import SIZE, UNET
 
 
 class TrainingHost:
-    """`hosts.protocol.Host` over a TextToImage, in bf16 on the CPU; latents come from a cache, it has no pictures."""
+    """`hosts.protocol.Host` over a TextToImage; latents come from a cache, it has no pictures."""
 
     family, prediction_type, checkpoint_name, checkpoint_hash = "sd1", "epsilon", "", ""
-    device, dtype = torch.device("cpu"), torch.float32
-    default_size = UNET["image_size"] * 8
+    dtype, default_size = torch.float32, SIZE
 
-    def __init__(self, model: TextToImage) -> None:
-        self.model = model
-        self.alphas_cumprod = ddpm_alphas_cumprod(**SCHEDULE)
+    def __init__(self, text_to_image: Path | None = None, device: torch.device = torch.device("cpu")) -> None:
+        self.model, self.device = TextToImage(), device
+        if text_to_image is not None:
+            self.model.load_state_dict(load_file(text_to_image), strict=False)
+        self.model.to(device)
+        self.half = precision_of(device) == "bf16"
+        self.alphas_cumprod = ddpm_alphas_cumprod(**SCHEDULE).to(device)
         self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
         self._linears = kohya_linears(
-            model.unet, model.text_encoder, lambda name: diffusers_name(name, UNET["num_res_blocks"])
+            self.model.unet, self.model.text_encoder, lambda name: diffusers_name(name, UNET["num_res_blocks"])
         )
 
     def linears(self) -> dict[str, nn.Linear]:
         return self._linears
 
+    def _precision(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
+
     def encode_prompts(self, prompts) -> torch.Tensor:
-        tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
-        )
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return self.model.text_encoder(tokens.input_ids)[0]
+        texts = list(prompts)
+        tokens = self.tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        with self._precision():
+            return self.model.text_encoder(tokens.input_ids.to(self.device))[0]
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with self._precision():
             return self.model.unet(latents, timesteps, context=prompt_embeds).float()
 
     def frozen(self) -> AbstractContextManager[None]:

@@ -1,13 +1,10 @@
-"""Train the hypernetwork of the embedded checkpoint: on targets, the diffusion loss and an identity loss.
+"""Train the hypernetwork of the bundled checkpoint: on targets, the diffusion loss and an identity loss.
 
-    python -m training.hypernetwork features DATA_DIR ENCODER.safetensors OUT_DIR
-    python -m training.hypernetwork targets  DATA_DIR CHECKPOINT_RUN OUT_DIR [--identities 400]
-    python -m training.hypernetwork train    DATA_DIR CHECKPOINT_RUN OUT_DIR [--steps 3000] [--target-steps 800]
-                                             [--recogniser LATENT_RECOGNISER.safetensors --faces FACES_DIR]
-    python -m training.hypernetwork export   CHECKPOINT.safetensors ENCODER.safetensors OUT_DIR FILE.safetensors
-
-The face goes in from one photo of a person and the loss is taken on another, upright or mirrored, as a photo or in a
-style: so the weights learn who this is and not how one photo looked. CHECKPOINT_RUN is `training.checkpoint`'s folder.
+    python -m training.hypernetwork features DATA ENCODER.safetensors FEATURES
+    python -m training.hypernetwork targets  DATA CACHE FEATURES TEXT_TO_IMAGE.safetensors [--identities 400]
+    python -m training.hypernetwork train    DATA CACHE FEATURES TEXT_TO_IMAGE.safetensors OUT [--steps 5000]
+                                             [--identity-net LATENT_IDENTITY.safetensors …] [--samples 12]
+    python -m training.hypernetwork export   CHECKPOINT.safetensors ENCODER.safetensors OUT FILE.safetensors
 """
 
 import argparse
@@ -16,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as safetensors_bytes
 
@@ -28,41 +24,38 @@ from hyperdreambooth_ext.hypernet.file import save_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork, WeightDecoder
 from hyperdreambooth_ext.hypernet.latent_identity import LatentIdentityEnsemble
 from hyperdreambooth_ext.hypernet.loss import IdentityLoss, LossConfig
-from hyperdreambooth_ext.hypernet.targets import preoptimize as preoptimise
-from hyperdreambooth_ext.hypernet.training import Batch, training_losses
-from hyperdreambooth_ext.images.face import face_mask
-from hyperdreambooth_ext.lidb.basis import Basis
+from hyperdreambooth_ext.hypernet.targets import preoptimize
+from hyperdreambooth_ext.hypernet.training import training_losses
 from hyperdreambooth_ext.lidb.layers import Architecture
 
 from .captions import PHOTO
-from .checkpoint import TextToImage
-from .encoder import TEACHER_WIDTH
+from .encoder import TEACHER_WIDTH, encoder_config
 from .host import TrainingHost
-from .loop import train
-from .pairs import Sampler, index_of, known_identities
-from .picture_judge import PictureJudge
+from .loop import Run, train
+from .models import SIZE
+from .pairs import Pairs
+from .photos import Photos, resized
 
 TARGET_BATCH = 32
-ITERATIONS = HypernetworkConfig(Architecture(())).iterations
-TRAINED_ON = "3,273 synthetic identities of MobileStyleGAN (FFHQ), 3 photos each, and 11 styles"
+TRAINED_ON = "synthetic identities of MobileStyleGAN (FFHQ), 3 photos each, and 11 styles"
 
 
 @torch.no_grad()
 def features(args: argparse.Namespace) -> None:
-    """Cache the frozen encoder's features of all photos, float16 [rows, tokens, channels]; other styles get none."""
-    rows, images = index_of(args.data), np.load(args.data / "images.npy", mmap_mode="r")
-    network = FaceEncoder(HypernetworkConfig(Architecture(())), pretrained=False)
-    network.load_state_dict(_split(args.encoder)[0])
-    photos = np.array([i for i, row in enumerate(rows) if row["style"] == PHOTO])
-    args.out.mkdir(parents=True, exist_ok=True)
-    cached = []
-    for part in np.array_split(photos, max(1, len(photos) // 64)):
-        batch = torch.from_numpy(images[part]).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
-        cached.append(network(batch).half().numpy())
-    np.save(args.out / "features.npy", np.concatenate(cached))
-    np.save(args.out / "photos.npy", photos)
-    save_file(_split(args.encoder)[1], args.out / "head.safetensors")
-    print(f"{len(photos)} photos")
+    """Cache the frozen encoder's features of all photos, float16 [photos, tokens, channels]; styled pictures get none."""
+    device = torch.device(args.device)
+    photos, network = Photos(args.data, device), FaceEncoder(encoder_config(), pretrained=False)
+    weights, head = _split(args.encoder)
+    network.load_state_dict(weights)
+    network.to(device).eval()
+    chosen = np.array([i for i, row in enumerate(photos.rows) if row["style"] == PHOTO])
+    parts = np.array_split(chosen, max(1, len(chosen) // 64))
+    cached = [network(resized(photos.pictures(part), SIZE)).half().cpu().numpy() for part in parts]
+    args.features.mkdir(parents=True, exist_ok=True)
+    np.save(args.features / "features.npy", np.concatenate(cached))
+    np.save(args.features / "photos.npy", chosen)
+    save_file(head, args.features / "head.safetensors")
+    print(f"{len(chosen)} photos")
 
 
 def _split(encoder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -72,125 +65,106 @@ def _split(encoder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tens
     return {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}, head
 
 
-def _config(host: TrainingHost, args: argparse.Namespace) -> HypernetworkConfig:
-    return HypernetworkConfig(
-        Architecture.of(host.linears()),
-        basis=Basis(4096, 4096) if args.full_basis else Basis(),
-        identity_width=0 if args.no_identity_vector else TEACHER_WIDTH,
-        iterations=args.iterations,
-    )
+def _config(host: TrainingHost) -> HypernetworkConfig:
+    return replace(encoder_config(), architecture=Architecture.of(host.linears()), identity_width=TEACHER_WIDTH)
 
 
-def _start(checkpoint_run: Path, sampler: Sampler, args: argparse.Namespace) -> tuple[TrainingHost, WeightDecoder]:
-    model = TextToImage()
-    model.load_state_dict(load_file(checkpoint_run / "text_to_image.safetensors"), strict=False)
-    host = TrainingHost(model)
+def _start(pairs: Pairs, args: argparse.Namespace) -> tuple[TrainingHost, WeightDecoder]:
+    host = TrainingHost(args.text_to_image, pairs.device)
     torch.manual_seed(args.seed)
-    decoder = WeightDecoder(_config(host, args), sampler.features.shape[-1])
-    decoder.whiten(torch.from_numpy(sampler.features[::10].copy()).float())
-    if not args.no_identity_vector:
-        decoder.identity_weight.copy_(sampler.head["weight"])
-        decoder.identity_bias.copy_(sampler.head["bias"])
-    return host, decoder
+    decoder = WeightDecoder(_config(host), pairs.features.shape[-1])
+    decoder.whiten(pairs.features[::10].float().cpu())
+    decoder.identity_weight.copy_(pairs.head["weight"])
+    decoder.identity_bias.copy_(pairs.head["bias"])
+    return host, decoder.to(pairs.device)
 
 
 def targets(args: argparse.Namespace) -> None:
-    """Pre-optimise LiDBs for the first `identities` people, in shards of `batch`; shards that exist are kept."""
-    sampler = Sampler(args.data, args.checkpoint_run, args.out, args.identities)
-    host, decoder = _start(args.checkpoint_run, sampler, args)
+    """Pre-optimize LiDBs for the first `identities` people, in shards of `batch`; shards that exist are kept."""
+    pairs = Pairs(args.data, args.cache, args.features, torch.device(args.device))
+    host, decoder = _start(pairs, args)
     with host.frozen():
         for first in range(0, args.identities, args.batch):
-            file = args.out / f"targets-{first:05d}.safetensors"
+            file = args.features / f"targets-{first:05d}.safetensors"
             if file.exists():
                 continue
-            people = sampler.identities[first : first + args.batch]
-            photos = [[i for i in sampler.people[p] if sampler.rows[i]["style"] == PHOTO] for p in people]
+            people = pairs.identities[first : first + args.batch]
+            photos = [pairs.photos_of(who) for who in people]
 
             def latents_at(step: int, photos=photos) -> torch.Tensor:
-                return torch.from_numpy(sampler.latents[[of[step % len(of)] for of in photos]]).float()
+                return pairs.latents[[of[step % len(of)] for of in photos], 0].float()
 
             generator = torch.Generator().manual_seed(first)
-            theta = preoptimise(host, decoder, latents_at, "a sks face", generator)
+            theta = preoptimize(host, decoder, latents_at, "a sks face", generator)
             # Whole or absent: a shard that exists is never made again.
-            write_atomically(file, safetensors_bytes({"theta": theta, "people": torch.from_numpy(people)}))
+            write_atomically(file, safetensors_bytes({"theta": theta.cpu(), "people": torch.from_numpy(people)}))
             print(f"{first + len(people)} people", flush=True)
 
 
-def train_hypernetwork(args: argparse.Namespace) -> None:
-    """First `target_steps` on the targets alone, then on the diffusion loss and, with a recogniser, the identity loss.
+class SizeOfChange:
+    """‖ΔW‖/‖W‖ of each layer: a LiDB that moves the network further than it must burns the picture."""
 
-    Resumes from OUT/state.pt.
-    """
-    sampler = Sampler(args.data, args.checkpoint_run, args.out, args.identities)
-    host, decoder = _start(args.checkpoint_run, sampler, args)
+    def __init__(self, host: TrainingHost, decoder: WeightDecoder) -> None:
+        linears, layers = host.linears(), decoder.config.architecture.layers
+        self.norms = torch.stack([linears[layer.key].weight.detach().norm() for layer in layers])
+        self.is_a = decoder.is_a()
+
+    def __call__(self, theta: torch.Tensor) -> torch.Tensor:
+        """θ [B, layers, a + b] -> [B, layers]. The bases are orthonormal, so ‖ΔW‖ = ‖A_train‖ · ‖B_train‖."""
+        a, b = (theta * self.is_a).norm(dim=-1), (theta * (1 - self.is_a)).norm(dim=-1)
+        return a * b / self.norms
+
+
+def train_hypernetwork(args: argparse.Namespace) -> None:
+    """First `target_steps` on the targets alone, then on the diffusion loss, the identity loss and the size of ΔW."""
+    pairs = Pairs(args.data, args.cache, args.features, torch.device(args.device))
+    host, decoder = _start(pairs, args)
     if args.start:
         decoder.load_state_dict(load_file(args.start))
-    known = known_identities(args.faces) if args.recogniser else None
-    shards = [load_file(file) for file in sorted(args.out.glob("targets-*.safetensors"))] if args.target_steps else []
+    shards = [load_file(file) for file in sorted(args.features.glob("targets-*.safetensors"))] if args.target_steps else []
     theta_of = {int(p): theta for shard in shards for p, theta in zip(shard["people"], shard["theta"], strict=True)}
-    taught = np.array(sorted(theta_of))
-    config = LossConfig(
-        timesteps=tuple(args.timesteps),
-        mask=_latent_mask(host.default_size) if args.masked else None,
-        identity=_identity_loss(args),
-    )
+    size_of, config = SizeOfChange(host, decoder), LossConfig(identity=_identity_loss(args, pairs.device))
 
-    def batch_of(people: np.ndarray, rng: np.random.Generator) -> Batch:
-        batch = sampler.batch(rng, people)
-        return batch if known is None else replace(batch, identities=torch.stack([known[int(p)] for p in people]))
+    def on_targets(rng: np.random.Generator, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        people = rng.choice(np.array(sorted(theta_of)), TARGET_BATCH, replace=False)
+        wanted = torch.stack([theta_of[int(p)] for p in people]).to(pairs.device)
+        batch = replace(pairs.batch(rng, people), targets=wanted)
+        return training_losses(host, decoder, batch, generator, LossConfig(alpha=0.0, beta=1.0))
 
     def losses(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(args.seed * args.steps + step)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            if step >= args.target_steps:
-                people = rng.choice(sampler.identities, args.batch, replace=False)
-                parts = training_losses(host, decoder, batch_of(people, rng), generator, config)
-                # No loss: a build's recognisers learn from them.
-                parts.pop("samples", None)
-                return parts
-            people = rng.choice(taught, TARGET_BATCH, replace=False)
-            batch = replace(batch_of(people, rng), targets=torch.stack([theta_of[int(p)] for p in people]))
-            return training_losses(host, decoder, batch, generator, LossConfig(alpha=0.0, beta=1.0))
+        if step < args.target_steps:
+            return on_targets(rng, generator)
+        batch = pairs.batch(rng, rng.choice(pairs.identities, args.batch, replace=False))
+        parts = training_losses(host, decoder, batch, generator, config)
+        parts.pop("samples", None)
+        sizes = size_of(decoder(batch.features))
+        parts |= {"relative_size": sizes.detach().median(), "largest_size": sizes.detach().max()}
+        return parts | {"loss": parts["loss"] + args.size_weight * sizes.square().mean()}
 
+    run = Run(args.steps, args.lr, args.minutes, args.whole, seed=args.seed, ema=0.995)
     with host.frozen():
-        average = train(args.out, decoder, losses, steps=args.steps, lr=args.lr, seed=args.seed)
+        average = train(args.out, decoder, losses, run, is_adamw=lambda name: True)
     tensors = {key: value.contiguous() for key, value in average.state_dict().items()}
     write_atomically(args.out / "decoder.safetensors", safetensors_bytes(tensors))
 
 
-def _identity_loss(args: argparse.Namespace) -> IdentityLoss | None:
-    if args.recogniser is None:
+def _identity_loss(args: argparse.Namespace, device: torch.device) -> IdentityLoss | None:
+    if args.identity_net is None:
         return None
-    judge = None
-    if args.sface:
-        judge = PictureJudge(args.autoencoder, args.checkpoint_run / "scale.safetensors", args.sface)
-    return IdentityLoss(
-        LatentIdentityEnsemble.load(args.recogniser), args.identity_weight, args.drawn, args.drawn_weight,
-        sampled_until=tuple(args.drawn_until), judge=judge,
-    )  # fmt: skip
-
-
-def _latent_mask(size: int) -> torch.Tensor:
-    return F.interpolate(torch.from_numpy(face_mask(size))[None, None], scale_factor=1 / 8, mode="area")
+    nets = LatentIdentityEnsemble.load(args.identity_net).to(device)
+    return IdentityLoss(nets, args.identity_weight, args.samples, args.sampled_weight)
 
 
 def export(args: argparse.Namespace) -> None:
     """Write the hypernetwork file for the product, tied to CHECKPOINT's hash."""
-    config = _config(TrainingHost(TextToImage()), args)
     config = replace(
-        config, checkpoint=args.checkpoint.stem, checkpoint_hash=file_sha256(args.checkpoint)[:10],
-        trained_on=TRAINED_ON,
+        _config(TrainingHost()), checkpoint=args.checkpoint.stem,
+        checkpoint_hash=file_sha256(args.checkpoint)[:10], trained_on=TRAINED_ON,
     )  # fmt: skip
-    if args.from_state:
-        average = torch.load(args.out / "state.pt", weights_only=True)["average"]
-        decoder = {key.removeprefix("module."): v for key, v in average.items() if key.startswith("module.")}
-    else:
-        decoder = load_file(args.out / "decoder.safetensors")
     network = Hypernetwork(config)
     network.encoder.load_state_dict(_split(args.encoder)[0])
-    network.decoder.load_state_dict(decoder)
-    if args.readers:
-        network.carry(LatentIdentityEnsemble.load(args.readers))
+    network.decoder.load_state_dict(load_file(args.out / "decoder.safetensors"))
     save_hypernetwork(args.file, network)
     print(f"{args.file}: {args.file.stat().st_size / 1e6:.1f} MB")
 
@@ -198,54 +172,38 @@ def export(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
-    caching = actions.add_parser("features")
-    for name in ("data", "encoder", "out"):
-        caching.add_argument(name, type=Path)
-    optimising = actions.add_parser("targets")
-    training = actions.add_parser("train")
+    caching, optimizing, training, exporting = map(actions.add_parser, ("features", "targets", "train", "export"))
+    places = {
+        caching: ("data", "encoder", "features"),
+        optimizing: ("data", "cache", "features", "text_to_image"),
+        training: ("data", "cache", "features", "text_to_image", "out"),
+        exporting: ("checkpoint", "encoder", "out", "file"),
+    }
+    for action, names in places.items():
+        for name in names:
+            action.add_argument(name, type=Path)
+        action.add_argument("--device", default="cpu")
+        action.add_argument("--seed", type=int, default=0, help="of the first weights, and of what is seen in which step")
+    optimizing.add_argument("--identities", type=int, default=400)
+    optimizing.add_argument("--batch", type=int, default=16)
     _add_training_options(training)
-    for name in ("data", "checkpoint_run", "out"):
-        optimising.add_argument(name, type=Path)
-    optimising.add_argument("--identities", type=int, default=400)
-    optimising.add_argument("--batch", type=int, default=16)
-    exporting = actions.add_parser("export")
-    for name in ("checkpoint", "encoder", "out", "file"):
-        exporting.add_argument(name, type=Path)
-    exporting.add_argument("--from-state", action="store_true", help="take the average of a run that still goes on")
-    readers = "what training.latent_recogniser wrote, or a build's recogniser files: for the finetune to ask"
-    exporting.add_argument("--readers", type=Path, nargs="*", default=[], help=readers)
-    for action in (optimising, training, exporting):
-        _add_making_options(action)
     args = parser.parse_args()
     {"features": features, "targets": targets, "train": train_hypernetwork, "export": export}[args.action](args)
 
 
-def _add_making_options(action: argparse.ArgumentParser) -> None:
-    action.add_argument("--seed", type=int, default=0, help="of the first weights, and of what is seen in which step")
-    action.add_argument("--iterations", type=int, default=ITERATIONS, help="k: how often θ is refined")
-    action.add_argument("--full-basis", action="store_true", help="no reduction: what no basis can beat at rank 1")
-    action.add_argument("--no-identity-vector", action="store_true", help="leave out what a recogniser taught")
-
-
 def _add_training_options(training: argparse.ArgumentParser) -> None:
-    for name in ("data", "checkpoint_run", "out"):
-        training.add_argument(name, type=Path)
-    training.add_argument("--steps", type=int, default=3000)
-    training.add_argument("--batch", type=int, default=24)
+    training.add_argument("--steps", type=int, default=5000)
+    training.add_argument("--minutes", type=float, default=float("inf"), help="of this call; the next one goes on")
+    training.add_argument("--whole", action="store_true", help="the learning rate falls before the minutes end")
+    training.add_argument("--batch", type=int, default=16)
     training.add_argument("--lr", type=float, default=1e-3)
-    training.add_argument("--identities", type=int, help="learn from the first so many only")
     training.add_argument("--target-steps", type=int, default=0, help="so many steps on the targets first")
-    training.add_argument("--recogniser", type=Path, nargs="+", help="what training.latent_recogniser wrote")
-    training.add_argument("--faces", type=Path, help="FACES_DIR, needed with --recogniser")
+    training.add_argument("--identity-net", type=Path, nargs="+", help="what training.latent_identity wrote")
     training.add_argument("--identity-weight", type=float, default=0.1)
-    training.add_argument("--drawn", type=int, default=0, help="so many people a step are also drawn from pure noise")
-    training.add_argument("--drawn-weight", type=float, default=0.1)
-    training.add_argument("--drawn-until", type=float, nargs=2, default=(0.3, 0.9), help="shares of the range")
-    training.add_argument("--sface", type=Path, help="SFACE.onnx: drawings are judged by SFace, as pictures")
-    training.add_argument("--autoencoder", type=Path, help="autoencoder.safetensors, needed with --sface")
+    training.add_argument("--samples", type=int, default=0, help="so many people a step are also sampled from noise")
+    training.add_argument("--sampled-weight", type=float, default=0.3)
+    training.add_argument("--size-weight", type=float, default=0.01, help="how much the size of ΔW costs")
     training.add_argument("--start", type=Path, help="decoder.safetensors of an earlier run")
-    training.add_argument("--timesteps", type=float, nargs=2, default=(0.0, 1.0), help="shares of the range")
-    training.add_argument("--masked", action="store_true", help="weigh the loss with the face's mask")
 
 
 if __name__ == "__main__":

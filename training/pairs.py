@@ -1,6 +1,5 @@
-"""What the hypernetwork is taught from: pairs of two photos of one person, out of the caches."""
+"""What the hypernetwork is trained on: pairs of two pictures of one person, out of the caches."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,46 +10,44 @@ from safetensors.torch import load_file
 from hyperdreambooth_ext.hypernet.training import Batch
 
 from .captions import PHOTO
-from .faces import FIRST_TRAINING_IDENTITY
+from .models import SIZE
+from .photos import Photos
 
 
-def index_of(data: Path) -> list[dict]:
-    """The lines of DATA_DIR/index.jsonl."""
-    return [json.loads(line) for line in (data / "index.jsonl").read_text().splitlines()]
+class Pairs:
+    """Two pictures of each person: features of one, latents of the other, from DATA, CACHE (`training.checkpoint
+    encode`) and FEATURES (`training.hypernetwork features`), on the device that computes."""
 
+    def __init__(self, data: Path, cache: Path, features: Path, device: torch.device) -> None:
+        photos = Photos(data)
+        self.rows, self.device = photos.rows, device
+        self.latents = torch.from_numpy(np.load(cache / f"latents-{SIZE}.npy")).to(device)
+        self.features = torch.from_numpy(np.load(features / "features.npy")).to(device)
+        self.head = load_file(features / "head.safetensors")
+        self.place = {int(row): i for i, row in enumerate(np.load(features / "photos.npy"))}
+        self.pictures: dict[int, list[int]] = {}
+        for i in photos.trained:
+            self.pictures.setdefault(self.rows[i]["identity"], []).append(int(i))
+        self.identities = np.array(sorted(self.pictures))
+        teacher = np.load(data / "sface.npy").astype(np.float32)
+        self.known = {who: F.normalize(torch.from_numpy(teacher[of].mean(0)), dim=0) for who, of in self.pictures.items()}
 
-class Sampler:
-    """Pairs of two photos of one person from the caches."""
+    def photos_of(self, identity: int) -> list[int]:
+        """The numbers of this person's photos; styled pictures left out."""
+        return [i for i in self.pictures[identity] if self.rows[i]["style"] == PHOTO]
 
-    def __init__(self, data: Path, checkpoint_run: Path, out: Path, identities: int | None) -> None:
-        self.rows = index_of(data)
-        self.latents = np.load(checkpoint_run / "latents.npy")
-        self.features = np.load(out / "features.npy", mmap_mode="r")
-        self.head = load_file(out / "head.safetensors")
-        self.place = {row: i for i, row in enumerate(np.load(out / "photos.npy"))}
-        self.people: dict[int, list[int]] = {}
-        for i, row in enumerate(self.rows):
-            if row["identity"] >= FIRST_TRAINING_IDENTITY:
-                self.people.setdefault(row["identity"], []).append(i)
-        self.identities = np.array(sorted(self.people))[:identities]
-
-    def batch(self, rng: np.random.Generator, people: np.ndarray) -> Batch:
-        seen = [rng.choice([i for i in self.people[p] if self.rows[i]["style"] == PHOTO]) for p in people]
-        shown = [int(rng.choice(self.people[p])) for p in people]
+    def batch(self, rng: np.random.Generator, identities: np.ndarray) -> Batch:
+        """The face is looked at in one photo, and the loss is taken on another picture, upright or mirrored, as a photo
+        or in a style: so the weights learn who this is and not how one photo looked."""
+        seen = [self.place[int(rng.choice(self.photos_of(who)))] for who in identities]
+        shown = [int(rng.choice(self.pictures[who])) for who in identities]
+        mirrored = torch.from_numpy(rng.integers(0, 2, len(shown)))
         return Batch(
-            torch.from_numpy(np.stack([self.features[self.place[i]] for i in seen])).float(),
-            torch.from_numpy(self.latents[shown]).float(),
+            self.features[seen].float(),
+            self.latents[shown, mirrored].float(),
             [prompt_for(self.rows[i]["style"], rng) for i in shown],
+            identities=torch.stack([self.known[who] for who in identities]).to(self.device),
         )
-
-
-def known_identities(faces: Path) -> dict[int, torch.Tensor]:
-    """SFace's mean feature of each person, a unit vector [128], from FACES_DIR."""
-    features = np.load(faces / "sface.npy").astype(np.float32)
-    people: dict[int, list[np.ndarray]] = {}
-    for line, feature in zip((faces / "photos.jsonl").read_text().splitlines(), features, strict=True):
-        people.setdefault(json.loads(line)["identity"], []).append(feature)
-    return {who: F.normalize(torch.from_numpy(np.mean(of, axis=0)), dim=0) for who, of in people.items()}
 
 
 def prompt_for(style: str, rng: np.random.Generator) -> str:

@@ -43,4 +43,5 @@ def resized(pictures: torch.Tensor, size: int) -> torch.Tensor:
     """Pictures [B, 3, H, W] as [B, 3, size, size], averaged over what a pixel covers."""
     if pictures.shape[-1] == size:
         return pictures
-    return F.interpolate(pictures, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    small = F.interpolate(pictures, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    return small.clamp(-1, 1)
