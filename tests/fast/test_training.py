@@ -1,0 +1,164 @@
+"""The trainings' own parts: what they compute, not what comes out of hours of them."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from training.captions import describe
+from training.chain import EMBEDDING, PART_BYTES, join, split
+from training.faces import measured
+from training.models import Autoencoder, InnerAutoencoder
+from training.muon import MuonAdamW, orthogonalized
+from training.photos import Photos
+from training.sface import TEMPLATE, similarity
+from training.styles import STYLES
+
+ROW = {
+    "age": 41, "gender": "female", "smile": 0.0, "jaw_open": 0.0, "yaw": 0.0, "pitch": 0.0, "glasses": 1, "hat": 0,
+    "earring": 0, "hair_share": 0.3, "hair_rgb": [40, 35, 30], "brightness": 120.0, "background_rgb": [220, 222, 219],
+    "skin_angle": -10.0, "looks": "pud mov",
+}  # fmt: skip
+
+
+def test_captions_say_what_the_photo_shows() -> None:
+    captions = [describe(ROW, "photo", random.Random(seed)) for seed in range(300)]
+    for said in ("woman", "middle-aged", "glasses", "black hair", "white background", "dark skin", "pud mov"):
+        assert any(said in caption for caption in captions), said
+    for not_there in ("smiling,", "hat", " man", "bald", "looking"):
+        assert not any(f" {not_there}" in f" {caption}," for caption in captions if "not smiling" not in caption)
+
+
+def test_nearly_all_captions_are_rich() -> None:
+    captions = [describe(ROW, "photo", random.Random(seed)) for seed in range(300)]
+    assert np.mean([caption.count(",") >= 2 for caption in captions]) > 0.75
+
+
+def test_a_caption_names_its_style() -> None:
+    assert all("pixel art" in describe(ROW, "pixel art", random.Random(seed)) for seed in range(50))
+
+
+@pytest.mark.parametrize("style", sorted(STYLES))
+def test_a_style_changes_a_picture_and_keeps_its_shape(style: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    styled = STYLES[style](picture)
+    assert styled.shape == picture.shape and styled.dtype == np.uint8
+    assert np.abs(styled.astype(int) - picture).mean() > 5
+
+
+def test_what_the_pixels_say_of_a_photo() -> None:
+    photo = np.full((256, 256, 3), (30, 160, 40), np.uint8)
+    landmarks = [96, 120, 160, 121, 128, 158, 98, 185, 156, 186]
+    photo[80:230, 60:196] = (224, 190, 170)
+    of_light_skin = measured(photo, {"landmarks": landmarks})
+    assert of_light_skin["background_rgb"] == [30, 160, 40]
+    photo[80:230, 60:196] = (92, 62, 48)
+    assert measured(photo, {"landmarks": landmarks})["skin_angle"] < 0 < of_light_skin["skin_angle"]
+
+
+def test_orthogonalized_matrices_have_singular_values_of_about_one() -> None:
+    for shape in ((16, 64), (64, 16)):
+        values = torch.linalg.svdvals(orthogonalized(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+        assert 0.6 < values.min() and values.max() < 1.3
+
+
+def test_muon_and_adamw_minimize_together_and_resume_to_the_bit() -> None:
+    def run(steps: int, state: dict | None = None) -> tuple[list[torch.Tensor], dict, float]:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.SiLU(), torch.nn.Conv2d(8, 3, 1))
+        optimizer = MuonAdamW(model, 1e-2)
+        if state:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+        pictures, loss = torch.randn(4, 3, 8, 8), torch.tensor(0.0)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = (model(pictures) - pictures[..., 1:-1, 1:-1]).square().mean()
+            loss.backward()
+            optimizer.step()
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        return [p.detach() for p in model.parameters()], state, float(loss.detach())
+
+    first, whole = run(1), run(30)
+    assert whole[2] < 0.8 * first[2]
+    resumed = run(20, run(10)[1])
+    assert all(torch.equal(a, b) for a, b in zip(whole[0], resumed[0], strict=True))
+
+
+def test_the_short_backward_of_group_norms_is_torchs() -> None:
+    from training.group_norm import speed_up_group_norms
+
+    torch.manual_seed(0)
+    x, gradient = torch.randn(2, 64, 5, 7), torch.randn(2, 64, 5, 7)
+    results = []
+    for ours in (False, True):
+        norm = torch.nn.GroupNorm(32, 64)
+        torch.nn.init.normal_(norm.weight)
+        torch.manual_seed(1)
+        norm.weight.data = torch.randn(64)
+        if ours:
+            speed_up_group_norms(norm)
+        inputs = x.clone().requires_grad_()
+        output = norm(inputs)
+        output.backward(gradient)
+        results.append([output, inputs.grad, norm.weight.grad, norm.bias.grad])
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*results, strict=True))
+
+
+@torch.no_grad()
+def test_the_outermost_level_is_opened_without_losing_what_the_inner_ones_learned() -> None:
+    torch.manual_seed(0)
+    inner = InnerAutoencoder(Autoencoder())
+    smooth = torch.nn.functional.interpolate(torch.randn(1, 3, 4, 4), (64, 64), mode="bicubic")
+    half = torch.nn.functional.avg_pool2d(smooth, 2)
+    latents = inner.moments(half)[0]
+    pictures = inner.decode(latents)
+    whole = inner.open()
+    assert all(parameter.requires_grad for parameter in whole.parameters())
+    for got, wanted in ((whole.encode(smooth), latents), (torch.nn.functional.avg_pool2d(whole.decode(latents), 2), pictures)):
+        assert torch.corrcoef(torch.stack([got.flatten(), wanted.flatten()]))[0, 1] > 0.8
+
+
+def test_faces_are_aligned_by_the_nearest_similarity() -> None:
+    template = torch.tensor(TEMPLATE)[None]
+    turn = torch.tensor([[0.9, -0.3], [0.3, 0.9]])
+    moved = template @ turn.T + torch.tensor([12.0, -7.0])
+    found = similarity(template, moved)[0]
+    assert torch.allclose(found, torch.cat([turn, torch.tensor([[12.0], [-7.0]])], 1), atol=1e-3)
+
+
+def test_photos_are_read_whole_and_in_crops_of_any_scale(tmp_path: Path) -> None:
+    images = np.zeros((2, 256, 256, 3), np.uint8)
+    images[1] = 255
+    np.save(tmp_path / "images.npy", images)
+    (tmp_path / "index.jsonl").write_text(
+        '{"landmarks": [0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "use": "measure"}\n'
+        '{"landmarks": [0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "use": "train"}\n'
+    )
+    photos = Photos(tmp_path)
+    assert list(photos.trained) == [1] and list(photos.held_out) == [0]
+    rng = np.random.default_rng(0)
+    for side in (256, 192, 128):
+        assert torch.allclose(photos.crops(photos.trained, rng, 64, side), torch.ones(1, 3, 64, 64), atol=1e-5)
+    assert torch.equal(photos.pictures(np.array([0])), -torch.ones(1, 3, 256, 256))
+
+
+def test_weights_travel_in_parts_and_come_back(tmp_path: Path) -> None:
+    large = {"a": torch.randn(3_000_000), "b": torch.randn(6_000_000), "number": torch.tensor([7])}
+    save_file(large, tmp_path / "one.safetensors")
+    rows = torch.zeros(49408, 4)
+    rows[[3, 40000]] = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]])
+    save_file({f"text.{EMBEDDING}": rows}, tmp_path / "two.safetensors")
+    split(
+        {"one": tmp_path / "one.safetensors", "two": tmp_path / "two.safetensors"}, tmp_path / "parts",
+        torch.tensor([3, 40000]),
+    )  # fmt: skip
+    parts = list((tmp_path / "parts").iterdir())
+    assert len(parts) > 1 and all(part.stat().st_size < PART_BYTES + 100_000 for part in parts)
+    join(tmp_path / "parts", tmp_path / "back")
+    back = load_file(tmp_path / "back/one.safetensors")
+    assert torch.allclose(back["a"], large["a"], atol=5e-3) and back["number"] == 7
+    assert torch.equal(load_file(tmp_path / "back/two.safetensors")[f"text.{EMBEDDING}"], rows)
