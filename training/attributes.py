@@ -1,4 +1,4 @@
-"""Say what the new photos show (age, expression, pose, hair, glasses …), by a network that learned it from the old ones.
+"""Say what the new photos show (age, expression, pose, hair …), by a network that learned it from the old ones.
 
     python -m training.attributes FACES LITE0.pth OUT [--steps 1200]           # learn
     python -m training.attributes FACES LITE0.pth OUT --label GENERATED         # write GENERATED/attributes.jsonl

@@ -67,17 +67,38 @@ def stages(tools: Path, out: Path, device: str, tiny: bool) -> list[Stage]:
             ["autoencoder", autoencoder[0], str(out / "decoder"), *autoencoder[1:], *start("whole"), "--decoder-only"],
             0.06,
         ),
-        Stage("encode", ["checkpoint", "encode", str(data), str(out / "decoder/autoencoder.safetensors"), str(cache), *on]),
+        Stage(
+            "encode", ["checkpoint", "encode", str(data), str(out / "decoder/autoencoder.safetensors"), str(cache), *on]
+        ),
         Stage("unet-96", checkpoint(96, "unet-96", None), 0.1),
         Stage("unet", checkpoint(SIZE, "unet", "unet-96"), 0.18),
-        Stage("encoder", ["encoder", str(data), str(out / "encoder"), "--imagenet", lite0, "--batch", batch(256), *on], 0.05),
+        Stage(
+            "encoder",
+            ["encoder", str(data), str(out / "encoder"), "--imagenet", lite0, "--batch", batch(256), *on],
+            0.05,
+        ),
         Stage("identity", ["latent_identity", str(data), str(cache), str(out / "identity"), "--shifts", *on], 0.03),
-        Stage("features", ["hypernetwork", "features", str(data), str(out / "encoder/encoder.safetensors"), features, *on]),
+        Stage(
+            "features", ["hypernetwork", "features", str(data), str(out / "encoder/encoder.safetensors"), features, *on]
+        ),
         Stage(
             "hypernetwork",
-            ["hypernetwork", "train", str(data), str(cache), features, str(out / "unet/text_to_image.safetensors"),
-             str(out / "hypernetwork"), "--batch", batch(96), "--samples", batch(64), "--identity-net",
-             str(out / "identity/latent_identity.safetensors"), *on],
+            [
+                "hypernetwork",
+                "train",
+                str(data),
+                str(cache),
+                features,
+                str(out / "unet/text_to_image.safetensors"),
+                str(out / "hypernetwork"),
+                "--batch",
+                batch(96),
+                "--samples",
+                batch(64),
+                "--identity-net",
+                str(out / "identity/latent_identity.safetensors"),
+                *on,
+            ],
             0.12,
         ),
     ]
@@ -150,7 +171,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tiny", action="store_true", help="few people, small batches: to try the chain")
-    parser.add_argument("--join", action="store_true", help="TOOLS is a folder of parts: put the weights together in OUT")
+    parser.add_argument(
+        "--join", action="store_true", help="TOOLS is a folder of parts: put the weights together in OUT"
+    )
     args = parser.parse_args()
     if args.join:
         join(args.tools, args.out)

@@ -185,7 +185,7 @@ def _sidecar() -> str:
     params["unet_config"]["params"] = UNET
     params["first_stage_config"]["params"]["ddconfig"] = AUTOENCODER
     params["cond_stage_config"]["params"] = {"version": "clip"}
-    note = f"# A small Stable Diffusion 1 for faces at {SIZE} px. `version`: the folder of its text encoder's configuration.\n"
+    note = f"# A small Stable Diffusion 1 for faces at {SIZE} px. `version`: the folder of its text encoder's config.\n"
     return note + yaml.safe_dump(config, sort_keys=False)
 
 

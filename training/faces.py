@@ -3,8 +3,8 @@
     python -m training.faces FACES … --out DATA [--styled 0.6]
 
 Each of FACES holds `photos/`, `photos.jsonl` and either `sface.npy` or, from `training.generate` and
-`training.attributes`, features in its lines and `attributes.jsonl`. Writes DATA/images.npy, uint8 [N, 256, 256, 3], DATA/index.jsonl, one line a picture
-(attributes, style, whether it is to be trained on), and DATA/sface.npy, float16 [N, 128].
+`training.attributes`, features in its lines and `attributes.jsonl`. Writes DATA/images.npy, uint8 [N, 256, 256, 3],
+DATA/index.jsonl, one line a picture (attributes, style, use), and DATA/sface.npy, float16 [N, 128].
 Identities 0 to 199 are for measuring only, and so are the generated ones from HELD_OUT on; nobody is younger than 22.
 """
 
@@ -87,7 +87,8 @@ def measured(photo: np.ndarray, row: dict) -> dict:
     marks = np.array(row["landmarks"]).reshape(5, 2)
     cheeks = [0.5 * (marks[eye] + marks[mouth]) for eye, mouth in ((0, 3), (1, 4))]
     skin = np.concatenate([_around(photo, center) for center in cheeks])
-    lightness, _, yellow = cv2.cvtColor(np.median(skin, 0)[None, None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0, 0]
+    color = np.median(skin, 0)[None, None].astype(np.float32) / 255
+    lightness, _, yellow = cv2.cvtColor(color, cv2.COLOR_RGB2LAB)[0, 0]
     angle = np.degrees(np.arctan2(lightness - 50, max(yellow, 1e-3)))
     return {
         "brightness": round(float(photo.mean()), 1),

@@ -57,7 +57,7 @@ def on_processor(ir: Path, threads: int) -> Generator:
 
     def frames(w: np.ndarray) -> np.ndarray:
         large = np.concatenate([synthesis(one[None])[0] for one in w]).transpose(0, 2, 3, 1)
-        return np.stack([cv2.resize(_bytes(picture), (FRAME, FRAME), interpolation=cv2.INTER_AREA) for picture in large])
+        return np.stack([cv2.resize(_bytes(one), (FRAME, FRAME), interpolation=cv2.INTER_AREA) for one in large])
 
     return Generator(styles, frames, _mean_style(styles, 2048))
 
@@ -122,7 +122,9 @@ class Judge:
         }
 
 
-def kept_photos(identity: int, frames: np.ndarray, moved: list[dict], judge: Judge) -> Iterator[tuple[dict, np.ndarray]]:
+def kept_photos(
+    identity: int, frames: np.ndarray, moved: list[dict], judge: Judge
+) -> Iterator[tuple[dict, np.ndarray]]:
     """The photos that show exactly one face, and that of the first; none where the first does not."""
     first = None
     for number, (frame, of) in enumerate(zip(frames, moved, strict=True)):

@@ -1,10 +1,10 @@
 """Train the hypernetwork of the bundled checkpoint: on targets, the diffusion loss and an identity loss.
 
-    python -m training.hypernetwork features DATA ENCODER.safetensors FEATURES
-    python -m training.hypernetwork targets  DATA CACHE FEATURES TEXT_TO_IMAGE.safetensors [--identities 400]
-    python -m training.hypernetwork train    DATA CACHE FEATURES TEXT_TO_IMAGE.safetensors OUT [--steps 5000]
-                                             [--identity-net LATENT_IDENTITY.safetensors …] [--samples 12]
-    python -m training.hypernetwork export   CHECKPOINT.safetensors ENCODER.safetensors OUT FILE.safetensors
+python -m training.hypernetwork features DATA ENCODER.safetensors FEATURES
+python -m training.hypernetwork targets  DATA CACHE FEATURES TEXT_TO_IMAGE.safetensors [--identities 400]
+python -m training.hypernetwork train    DATA CACHE FEATURES TEXT_TO_IMAGE.safetensors OUT [--steps 5000]
+                                         [--identity-net LATENT_IDENTITY.safetensors …] [--samples 12]
+python -m training.hypernetwork export   CHECKPOINT.safetensors ENCODER.safetensors OUT FILE.safetensors
 """
 
 import argparse
@@ -42,7 +42,7 @@ TRAINED_ON = "synthetic identities of MobileStyleGAN (FFHQ), 3 photos each, and 
 
 @torch.no_grad()
 def features(args: argparse.Namespace) -> None:
-    """Cache the frozen encoder's features of all photos, float16 [photos, tokens, channels]; styled pictures get none."""
+    """Cache the frozen encoder's features of all photos, float16 [photos, tokens, channels]."""
     device = torch.device(args.device)
     photos, network = Photos(args.data, device), FaceEncoder(encoder_config(), pretrained=False)
     weights, head = _split(args.encoder)
@@ -121,7 +121,9 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
     host, decoder = _start(pairs, args)
     if args.start:
         decoder.load_state_dict(load_file(args.start))
-    shards = [load_file(file) for file in sorted(args.features.glob("targets-*.safetensors"))] if args.target_steps else []
+    shards = (
+        [load_file(file) for file in sorted(args.features.glob("targets-*.safetensors"))] if args.target_steps else []
+    )
     theta_of = {int(p): theta for shard in shards for p, theta in zip(shard["people"], shard["theta"], strict=True)}
     size_of, config = SizeOfChange(host, decoder), LossConfig(identity=_identity_loss(args, pairs.device))
 
@@ -183,7 +185,9 @@ def main() -> None:
         for name in names:
             action.add_argument(name, type=Path)
         action.add_argument("--device", default="cpu")
-        action.add_argument("--seed", type=int, default=0, help="of the first weights, and of what is seen in which step")
+        action.add_argument(
+            "--seed", type=int, default=0, help="of the first weights, and of what is seen in which step"
+        )
     optimizing.add_argument("--identities", type=int, default=400)
     optimizing.add_argument("--batch", type=int, default=16)
     _add_training_options(training)

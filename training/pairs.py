@@ -30,7 +30,9 @@ class Pairs:
             self.pictures.setdefault(self.rows[i]["identity"], []).append(int(i))
         self.identities = np.array(sorted(self.pictures))
         teacher = np.load(data / "sface.npy").astype(np.float32)
-        self.known = {who: F.normalize(torch.from_numpy(teacher[of].mean(0)), dim=0) for who, of in self.pictures.items()}
+        self.known = {
+            who: F.normalize(torch.from_numpy(teacher[of].mean(0)), dim=0) for who, of in self.pictures.items()
+        }
 
     def photos_of(self, identity: int) -> list[int]:
         """The numbers of this person's photos; styled pictures left out."""

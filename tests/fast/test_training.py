@@ -62,7 +62,7 @@ def test_what_the_pixels_say_of_a_photo() -> None:
 def test_orthogonalized_matrices_have_singular_values_of_about_one() -> None:
     for shape in ((16, 64), (64, 16)):
         values = torch.linalg.svdvals(orthogonalized(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
-        assert 0.6 < values.min() and values.max() < 1.3
+        assert values.min() > 0.6 and values.max() < 1.3
 
 
 def test_muon_and_adamw_minimize_together_and_resume_to_the_bit() -> None:
@@ -118,7 +118,10 @@ def test_the_outermost_level_is_opened_without_losing_what_the_inner_ones_learne
     pictures = inner.decode(latents)
     whole = inner.open()
     assert all(parameter.requires_grad for parameter in whole.parameters())
-    for got, wanted in ((whole.encode(smooth), latents), (torch.nn.functional.avg_pool2d(whole.decode(latents), 2), pictures)):
+    for got, wanted in (
+        (whole.encode(smooth), latents),
+        (torch.nn.functional.avg_pool2d(whole.decode(latents), 2), pictures),
+    ):
         assert torch.corrcoef(torch.stack([got.flatten(), wanted.flatten()]))[0, 1] > 0.8
 
 
