@@ -85,13 +85,13 @@ def learn(args: argparse.Namespace, device: torch.device) -> None:
     torch.manual_seed(0)
     network = AttributeNet()
     load_imagenet(network.backbone, args.imagenet)
-    network.mean.copy_(values[known].mean(0))
-    network.std.copy_(values[known].std(0))
+    network.mean.copy_(values[torch.from_numpy(known)].mean(0))
+    network.std.copy_(values[torch.from_numpy(known)].std(0))
     network.to(device).train()
     yaw = NUMBERS.index("yaw")
 
     def losses(_step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        chosen = rng.choice(known, BATCH)
+        chosen = torch.from_numpy(rng.choice(known, BATCH))
         wanted, mirrored = values[chosen].clone(), torch.from_numpy(rng.random(BATCH) < 0.5)
         wanted[mirrored, yaw] *= -1
         pictures = as_float(frames[chosen], device)
@@ -102,8 +102,8 @@ def learn(args: argparse.Namespace, device: torch.device) -> None:
     run = Run(args.steps, 1e-3, args.minutes, whole=True, ema=0.99)
     average = train(args.out, network, losses, run, is_adamw=lambda name: True).eval()
     save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "attributes.safetensors")
-    unseen = np.array([i for i, row in enumerate(rows) if row["identity"] < FIRST_TRAINING_IDENTITY])
-    said = [row for part in np.array_split(unseen, 10) for row in average.describe(as_float(frames[part], device))]
+    unseen = [i for i, row in enumerate(rows) if row["identity"] < FIRST_TRAINING_IDENTITY]
+    said = [row for part in frames[unseen].split(64) for row in average.describe(as_float(part, device))]
     _print_agreement(said, [rows[i] for i in unseen])
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save, save_file
 
-from .models import SIZE, TEXT_ENCODER
+from .models import SIZE, VOCABULARY
 
 PART_BYTES = 15_000_000
 EMBEDDING = "token_embedding.weight"
@@ -157,7 +157,7 @@ def join(folder: Path, out: Path) -> None:
     words = files.pop("words")[""].long()
     for tensors in files.values():
         for key in [key for key in tensors if key.endswith(EMBEDDING)]:
-            rows = tensors[key].new_zeros(TEXT_ENCODER["vocab_size"], tensors[key].shape[1])
+            rows = torch.zeros(VOCABULARY, tensors[key].shape[1])
             tensors[key] = rows.index_copy(0, words, tensors[key])
     out.mkdir(parents=True, exist_ok=True)
     for name, tensors in files.items():

@@ -32,13 +32,17 @@ from .photos import Photos, resized
 from .sheet import save_sheet
 
 SCALE_FACTOR = 0.18215
-SCHEDULE = {"linear_start": 0.00085, "linear_end": 0.0120, "timesteps": 1000}
 SIZES = (96, 128, SIZE)
 CAPTIONS = 8
 WORDLESS = 0.1
 """The share of samples whose caption is left out, for classifier-free guidance."""
 MIN_SNR_GAMMA = 5.0
 SHEET_MINUTES = 60
+
+
+def noise_schedule() -> torch.Tensor:
+    """Stable Diffusion's own: the product of 1 - β up to each of 1,000 timesteps, float32."""
+    return ddpm_alphas_cumprod(linear_start=0.00085, linear_end=0.0120, timesteps=1000)
 
 
 class TextToImage(nn.Module):
@@ -72,22 +76,26 @@ def encode(args: argparse.Namespace) -> None:
     photos, model = Photos(args.data, device), Autoencoder().to(device).eval()
     model.load(args.autoencoder)
     args.out.mkdir(parents=True, exist_ok=True)
-    scale: torch.Tensor | None = None
-    for size in reversed(SIZES):
-        cached = []
-        for part in np.array_split(np.arange(len(photos.rows)), max(1, len(photos.rows) // 64)):
-            pictures = resized(photos.pictures(part), size)
-            cached.append(torch.stack([model.encode(p) for p in (pictures, pictures.flip(-1))], 1).half().cpu())
-        latents = torch.cat(cached)
-        if scale is None:
-            shift, scale = latents.float().mean((0, 1, 3, 4)), latents.float().std((0, 1, 3, 4))
+    cached = {size: _latents(photos, model, size) for size in SIZES}
+    whole = cached[SIZE].float()
+    shift, scale = whole.mean((0, 1, 3, 4)), whole.std((0, 1, 3, 4))
+    for size, latents in cached.items():
         normal = (latents - shift.view(1, 1, 4, 1, 1)) / scale.view(1, 1, 4, 1, 1)
         np.save(args.out / f"latents-{size}.npy", normal.half().numpy())
     save_file({"shift": shift, "scale": scale}, args.out / "scale.safetensors")
     words = random.Random(0)
     captions = [describe(_mirrored(row, n), row["style"], words) for row in photos.rows for n in range(CAPTIONS)]
     np.save(args.out / "tokens.npy", tokenized(captions).reshape(len(photos.rows), CAPTIONS, 77))
-    print(f"{len(latents)} pictures; shift {shift.tolist()}, scale {scale.tolist()}")
+    print(f"{len(photos.rows)} pictures; shift {shift.tolist()}, scale {scale.tolist()}")
+
+
+def _latents(photos: Photos, model: Autoencoder, size: int) -> torch.Tensor:
+    """Means of the latents of all pictures at this size, upright and mirrored: float16 [N, 2, 4, h, w]."""
+    parts = []
+    for part in np.array_split(np.arange(len(photos.rows)), max(1, len(photos.rows) // 64)):
+        pictures = resized(photos.pictures(part), size)
+        parts.append(torch.stack([model.encode(p) for p in (pictures, pictures.flip(-1))], 1).half().cpu())
+    return torch.cat(parts)
 
 
 def _mirrored(row: dict, number: int) -> dict:
@@ -109,10 +117,10 @@ class Samples:
         chosen, mirrored = rng.choice(self.trained, count), rng.integers(0, 2, count)
         caption = mirrored * (CAPTIONS // 2) + rng.integers(0, CAPTIONS // 2, count)
         device = self.latents.device
-        chosen, mirrored, caption = (torch.from_numpy(part).to(device) for part in (chosen, mirrored, caption))
+        place, side, words = (torch.from_numpy(part).to(device) for part in (chosen, mirrored, caption))
         wordless = torch.from_numpy(rng.random(count) < WORDLESS).to(device)
-        tokens = torch.where(wordless[:, None], self.empty, self.tokens[chosen, caption])
-        return self.latents[chosen, mirrored].float(), tokens.long()
+        tokens = torch.where(wordless[:, None], self.empty, self.tokens[place, words])
+        return self.latents[place, side].float(), tokens.long()
 
 
 def train_checkpoint(args: argparse.Namespace) -> None:
@@ -120,7 +128,7 @@ def train_checkpoint(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
     samples = Samples(Photos(args.data), args.cache, args.size, device)
     torch.manual_seed(0)
-    model, alphas_cumprod = TextToImage().to(device), ddpm_alphas_cumprod(**SCHEDULE).to(device)
+    model, alphas_cumprod = TextToImage().to(device), noise_schedule().to(device)
     if args.start:
         model.load_state_dict(load_file(args.start), strict=False)
     snr = alphas_cumprod / (1 - alphas_cumprod)

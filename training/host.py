@@ -9,12 +9,12 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from hyperdreambooth_ext.hosts import modules
-from hyperdreambooth_ext.hosts.checkpoint import TOKENIZER, ddpm_alphas_cumprod
+from hyperdreambooth_ext.hosts.checkpoint import TOKENIZER
 from hyperdreambooth_ext.hosts.naming import diffusers_name, kohya_linears
 
-from .checkpoint import SCHEDULE, TextToImage
+from .checkpoint import TextToImage, noise_schedule
 from .loop import precision_of
-from .models import SIZE, UNET
+from .models import RES_BLOCKS, SIZE
 
 
 class TrainingHost:
@@ -29,10 +29,10 @@ class TrainingHost:
             self.model.load_state_dict(load_file(text_to_image), strict=False)
         self.model.to(device)
         self.half = precision_of(device) == "bf16"
-        self.alphas_cumprod = ddpm_alphas_cumprod(**SCHEDULE).to(device)
+        self.alphas_cumprod = noise_schedule().to(device)
         self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
         self._linears = kohya_linears(
-            self.model.unet, self.model.text_encoder, lambda name: diffusers_name(name, UNET["num_res_blocks"])
+            self.model.unet, self.model.text_encoder, lambda name: diffusers_name(name, RES_BLOCKS)
         )
 
     def linears(self) -> dict[str, nn.Linear]:
@@ -50,6 +50,19 @@ class TrainingHost:
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
         with self._precision():
             return self.model.unet(latents, timesteps, context=prompt_embeds).float()
+
+    @property
+    def capturable(self) -> bool:
+        """Its passes go into no CUDA graph."""
+        return False
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """It has no autoencoder."""
+        raise NotImplementedError
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """It has no autoencoder."""
+        raise NotImplementedError
 
     def frozen(self) -> AbstractContextManager[None]:
         return modules.frozen((self.model,))

@@ -51,10 +51,10 @@ def main() -> None:
     run = Run(args.steps, 1e-3, args.minutes, args.whole, ema=0.995, precision=precision_of(device))
     average = train(args.out, network, losses, run, is_adamw=lambda name: "head" in name).eval()
     save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "latent_identity.safetensors")
-    unseen = photos.held_out
+    unseen = torch.from_numpy(photos.held_out).to(device)
     with torch.no_grad():
-        cosine = average(latents[torch.from_numpy(unseen).to(device), 0].float()) @ teacher[unseen].T
-    who = torch.tensor([photos.rows[i]["identity"] for i in unseen])
+        cosine = average(latents[unseen, 0].float()) @ teacher[unseen].T
+    who = torch.tensor([photos.rows[i]["identity"] for i in photos.held_out])
     agreement = float(cosine.diagonal().mean())
     nearest = cosine.fill_diagonal_(-1).argmax(1).cpu()
     rank1 = float((who[nearest] == who).float().mean())

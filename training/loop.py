@@ -80,7 +80,7 @@ def train(
         run.steps, run.lr, run.seed, warm_up=run.warm_up, ema=run.ema, save_seconds=run.save_seconds,
         schedule=learning_rate, precision=run.precision,
     )  # fmt: skip
-    loop = Loop(out, model, options, beside=beside, optimizer=MuonAdamW(model, run.lr, is_adamw=is_adamw))
+    loop = Loop(out, model, options, callback=beside, optimizer=MuonAdamW(model, run.lr, is_adamw=is_adamw))
 
     def after_step(step: int) -> None:
         if step % PRINT_EVERY == 0:

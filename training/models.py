@@ -24,14 +24,16 @@ AUTOENCODER = {
     "ch_mult": [1, 1, 2, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
 }  # fmt: skip
 # Attention at the two lower levels only: at the top one it costs more time than all that it could be spent on.
+RES_BLOCKS = 1
 UNET = {
     "image_size": SIZE // 8, "in_channels": 4, "out_channels": 4, "model_channels": 64,
-    "attention_resolutions": [2, 4], "num_res_blocks": 1, "channel_mult": [1, 3, 4], "num_heads": 4,
+    "attention_resolutions": [2, 4], "num_res_blocks": RES_BLOCKS, "channel_mult": [1, 3, 4], "num_heads": 4,
     "use_spatial_transformer": True, "transformer_depth": 1, "context_dim": 128, "use_checkpoint": False,
     "legacy": False,
 }  # fmt: skip
+VOCABULARY = 49408
 TEXT_ENCODER = {
-    "vocab_size": 49408, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4,
+    "vocab_size": VOCABULARY, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4,
     "num_attention_heads": 4, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "projection_dim": 128,
     "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 1,
 }  # fmt: skip

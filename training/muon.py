@@ -25,7 +25,8 @@ class MuonAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, model: nn.Module, lr: float, muon_ratio: float = 2.0, is_adamw=lambda name: False) -> None:
-        muon, adamw = [], []
+        muon: list[nn.Parameter] = []
+        adamw: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 (adamw if parameter.ndim < 2 or is_adamw(name) else muon).append(parameter)
@@ -33,33 +34,33 @@ class MuonAdamW(torch.optim.Optimizer):
         super().__init__([group for group in groups if group["params"]], {"lr": lr, "muon_ratio": muon_ratio})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:  # noqa: ARG002  (torch's signature)
+    def step(self, closure=None) -> None:  # type: ignore[override]  # noqa: ARG002  (torch's signature)
         for group in self.param_groups:
             move = self._muon if group["muon"] else self._adamw
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    move(parameter, group)
+                    move(parameter, parameter.grad, group)
 
-    def _muon(self, parameter: torch.Tensor, group: dict) -> None:
+    def _muon(self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(parameter.grad, 0.05)
-        update = parameter.grad.lerp(momentum, 0.95).flatten(1)
+        momentum = state["momentum"].lerp_(gradient, 0.05)
+        update = gradient.lerp(momentum, 0.95).flatten(1)
         lr = group["lr"] * group["muon_ratio"]
         parameter.mul_(1 - 0.01 * lr)
         # 0.2·√max(n, m): as large an entry, on average, as AdamW would move.
         scale = 0.2 * max(update.shape) ** 0.5
         parameter.add_(orthogonalized(update).view_as(parameter), alpha=-lr * scale)
 
-    def _adamw(self, parameter: torch.Tensor, group: dict) -> None:
+    def _adamw(self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
             state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         state["step"] += 1
         step = float(state["step"])
-        state["mean"].lerp_(parameter.grad, 0.1)
-        state["square"].lerp_(parameter.grad.square(), 0.01)
+        state["mean"].lerp_(gradient, 0.1)
+        state["square"].lerp_(gradient.square(), 0.01)
         denominator = (state["square"] / (1 - 0.99**step)).sqrt_().add_(1e-8)
         parameter.addcdiv_(state["mean"], denominator, value=-group["lr"] / (1 - 0.9**step))
