@@ -72,7 +72,7 @@ def url(browser, lidb_dir, tmp_path_factory):
 
 
 def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(600):
+    for _ in range(1800):
         if server.poll() is not None:
             raise AssertionError(f"ui ended:\n{log.read_text()}")
         try:
