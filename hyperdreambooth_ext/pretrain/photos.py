@@ -1,6 +1,7 @@
 """Pictures from elsewhere: a folder of photos, or webdataset shards."""
 
 import contextlib
+import glob
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,21 +63,14 @@ def _photos(folder: str, rank: int, count: int) -> Iterator[tuple]:
 
 
 def _sharded(pattern: str, rank: int, count: int) -> Iterator[tuple]:
-    local = sorted(Path().glob(pattern)) if not Path(pattern).is_absolute() else _absolute(pattern)
-    if local:
-        for shard in local[rank::count]:
-            yield from _tar(shard)
-        return
-    yield from _streamed(pattern, rank, count)
+    local = sorted(glob.glob(pattern, recursive=True))
+    if not local:
+        yield from _streamed(pattern, rank, count)
+    for shard in local[rank::count]:
+        yield from _tar(shard)
 
 
-def _absolute(pattern: str) -> list[Path]:
-    path = Path(pattern)
-    anchor = Path(path.anchor)
-    return sorted(anchor.glob(str(path.relative_to(anchor))))
-
-
-def _tar(shard: Path) -> Iterator[tuple]:
+def _tar(shard: str) -> Iterator[tuple]:
     """A shard on this machine needs no library."""
     try:
         with tarfile.open(shard, "r|*") as tar:
