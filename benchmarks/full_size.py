@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from hyperdreambooth_ext.cli.memory import peak_megabytes
+from hyperdreambooth_ext.cli.terminal import peak_megabytes
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork

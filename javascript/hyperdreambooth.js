@@ -39,7 +39,7 @@
     }
 
     // After a page refresh the server is asked for the job that was running; an empty id shows the tab's first page.
-    // Newer gradio draws a button before it listens to it: we ask until the answer is in the page.
+    // Newer gradio shows a button before it listens to it: we ask until the answer is in the page.
     function reconnect(tries) {
         if (tries === 0 || started || answered()) return;
         setValue("#hdb_job", localStorage.getItem(KEY) || "");

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hyperdreambooth_ext.cli.generate import Sampling, sample
-from hyperdreambooth_ext.cli.memory import peak_megabytes
+from hyperdreambooth_ext.cli.terminal import peak_megabytes
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork

@@ -16,9 +16,8 @@ from ..pretrain.progress import STAGE_WORDS, BuildProgress, Paused, Reporter
 from ..pretrain.store import Folder
 from ..shipped import MODELS
 from .commands import load_host
-from .interrupt import stop_on_interrupt
-from .memory import peak_megabytes
 from .options import named
+from .terminal import peak_megabytes, stop_on_interrupt
 
 _STOPPING = "Stopping after this step; the same command goes on from there. Ctrl-C again stops at once."
 

@@ -29,10 +29,8 @@ from ..shipped import CHECKPOINT, MODELS, SAMPLE_PHOTO
 from ..texts import plain_text
 from .demo import write_sheet
 from .generate import generate as make_picture
-from .interrupt import stop_on_interrupt
-from .memory import peak_megabytes
 from .options import given
-from .progress import progress_bar
+from .terminal import peak_megabytes, progress_bar, stop_on_interrupt
 
 
 def personalize(args: argparse.Namespace) -> dict:

@@ -11,7 +11,7 @@ from ..lidb.injection import Applied
 from ..personalize.personalize import Personalized
 from ..sampling.sampler import Sampling
 from .generate import sample
-from .progress import progress_bar
+from .terminal import progress_bar
 
 MULTIPLIERS = (0.0, 0.4, 0.8, 1.2)
 STYLES = ("pencil sketch", "oil painting", "cartoon", "sepia photo", "pop art", "pixel art")

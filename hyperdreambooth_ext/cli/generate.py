@@ -50,13 +50,13 @@ def sample(
     latents = torch.stack(noise).to(host.device) * scheduler.init_noise_sigma
     # A LiDB per sample needs to be there for both halves of the guided batch: run the halves one after the other.
     with host.frozen(), injected(host.linears(), *applied):
-        wanted = host.encode_prompts(prompts)
-        unwanted = host.encode_prompts([sampling.negative] * len(prompts)) if sampling.cfg != 1 else None
+        cond = host.encode_prompts(prompts)
+        uncond = host.encode_prompts([sampling.negative] * len(prompts)) if sampling.cfg != 1 else None
         for timestep in scheduler.timesteps:
             timesteps = timestep.expand(len(latents)).to(host.device)
-            output = host.predict(latents, timesteps, wanted)
-            if unwanted is not None:
-                base = host.predict(latents, timesteps, unwanted)
+            output = host.predict(latents, timesteps, cond)
+            if uncond is not None:
+                base = host.predict(latents, timesteps, uncond)
                 output = guided(base, output, sampling.cfg)
             latents = scheduler.step(output, timestep, latents).prev_sample
             on_step()

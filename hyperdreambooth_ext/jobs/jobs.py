@@ -80,7 +80,7 @@ class Studio:
     def interrupt(self, id: str, keep: bool = False) -> JobStatus:
         """Stop within one step; with `keep` what was learned is saved, otherwise `keep(id)` can still do so.
 
-        An interrupt while the pictures are drawn leaves them out: the LiDB is saved by then. A waiting job leaves the
+        An interrupt while the pictures are sampled leaves them out: the LiDB is saved by then. A waiting job leaves the
         queue; one that has ended stays as it is. Raises UnknownJob.
         """
         job = self._find(id)

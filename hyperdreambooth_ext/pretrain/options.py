@@ -33,7 +33,7 @@ class BuildOptions:
     faces: int = _shown(1000, "How many to learn from.", MIN_FACES, 10_000_000)
     photos: str = _shown("", "A folder of photos, one face in each, instead of faces that the checkpoint samples.")
     shards: str = _option("", "Webdataset shards instead: a pattern such as 'data/*.tar', or URLs with {000..099}.")
-    hours: float = _shown(0.0, "A limit, which the number of steps follows from; 0: none.", 0, 10_000)
+    hours: float = _shown(0.0, "Time limit, which sets the number of steps; 0: none.", 0, 10_000)
     steps: int = _option(3000, "Of the training, where no hours are given.", 1, 10_000_000)
     batch: int = _shown(16, "Identities in a step, over all processes.", 1, 4096)
     precision: Precision = _option("fp32", "Of the numbers in the training.")

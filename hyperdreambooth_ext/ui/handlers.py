@@ -116,7 +116,7 @@ class Handlers:
         """Show or hide the button for it."""
         return gr.update(visible=can_open(request))
 
-    def draw(self, prompt: str, seed: float | None) -> str:
+    def sample(self, prompt: str, seed: float | None) -> str:
         """One picture of a prompt with tags; only where the tab has its own Generate."""
         assert self.generate is not None
         try:

@@ -18,7 +18,7 @@ _QUIET = {"show_progress": "hidden"}
 def build_tab(studio: Studio, generate: Generate | None = None) -> gr.Blocks:
     """The whole tab as gradio Blocks.
 
-    `generate(prompt, seed)` draws a picture (RGB uint8), and the tab then has its own Generate. Without it, as in
+    `generate(prompt, seed)` samples a picture (RGB uint8), and the tab then has its own Generate. Without it, as in
     the WebUI, there is "Send to txt2img" instead, which javascript/hyperdreambooth.js does.
     """
     with gr.Blocks(analytics_enabled=False, title="HyperDreamBooth") as tab:
@@ -80,18 +80,18 @@ class _Outputs:
                 )  # fmt: skip
                 if own_generate:
                     self.seed = gr.Number(
-                        1, label="Seed", precision=0, scale=1, min_width=80, elem_id="hdb_draw_seed"
+                        1, label="Seed", precision=0, scale=1, min_width=80, elem_id="hdb_generate_seed"
                     )  # fmt: skip
             with gr.Row():
                 if own_generate:
-                    self.draw = gr.Button("Generate", variant="primary", elem_id="hdb_draw")
+                    self.generate = gr.Button("Generate", variant="primary", elem_id="hdb_generate")
                 else:
                     gr.Button("Send to txt2img", variant="primary", elem_id="hdb_send")
                 self.export = gr.Button("Export as LoRA", elem_id="hdb_export")
                 self.folder = gr.Button("Open folder", visible=False, elem_id="hdb_folder")
             self.note = gr.HTML("", elem_id="hdb_note")
             if own_generate:
-                self.picture = gr.HTML("", elem_id="hdb_drawn")
+                self.picture = gr.HTML("", elem_id="hdb_generated")
         # The script writes the id of the job that it remembers here and presses the button: see Handlers.follow.
         with gr.Column(elem_classes=["hdb_hidden"]):
             self.job = gr.Textbox("", label="Job", elem_id="hdb_job")
@@ -118,4 +118,4 @@ def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs) -> None:
     outputs.export.click(do.export, [outputs.job, inputs.advanced.overwrite], [outputs.note], **_QUIET)
     outputs.folder.click(do.open_folder, None, [outputs.note], **_QUIET)
     if do.generate is not None:
-        outputs.draw.click(do.draw, [outputs.prompt, outputs.seed], [outputs.picture])
+        outputs.generate.click(do.sample, [outputs.prompt, outputs.seed], [outputs.picture])

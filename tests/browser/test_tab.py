@@ -116,10 +116,10 @@ def test_from_a_dropped_photo_to_pictures_and_files(page, open_page, lidb_dir, s
     page.wait_for_selector("#hdb_note >> text=anna_lora.safetensors")
     assert (lidb_dir / "anna_lora.safetensors").exists()
     page.fill("#hdb_prompt textarea", "a sks face, oil painting <lidb:anna:0.8>")
-    page.click("#hdb_draw")
-    page.wait_for_selector("#hdb_drawn img")
-    assert page.evaluate("document.querySelector('#hdb_drawn img').naturalWidth") == SIZE
-    look(page, screenshots, "drawn-1280-light")
+    page.click("#hdb_generate")
+    page.wait_for_selector("#hdb_generated img")
+    assert page.evaluate("document.querySelector('#hdb_generated img').naturalWidth") == SIZE
+    look(page, screenshots, "generated-1280-light")
     assert page.is_enabled("#hdb_personalize") and not page.is_visible("#hdb_interrupt")
     for width, theme in VIEWS:
         other = open_page(width, theme, job)

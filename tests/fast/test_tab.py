@@ -87,9 +87,9 @@ def test_every_id_of_ours_has_our_prefix_and_stands_once(studio):
 
 
 def test_the_webui_sends_to_txt2img_and_our_window_generates(studio):
-    assert "hdb_send" in components(build_tab(studio)) and "hdb_draw" not in components(build_tab(studio))
+    assert "hdb_send" in components(build_tab(studio)) and "hdb_generate" not in components(build_tab(studio))
     own = components(build_tab(studio, lambda prompt, seed: np.zeros((8, 8, 3), np.uint8)))
-    assert "hdb_draw" in own and "hdb_send" not in own
+    assert "hdb_generate" in own and "hdb_send" not in own
 
 
 def test_the_script_and_the_style_name_only_ids_that_are_there(studio):
