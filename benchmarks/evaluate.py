@@ -72,8 +72,9 @@ class Tools:
     classifier: StyleClassifier
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(arguments: list[str] | None = None) -> None:
+    """The command; `arguments` None are those of the process. Raises UserError."""
+    args = parse_arguments(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.processes > 1:
         # Fresh processes: forked ones would inherit torch's threads in an unusable state.
@@ -118,7 +119,7 @@ def measure(tools: Tools, everybody: list[Person], args: argparse.Namespace, par
         print(f"{number + 1} of {len(people)} people", flush=True)
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--people", choices=("synthetic", "openpeople"), default="synthetic")
@@ -144,7 +145,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=FinetuneOptions().batch, help="noises an iteration sees")
     parser.add_argument("--text", action="store_true", help="finetune the text encoder's layers too")
     parser.add_argument("--multiplier", type=float, default=1.0)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def fixed_row(name: str, pictures: list[np.ndarray], judges: Judges) -> Row:

@@ -29,8 +29,9 @@ from .people import SYNTHETIC
 from .score_cache import Frame
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(arguments: list[str] | None = None) -> None:
+    """The command; `arguments` None are those of the process. Raises UserError."""
+    args = parse_arguments(arguments)
     host = DiffusersHost(args.checkpoint, args.device)
     sample_missing(host, args)
     pictures = [picture_file(args.out, number) for number in range(args.count)]
@@ -38,7 +39,7 @@ def main() -> None:
     write_report(args.out, pictures, args.photos, frame, args.nearest)
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
@@ -53,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="pictures at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="that samples; judges stay on the processor")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def sample_missing(host: DiffusersHost, args: argparse.Namespace) -> None:
