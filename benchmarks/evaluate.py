@@ -35,7 +35,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hyperdreambooth_ext.cli.generate import Sampling, sample, to_picture
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
@@ -43,11 +42,13 @@ from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.images.sheet import save_png
+from hyperdreambooth_ext.images.tensors import to_picture
 from hyperdreambooth_ext.lidb.injection import Applied
 from hyperdreambooth_ext.lidb.weights import LiDB
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Request, personalize, save
 from hyperdreambooth_ext.personalize.starts import Start
+from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
 from hyperdreambooth_ext.shipped import CHECKPOINT, MODELS
 
 from .judges import VERSION, Judges, Score
@@ -220,7 +221,7 @@ def draw(
 ) -> list[np.ndarray]:
     """One picture a prompt, each from a seed of its own."""
     applied = [] if lidb is None else [Applied(lidb, multiplier, multiplier)]
-    return sample(host, prompts, applied, range(first_seed, first_seed + len(prompts)), Sampling())
+    return sample_many(host, prompts, range(first_seed, first_seed + len(prompts)), Sampling(), applied)
 
 
 if __name__ == "__main__":

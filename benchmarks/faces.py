@@ -16,12 +16,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from hyperdreambooth_ext.cli.generate import Sampling, sample
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.images.sheet import save_png
 from hyperdreambooth_ext.pretrain.prompts import Portraits, noise_seed, read_prompts
+from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
 from hyperdreambooth_ext.shipped import CHECKPOINT
 
 from .faces_report import write_report
@@ -69,7 +69,7 @@ def sample_missing(host: DiffusersHost, args: argparse.Namespace) -> None:
         numbers = missing[first : first + args.batch]
         captions = [prompts[n % len(prompts)] if prompts else portraits.prompt(n, args.seed) for n in numbers]
         seeds = [noise_seed(number, args.seed) for number in numbers]
-        for number, picture in zip(numbers, sample(host, captions, [], seeds, sampling), strict=True):
+        for number, picture in zip(numbers, sample_many(host, captions, seeds, sampling), strict=True):
             save_png(picture, picture_file(args.out, number))
         print(f"{numbers[-1] + 1} of {args.count} pictures", flush=True)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hyperdreambooth_ext.hypernet.embedder import as_images
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
+from hyperdreambooth_ext.images.tensors import to_tensor
 from hyperdreambooth_ext.jobs.identity import aligned
 from hyperdreambooth_ext.shipped import HYPERNETWORK
 
@@ -42,8 +42,8 @@ def main() -> None:
 def scale(photos: list[np.ndarray], drawn: list[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Cosines of drawn faces, each with the number of its person, to that person's photo and to all the others."""
     network = load_hypernetwork(HYPERNETWORK)
-    sampled = network.identities(as_images([face for _, face in drawn]))
-    table = (sampled @ network.identities(as_images(photos)).T).numpy()
+    sampled = network.identities(to_tensor([face for _, face in drawn]))
+    table = (sampled @ network.identities(to_tensor(photos)).T).numpy()
     own = np.zeros(table.shape, dtype=bool)
     own[np.arange(len(drawn)), [number for number, _ in drawn]] = True
     return table[own], table[~own]

@@ -22,9 +22,10 @@ import torch
 
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
-from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder, as_images
+from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.images.tensors import to_tensor
 from hyperdreambooth_ext.lidb.injection import Applied
 from hyperdreambooth_ext.pretrain.options import remembered
 from hyperdreambooth_ext.pretrain.prepare import Prepared
@@ -98,7 +99,7 @@ def sampled(folder: Folder, recognizer: Recognizer) -> Known:
 
 def embedded(crops: list[np.ndarray], embedder: FaceEmbedder) -> torch.Tensor:
     """What a hypernetwork is given of aligned crops: features [n, tokens, channels]."""
-    return torch.cat([embedder.features(as_images(crops[i : i + _BATCH])) for i in range(0, len(crops), _BATCH)])
+    return torch.cat([embedder.features(to_tensor(crops[i : i + _BATCH])) for i in range(0, len(crops), _BATCH)])
 
 
 def dlib_identities(pictures: list[np.ndarray], recognizer: Recognizer) -> np.ndarray:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
-from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder, as_images
+from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
+from hyperdreambooth_ext.images.tensors import to_tensor
 from hyperdreambooth_ext.shipped import CHECKPOINT, HYPERNETWORK
 
 from .people import SYNTHETIC, synthetic
@@ -23,7 +24,7 @@ def features(host: DiffusersHost) -> dict[str, torch.Tensor]:
     """Of two photos of each person, first the ones and then the others: "sharp" as they are, "soft" as the autoencoder
     gives them back."""
     people = synthetic(SYNTHETIC, PEOPLE, host.default_size)
-    images = as_images([person.crop for person in people] + [person.others[0] for person in people])
+    images = to_tensor([person.crop for person in people] + [person.others[0] for person in people])
     soft = [host.decode_latents(host.encode_images(batch)).clamp(-1, 1) for batch in images.split(8)]
     embedder = FaceEmbedder()
     return {

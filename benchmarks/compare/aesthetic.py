@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from hyperdreambooth_ext.cli.generate import Sampling, sample
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
 
 from .method import PROMPT, Descent, Learned, Task, Watch
 
@@ -110,7 +110,7 @@ def image_head(host: DiffusersHost, hypernetwork: Hypernetwork, pictures: int, s
     drawn: list[np.ndarray] = []
     for first in range(0, pictures, 8):
         part = captions[first : first + 8]
-        drawn += sample(host, part, [], range(first, first + len(part)), sampling)
+        drawn += sample_many(host, part, range(first, first + len(part)), sampling)
     images = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
         who = hypernetwork.decoder.identity(hypernetwork.encoder(images))

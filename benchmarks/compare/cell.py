@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
 
-from hyperdreambooth_ext.cli.generate import Sampling, sample
 from hyperdreambooth_ext.cli.terminal import peak_megabytes
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
+from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
 
 from ..judges import VERSION
 from ..machine import CLOCKS
@@ -136,7 +136,7 @@ class Judge:
     def _draw(self, learned: Learned, multiplier: float, prompts: list[str]) -> list[np.ndarray]:
         seeds = range(self._first_seed, self._first_seed + len(prompts))
         with learned.applied(self._host, multiplier):
-            return sample(self._host, prompts, [], seeds, Sampling(steps=self._cell.picture_steps))
+            return sample_many(self._host, prompts, seeds, Sampling(steps=self._cell.picture_steps))
 
 
 def diversity(pictures: list[np.ndarray]) -> float:

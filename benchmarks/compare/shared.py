@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from hyperdreambooth_ext.cli.generate import Sampling, sample
 from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
+from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
 
 from .aesthetic import image_head
 from .method import CLASS_PROMPT
@@ -30,7 +30,7 @@ def make_shared(file: Path, checkpoint: Path, hypernetworks: Path, pictures: int
     drawn: list[np.ndarray] = []
     for first in range(0, pictures, AT_ONCE):
         seeds = range(first, min(first + AT_ONCE, pictures))
-        drawn += sample(host, [CLASS_PROMPT] * len(seeds), [], seeds, sampling)
+        drawn += sample_many(host, [CLASS_PROMPT] * len(seeds), seeds, sampling)
     images = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
     tensors = {
         "prior": host.encode_images(images).contiguous(),

@@ -9,8 +9,7 @@ from ..images.sheet import Cell, picture_sheet, save_png
 from ..lidb import file
 from ..lidb.injection import Applied
 from ..personalize.personalize import Personalized
-from ..sampling.sampler import Sampling
-from .generate import sample
+from ..sampling.sampler import Sampling, sample_many
 from .terminal import progress_bar
 
 MULTIPLIERS = (0.0, 0.4, 0.8, 1.2)
@@ -28,7 +27,7 @@ def write_sheet(host: Host, result: Personalized, saved: Path, path: Path, quiet
     with progress_bar("Pictures", batches * sampling.steps, quiet) as bar:
 
         def pictures(prompts: list[str], *applied: Applied, seeds=SEEDS) -> list[np.ndarray]:
-            return sample(host, prompts, applied, seeds, sampling, bar.update)
+            return sample_many(host, prompts, seeds, sampling, applied, bar.update)
 
         both = [prompt] * len(SEEDS)
         without, predicted, tuned = pictures(both), pictures(both, Applied(first)), pictures(both, Applied(after))

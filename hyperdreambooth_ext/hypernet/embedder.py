@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from ..images.tensors import to_tensor
 from ..lidb.layers import Architecture
 from ..shipped import HYPERNETWORK
 from .config import HypernetworkConfig
@@ -51,12 +52,7 @@ class FaceEmbedder:
         return self._bundled.identities(images.to(self.device))
 
 
-def as_images(crops: list[np.ndarray]) -> torch.Tensor:
-    """RGB uint8 crops [S, S, 3] -> float32 [B, 3, S, S] in [-1, 1]."""
-    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
-
-
 def likeness(hypernetwork: Hypernetwork, one: np.ndarray, other: np.ndarray) -> float:
     """The cosine of two aligned crops' identities; 1 is the same picture. The two may differ in size."""
-    first, second = (hypernetwork.identities(as_images([crop]))[0] for crop in (one, other))
+    first, second = (hypernetwork.identities(to_tensor([crop]))[0] for crop in (one, other))
     return float(first @ second)

@@ -20,6 +20,7 @@ from ..hypernet.config import DEFAULT_TRIGGER
 from ..hypernet.hypernetwork import Hypernetwork
 from ..hypernet.loss import IdentityLoss
 from ..images.face import face_mask
+from ..images.tensors import to_tensor
 from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB, StackedLiDB
 from ..sampling.recorded import Recorded
@@ -99,7 +100,7 @@ def prepare_subject(
     `through_autoencoder`: the image is what the latents keep of the crop. A hypernetwork that learned from sampled
     faces has seen no others, and reads another person out of a sharp photo (docs/build.md).
     """
-    image = torch.from_numpy(crop).permute(2, 0, 1)[None].contiguous().float() / 127.5 - 1
+    image = to_tensor([crop])
     # One after the other: of a large picture this is where a graphics card needs the most memory.
     latents = torch.cat([host.encode_images(one) for one in (image, image.flip(-1))])
     mask = None

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..errors import UserError
-from ..hypernet.embedder import as_images
 from ..images.face import Face as FoundFace
 from ..images.face import align_matrix, crop_face, find_faces
+from ..images.tensors import to_tensor
 from ..sampling.sampler import Sampling, Stopped, sample_many
 from .context import Context
 from .photos import Candidate, photo_candidates
@@ -114,7 +114,7 @@ class _Gathering:
         good = [(candidate, crop) for candidate in batch if (crop := self._crop(candidate.picture)) is not None]
         if not good:
             return
-        identities = self.context.embedder.identities(as_images([crop for _, crop in good])).cpu().numpy()
+        identities = self.context.embedder.identities(to_tensor([crop for _, crop in good])).cpu().numpy()
         for (candidate, crop), identity in zip(good, identities, strict=True):
             if self.count < self.quota and not self._known(identity):
                 self.found.append(Face(candidate.number, crop, identity, candidate.source))

@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open  # type: ignore[attr-defined]
 from ..errors import FileError
 from ..files import write_atomically
 from ..hosts.protocol import Host
-from ..hypernet.embedder import FaceEmbedder, as_images
+from ..hypernet.embedder import FaceEmbedder
 from ..hypernet.hypernetwork import WeightDecoder
 from ..hypernet.targets import preoptimize
+from ..images.tensors import to_tensor
 from ..lidb.safetensors_bytes import to_bytes
 from .context import Context
 from .progress import BuildProgress, Clock, Stage
@@ -75,7 +76,7 @@ def _computed(crops: list[np.ndarray], host: Host, embedder: FaceEmbedder) -> di
     float16 [n, 2, 4, h, w], upright and mirrored; identities float32 [n, 128]."""
     parts: dict[str, list[torch.Tensor]] = {"features": [], "latents": [], "identities": []}
     for start in range(0, len(crops), _ENCODE):
-        images = as_images(crops[start : start + _ENCODE])
+        images = to_tensor(crops[start : start + _ENCODE])
         views = torch.stack([images, changed(images.flip(-1))], dim=1)
         features = embedder.features(views.flatten(0, 1)).unflatten(0, views.shape[:2])
         latents = host.encode_images(torch.stack([images, images.flip(-1)], dim=1).flatten(0, 1))

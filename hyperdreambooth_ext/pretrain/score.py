@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from ..files import write_atomically
-from ..hypernet.embedder import FaceEmbedder, as_images
+from ..hypernet.embedder import FaceEmbedder
 from ..hypernet.hypernetwork import WeightDecoder
 from ..images.face import crop_face, find_faces
 from ..images.sheet import Cell, picture_sheet
+from ..images.tensors import to_tensor
 from ..lidb.injection import Applied
 from ..sampling.sampler import Sampling, sample_many
 from .context import Context
@@ -63,7 +64,7 @@ def _figures(pictures: list[np.ndarray], prepared: Prepared, embedder: FaceEmbed
         # A picture without a face is like nobody.
         if faces:
             crop = crop_face(picture, faces[0], len(picture))
-            in_pictures[i] = embedder.identities(as_images([crop])).cpu().numpy()[0]
+            in_pictures[i] = embedder.identities(to_tensor([crop])).cpu().numpy()[0]
     cosine = in_pictures @ own.T
     others = cosine[~np.eye(len(own), dtype=bool)]
     right = (cosine.argmax(1) == np.arange(len(own))) & (cosine.max(1) > 0)

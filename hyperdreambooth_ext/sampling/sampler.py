@@ -1,7 +1,4 @@
-"""A small DDIM sampler in plain torch: previews and before/after pictures where no other sampler is at hand.
-
-With classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
-"""
+"""The sampler of previews, jobs, builds and the command line: DPM-Solver++(2M) with classifier-free guidance."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +7,10 @@ import numpy as np
 import torch
 
 from ..hosts.protocol import Host
+from ..images.tensors import to_picture
 from ..lidb.injection import Applied, injected
-from ..sampling.guidance import guided
-from ..sampling.schedule import ddim_step, trailing_timesteps
+from .guidance import guided
+from .schedule import clean_latents, extrapolated, step_towards, trailing_timesteps
 
 # So many places of latents are decoded at once: a large picture alone, many small ones together.
 _DECODED_PLACES = 64 * 64
@@ -67,31 +65,47 @@ def sample_many(
     latents = torch.cat(noise).to(host.device)
     timesteps = trailing_timesteps(sampling.steps, len(host.alphas_cumprod))
     with host.frozen(), injected(host.linears(), *applied):
-        wanted = host.encode_prompts(prompts)
-        unwanted = host.encode_prompts([sampling.negative] * len(prompts)) if sampling.cfg != 1 else None
-        for i, timestep in enumerate(timesteps):
+        cond = host.encode_prompts(prompts)
+        uncond = host.encode_prompts([sampling.negative] * len(prompts)) if sampling.cfg != 1 else None
+
+        def predict(latents: torch.Tensor, timestep: int) -> torch.Tensor:
             if should_stop():
                 raise Stopped
             # The two halves of the guidance go one after the other: a host's condition need not be one tensor.
             now = torch.full((len(latents),), timestep, device=host.device)
-            output = host.predict(latents, now, wanted)
-            if unwanted is not None:
-                base = host.predict(latents, now, unwanted)
-                output = guided(base, output, sampling.cfg)
-            alpha = host.alphas_cumprod[timestep]
-            last = i + 1 == len(timesteps)
-            alpha_next = torch.ones_like(alpha) if last else host.alphas_cumprod[timesteps[i + 1]]
-            latents = ddim_step(latents, output, alpha, alpha_next, host.prediction_type)
-            on_step()
+            output = host.predict(latents, now, cond)
+            return output if uncond is None else guided(host.predict(latents, now, uncond), output, sampling.cfg)
+
+        latents = denoised(host, latents, timesteps, predict, on_step)
     return [to_picture(image) for part in decoded(host, latents) for image in part]
+
+
+def denoised(
+    host: Host,
+    latents: torch.Tensor,
+    timesteps: Sequence[int],
+    predict: Callable[[torch.Tensor, int], torch.Tensor],
+    on_step: Callable[[], object] = lambda: None,
+) -> torch.Tensor:
+    """Noise [B, 4, h, w] -> clean latents, float32, along the falling `timesteps`; `predict` gives the UNet's output.
+
+    DPM-Solver++(2M); the first step and the last, to no noise at all, are DDIM's.
+    """
+    alphas = [*host.alphas_cumprod[list(timesteps)], torch.ones((), device=host.device)]
+    latents = latents.float()
+    before: torch.Tensor | None = None
+    for i, timestep in enumerate(timesteps):
+        output = predict(latents, timestep).float()
+        clean = clean_latents(latents, output, alphas[i][None], host.prediction_type)
+        target = clean
+        if before is not None and i + 1 < len(timesteps):
+            target = extrapolated(clean, before, *alphas[i - 1 : i + 2])
+        latents, before = step_towards(target, latents, alphas[i], alphas[i + 1]), clean
+        on_step()
+    return latents
 
 
 def decoded(host: Host, latents: torch.Tensor) -> Iterator[torch.Tensor]:
     """Scaled latents [B, 4, h, w] -> pictures [b, 3, 8h, 8w], a few at a time."""
-    at_once = max(1, _DECODED_PLACES // (latents.shape[-2] * latents.shape[-1]))
-    return (host.decode_latents(part) for part in latents.split(at_once))
-
-
-def to_picture(image: torch.Tensor) -> np.ndarray:
-    """[3, H, W] in [-1, 1] -> RGB uint8 [H, W, 3]."""
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    size = max(1, _DECODED_PLACES // (latents.shape[-2] * latents.shape[-1]))
+    return (host.decode_latents(part) for part in latents.split(size))

@@ -69,11 +69,24 @@ def ddim_step(
 
     DDIM (Song et al., arXiv 2010.02502) with η = 0.
     """
-    latents, output = latents.float(), output.float()
-    if prediction_type == "v_prediction":
-        start = alpha.sqrt() * latents - (1 - alpha).sqrt() * output
-        noise = alpha.sqrt() * output + (1 - alpha).sqrt() * latents
-    else:
-        noise = output
-        start = (latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()
-    return alpha_next.sqrt() * start + (1 - alpha_next).sqrt() * noise
+    latents = latents.float()
+    clean = clean_latents(latents, output.float(), alpha[None], prediction_type)
+    return step_towards(clean, latents, alpha, alpha_next)
+
+
+def step_towards(
+    clean: torch.Tensor, latents: torch.Tensor, alpha: torch.Tensor, alpha_next: torch.Tensor
+) -> torch.Tensor:
+    """x_t = `latents` -> x at the next timestep, if `clean` is x_0 and the rest of x_t is noise."""
+    noise = (latents - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+    return alpha_next.sqrt() * clean + (1 - alpha_next).sqrt() * noise
+
+
+def extrapolated(
+    clean: torch.Tensor, before: torch.Tensor, alpha_before: torch.Tensor, alpha: torch.Tensor, alpha_next: torch.Tensor
+) -> torch.Tensor:
+    """x_0 as it will be seen half a step on, from x_0 now and a step `before`: the second order of DPM-Solver++(2M)
+    (Lu et al., arXiv 2211.01095, algorithm 2), whose first is DDIM."""
+    half_log_snr = [0.5 * torch.log(a / (1 - a)) for a in (alpha_before, alpha, alpha_next)]
+    last_step, this_step = half_log_snr[1] - half_log_snr[0], half_log_snr[2] - half_log_snr[1]
+    return clean + (clean - before) * this_step / (2 * last_step)

@@ -16,8 +16,8 @@ from benchmarks.compare.rows import ROWS
 from benchmarks.compare.table import _seconds_to_reach, _with_end, best_rate
 from benchmarks.judges import VERSION
 from benchmarks.people import SYNTHETIC, synthetic_person
-from hyperdreambooth_ext.cli.generate import Sampling
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
+from hyperdreambooth_ext.sampling.sampler import Sampling
 
 ROOT = Path(__file__).parents[2]
 # One row for each way to learn; the others differ from them in a number.

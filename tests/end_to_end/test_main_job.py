@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from hyperdreambooth_ext.cli.generate import Sampling, sample
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
 from hyperdreambooth_ext.images.face import crop_face, find_face
@@ -15,6 +14,7 @@ from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.injection import Applied
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
+from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
 from hyperdreambooth_ext.shipped import CHECKPOINT, MODELS, SAMPLE_PHOTO
 from tests.end_to_end.conftest import Learned, learn
 
@@ -58,9 +58,8 @@ def test_pictures_move_towards_the_photo_as_the_multiplier_grows(learned, host, 
     wanted = who([crop_face(sample_photo, find_face(sample_photo), host.default_size)])
     likeness = []
     for multiplier in (0.0, 0.4, 0.8):
-        pictures = sample(
-            host, ["a sks face"] * 6, [Applied(lidb, multiplier, multiplier)], range(6), Sampling(steps=12)
-        )
+        applied = [Applied(lidb, multiplier, multiplier)]
+        pictures = sample_many(host, ["a sks face"] * 6, range(6), Sampling(steps=12), applied)
         likeness.append(float(torch.cosine_similarity(who(pictures), wanted).mean()))
     print("likeness at 0, 0.4 and 0.8:", likeness)
     assert likeness[0] < likeness[1] < likeness[2]

@@ -8,9 +8,10 @@ import torch
 
 from benchmarks.likeness_scale import scale
 from benchmarks.people import SYNTHETIC, synthetic
-from hyperdreambooth_ext.hypernet.embedder import as_images, likeness
+from hyperdreambooth_ext.hypernet.embedder import likeness
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
+from hyperdreambooth_ext.images.tensors import to_tensor
 from hyperdreambooth_ext.shipped import HYPERNETWORK
 
 from .test_hypernetwork import CONFIG
@@ -30,7 +31,7 @@ def test_a_picture_is_exactly_like_itself(bundled):
 def test_people_that_nothing_was_trained_on_are_told_apart(bundled):
     people = synthetic(SYNTHETIC, 100, 128)
 
-    seen, known = (bundled.identities(as_images(crops)) for crops in (
+    seen, known = (bundled.identities(to_tensor(crops)) for crops in (
         [p.crop for p in people], [p.others[0] for p in people]))  # fmt: skip
     table = (seen @ known.T).numpy()
     own, strangers = table.diagonal(), table[~np.eye(len(people), dtype=bool)]

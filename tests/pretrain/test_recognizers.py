@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder, as_images
+from hyperdreambooth_ext.hypernet.embedder import FaceEmbedder
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.latent_identity import LatentIdentityEnsemble
+from hyperdreambooth_ext.images.tensors import to_tensor
 from hyperdreambooth_ext.pretrain.context import Context
 from hyperdreambooth_ext.pretrain.options import BuildOptions
 from hyperdreambooth_ext.pretrain.prepare import Prepared
@@ -60,7 +61,7 @@ def test_a_builds_file_knows_the_identities_that_its_nets_know(run, prepared, tm
     network = load_hypernetwork(run())
     assert network.config.centered and network.config.identity_nets == 2
     crops = [FaceStore(tmp_path / "run" / "faces").crop(face) for face in range(4)]
-    known = network.identities(as_images(crops))
+    known = network.identities(to_tensor(crops))
     assert torch.allclose(known, prepared.identities(np.arange(4)), atol=0.02)
 
 
