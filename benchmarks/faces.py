@@ -28,6 +28,9 @@ from .faces_report import write_report
 from .people import SYNTHETIC
 from .score_cache import Frame
 
+# Part of what pictures are kept by: those of two samplers are not to be mixed.
+SAMPLER = "DPM-Solver++(2M), trailing timesteps"
+
 
 def main(arguments: list[str] | None = None) -> None:
     """The command; `arguments` None are those of the process. Raises UserError."""
@@ -59,9 +62,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def sample_missing(host: DiffusersHost, args: argparse.Namespace) -> None:
     """Sample the pictures that OUT_DIR does not have yet. Raises UserError where it has those of other settings."""
-    sampling = Sampling(args.steps, args.cfg)
+    sampling = Sampling(args.steps, args.cfg, seed=args.seed)
     prompts = read_prompts(str(args.prompts)) if args.prompts else None
-    settings = {"checkpoint": host.checkpoint_hash, "prompts": prompts, "seed": args.seed, **asdict(sampling)}
+    settings = {"checkpoint": host.checkpoint_hash, "prompts": prompts, "sampler": SAMPLER, **asdict(sampling)}
     _check_settings(args.out / "pictures.json", settings)
     portraits = Portraits.of(host.checkpoint_hash)
     missing = [number for number in range(args.count) if not picture_file(args.out, number).exists()]
