@@ -107,7 +107,7 @@ class PersonalizeOptions:
         None, "Side of the face's crop and of the pictures.", 64, 2048, multiple=64, label="Size in pixels",
         unset="the checkpoint's", recommended="the checkpoint's; less where memory is short",
     )  # fmt: skip
-    seed: int = option(0, "Of the training and of the pictures.", 0, 2**32 - 1)
+    seed: int = option(0, "Of training and pictures.", 0, 2**32 - 1)
     start: Start | None = option(
         None, "By default the hypernetwork that fits the checkpoint, else the gradient.", unset="Automatic",
         recommended="Automatic",

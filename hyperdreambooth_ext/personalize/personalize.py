@@ -145,7 +145,8 @@ def destination(folder: Path, name: str, overwrite: bool) -> Path:
     """Where a LiDB of this name goes. Raises FileError when the name is taken and `overwrite` is false."""
     path = file.path_of(folder, name)
     if os.path.lexists(path) and not overwrite:
-        raise FileError(f'A LiDB named "{path.stem}" exists already: take another, or allow replacing it.', "overwrite")
+        sentence = f'A LiDB named "{path.stem}" exists already: take another name, or allow replacing it.'
+        raise FileError(sentence, "overwrite")
     return path
 
 

@@ -45,7 +45,7 @@ class Advanced:
 def number(option: Option, elem_id: str, value: float | None = None) -> gr.Number:
     """An input for a number, `value` or else the option's default."""
     return gr.Number(
-        value or option.default or 0, label=option.label, precision=0 if option.type is int else None, min_width=110,
+        value or option.default or 0, label=option.label, precision=0 if option.type is int else None, min_width=130,
         info=f"0: {option.unset}" if option.unset else option.help, elem_id=elem_id,
     )  # fmt: skip
 
