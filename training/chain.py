@@ -57,7 +57,7 @@ def stages(tools: Path, out: Path, device: str, tiny: bool) -> list[Stage]:
         return ["--start", str(out / run / "autoencoder.safetensors")]
 
     return [
-        Stage("people", generate(3473, count), 0.12),
+        Stage("people", generate(3473, count), 0 if tiny else 0.12),
         Stage("attributes", ["attributes", "none", lite0, str(tools), "--label", str(people), *on]),
         Stage("data", ["faces", str(people), "--out", str(data)]),
         Stage("inner", ["autoencoder", autoencoder[0], str(out / "inner"), *autoencoder[1:], "--inner"], 0.06),

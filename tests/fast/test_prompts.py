@@ -5,7 +5,7 @@ import re
 from hyperdreambooth_ext.hosts.checkpoint import file_sha256
 from hyperdreambooth_ext.pretrain.prompts import Portraits
 from hyperdreambooth_ext.shipped import CHECKPOINT
-from training.looks import CENTRES, GROUPS, _rare_words
+from training.looks import CENTERS, GROUPS, _rare_words
 
 ANY, OWN = Portraits.of("0123456789"), Portraits.of(file_sha256(CHECKPOINT)[:10])
 
@@ -27,8 +27,8 @@ def test_any_checkpoint_is_asked_for_a_grown_up_with_a_name():
 
 
 def test_the_bundled_checkpoint_is_asked_in_the_words_of_its_captions():
-    words = _rare_words(GROUPS * CENTRES)
+    words = _rare_words(GROUPS * CENTERS)
     for number in range(100):
         named = OWN.prompt(number, 0).split()[1 : 1 + GROUPS]
         # One word of each group: together they are somebody's looks (training/looks.py).
-        assert [words.index(word) // CENTRES for word in named] == list(range(GROUPS))
+        assert [words.index(word) // CENTERS for word in named] == list(range(GROUPS))
