@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
 def commands_of(name: str, arguments: list[str]) -> list[list[str]]:
     """The modules that a command runs, each with its arguments."""
     if name == "check":
-        return [["ruff", "check", "."], ["mypy"]]
+        return [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
     if name == "test" and not arguments:
         # All of them: some in each of a few processes, of which each works on one core.
         arguments = ["--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal"]

@@ -30,8 +30,7 @@ def checked_name(name: str) -> str:
         raise UserError("There is no name yet: give the person one, such as anna.")
     if _FORBIDDEN.search(name):
         raise UserError(
-            f"The name {name[:40]!r} holds a character that a tag cannot: leave out commas and "
-            '< > : " / \\ | ? *.'
+            f'The name {name[:40]!r} holds a character that a tag cannot: leave out commas and < > : " / \\ | ? *.'
         )
     device = name.split(".")[0].strip().lower() in _DEVICES
     # First whether it is plain: halves of characters have no bytes.

@@ -9,9 +9,7 @@ from ..personalize.options import Option, check, options_of
 Options = TypeVar("Options")
 
 
-def add_options(
-    parser: argparse.ArgumentParser, options: Iterable[Option], former: Mapping[str, str] = {}
-) -> None:
+def add_options(parser: argparse.ArgumentParser, options: Iterable[Option], former: Mapping[str, str] = {}) -> None:
     """One flag for each; what is not given is None. `former`: earlier names of options, which are taken as well."""
     for option in options:
         names = [option.name, *(old for old, name in former.items() if name == option.name)]
@@ -24,9 +22,7 @@ def add_options(
         else:
             default = option.unset or option.default
             text = option.help if default == "" else f"{option.help} (default: {default})"
-            parser.add_argument(
-                *flags, dest=option.name, type=option.type, choices=option.choices or None, help=text
-            )
+            parser.add_argument(*flags, dest=option.name, type=option.type, choices=option.choices or None, help=text)
 
 
 def named(args: argparse.Namespace, kind: type) -> dict[str, Any]:

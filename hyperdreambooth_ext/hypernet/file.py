@@ -141,7 +141,8 @@ def check_fits(network: Hypernetwork, architecture: Architecture) -> None:
         raise ArchitectureError(
             f"This hypernetwork was trained for another architecture ({network.config.checkpoint or 'unknown'}): "
             "choose another, or the gradient start.",
-            "start", "hypernetwork",
+            "start",
+            "hypernetwork",
         )
 
 

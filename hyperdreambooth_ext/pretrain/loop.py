@@ -158,7 +158,8 @@ class Loop:
         if self.processes.any(not finite):
             raise TrainingError(
                 f"The loss stopped being a number at step {self.step}: use a lower learning rate or fp32.",
-                "lr", "precision",
+                "lr",
+                "precision",
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -77,7 +77,8 @@ class BuildOptions:
         if self.faces < self.held_out + MIN_FACES // 2:
             raise UserError(
                 f"Of these faces {self.held_out} are held out: ask for at least {self.held_out + MIN_FACES // 2}.",
-                "faces", "held_out",
+                "faces",
+                "held_out",
             )
         if (self.warm_up or self.beta) and not self.target_steps:
             raise UserError("A warm-up and beta learn from targets: give each steps, such as 40.", "target_steps")

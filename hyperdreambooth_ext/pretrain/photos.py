@@ -106,6 +106,4 @@ def _streamed(pattern: str, rank: int, count: int) -> Iterator[tuple]:
                         lambda content=content, key=sample["__key__"]: photo_from_bytes(content, key),
                     )
     except (OSError, EOFError, tarfile.TarError, ValueError) as error:
-        raise FileError(
-            f"The shards {pattern} cannot be read to their end ({error}): copy them again."
-        ) from error
+        raise FileError(f"The shards {pattern} cannot be read to their end ({error}): copy them again.") from error

@@ -47,7 +47,8 @@ class Trainer:
             raise UserError(
                 f"A batch of {options.batch} is more than the {len(self.faces)} faces there are: use a smaller one or "
                 "more faces.",
-                "batch", "faces",
+                "batch",
+                "faces",
             )
         self.batches = Batches(context, prepared, decoder.config.prompt, self.faces, self.config)
         self._losses_of_batch = self._recorded_where_possible()

@@ -34,9 +34,7 @@ def tag_notes(
     for params in ours:
         yield from _multiplier_notes(params)
         if _on_disk(networks, _name(params)) is None:
-            yield (
-                f'There is no LiDB "{_name(params)}" in the LoRA folder: check the name in the tag.'
-            )
+            yield (f'There is no LiDB "{_name(params)}" in the LoRA folder: check the name in the tag.')
     if not hasattr(networks, "module_types"):
         # Forge merges elsewhere and says on its console what did not match.
         return

@@ -1,6 +1,5 @@
 """The benchmarks of time and memory run, and say what they are asked for."""
 
-
 import pytest
 import torch
 

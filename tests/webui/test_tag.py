@@ -1,6 +1,5 @@
 """The tag: our files through the WebUI's loader, with the weights that the exported LoRA has."""
 
-
 import pytest
 import torch
 from safetensors.torch import load_file
