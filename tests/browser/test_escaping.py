@@ -34,7 +34,7 @@ def pages(text: str) -> list[str]:
     shown = [html.progress(replace(with_texts(status, text), stage=stage)) for stage in stages]
     shown += [html.result(result), html.result(replace(result, identity=None)), html.saved(text, Path(text))]
     shown += [html.note(text, kind) for kind in ("info", "warning", "error")] + [html.picture(b"x", text)]
-    return [*shown, describe(Photo(np.zeros((9, 9, 3), np.uint8), []), 1)]
+    return [*shown, describe(Photo(np.zeros((9, 9, 3), np.uint8)), 1)]
 
 
 @pytest.mark.parametrize("text", ATTEMPTS)
