@@ -230,7 +230,7 @@ class Objective:
 
 
 class OptimizerStep:
-    """Called with a batch it takes one step down the gradient and returns the loss; nothing here waits for the device."""
+    """Called with a batch: one step down the gradient, and the loss. Nothing here waits for the device."""
 
     def __init__(self, objective: Objective, trained: StackedLiDB, lr: float) -> None:
         self._objective, self._trained = objective, trained
