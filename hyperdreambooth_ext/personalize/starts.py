@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import torch
 
-from ..errors import UserError
+from ..errors import TrainingError, UserError
 from ..hosts.protocol import Host
 from ..hypernet.file import check_fits
 from ..hypernet.hypernetwork import Hypernetwork
@@ -62,7 +62,7 @@ def gradient_start(
     """One step down the gradient of the diffusion loss, kept to `rank` directions a layer by an SVD.
 
     The idea of LoRA-GA (arXiv 2407.05000) in the coordinates of the bases: works on any checkpoint, with nothing
-    trained before.
+    trained before. Raises TrainingError where the gradient is no number.
     """
     probe = _full_rank_zero(architecture, basis).to(host.device).trainable()
     objective = Objective(
@@ -72,6 +72,8 @@ def gradient_start(
     batch = make_batch(host, subject, GRADIENT_SAMPLES, generator)
     _, gradients = objective.gradients(probe, [probe.a_train[layer.key] for layer in architecture.layers], batch)
     length = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    if not torch.isfinite(length):
+        raise TrainingError("The checkpoint's predictions are not numbers: load the model in full precision.")
     a_train, b_train = {}, {}
     for layer, gradient in zip(architecture.layers, gradients, strict=True):
         u, s, vh = torch.linalg.svd((gradient * (-GRADIENT_STEP / length)).cpu().float(), full_matrices=False)

@@ -101,6 +101,7 @@ def test_a_loss_that_is_no_number(refused, monkeypatch):
     predict = DiffusersHost.predict
     monkeypatch.setattr(DiffusersHost, "predict", lambda self, *args: predict(self, *args) * float("nan"))
     assert "stopped being a number at step 1" in personalize(refused, SAMPLE_PHOTO)
+    assert "full precision" in personalize(refused, SAMPLE_PHOTO, "--start", "gradient")
 
 
 def test_a_checkpoint_of_another_architecture(refused, tmp_path):
