@@ -101,7 +101,7 @@ def open_page(browser, url):
         if job:
             context.add_init_script(f"localStorage.setItem('hdb_job', '{job}')")
         page = context.new_page()
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(300_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{url}/?__theme={theme}")
         page.wait_for_selector("#hdb_personalize")
