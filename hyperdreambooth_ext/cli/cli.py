@@ -86,7 +86,9 @@ def _command(commands, name: str, what: str, example: str) -> argparse.ArgumentP
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, help="an SD 1.x .safetensors file (default: the bundled one)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a .safetensors file of an SD 1.x or SDXL (default: the bundled one)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
 
 

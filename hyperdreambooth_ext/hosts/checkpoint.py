@@ -1,4 +1,4 @@
-"""An SD1-layout checkpoint file: its weights, its architecture and its hash, read without any network or pickle."""
+"""A checkpoint file of SD 1.x or SDXL: weights, architecture and hash, read without any network or pickle."""
 
 import hashlib
 import os
@@ -18,6 +18,19 @@ CONFIGS = Path(__file__).parent / "configs"
 TOKENIZER = MODELS / "clip"
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer."
+# SDXL's two text encoders: CLIP-L as transformers writes it, OpenCLIP's bigG as open_clip does.
+CLIP_PREFIX, OPEN_CLIP_PREFIX = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+TEXT_PREFIXES = {"sd1": TEXT_PREFIX, "sdxl": CLIP_PREFIX}
+_TOKENS = "text_model.embeddings.token_embedding.weight"
+# A key that only checkpoints of that kind have, those that can be read first.
+_MARKS = {
+    "sd1": f"{TEXT_PREFIX}{_TOKENS}",
+    "sdxl": f"{CLIP_PREFIX}{_TOKENS}",
+    "SD 2.x": "cond_stage_model.model.ln_final.weight",
+    "SDXL's refiner": "conditioner.embedders.0.model.ln_final.weight",
+    "SD 3": "joint_blocks.0.x_block.attn.qkv.weight",
+    "FLUX": "double_blocks.0.img_attn.qkv.weight",
+}
 
 
 def ddpm_alphas_cumprod(linear_start: float, linear_end: float, timesteps: int) -> torch.Tensor:
@@ -28,13 +41,16 @@ def ddpm_alphas_cumprod(linear_start: float, linear_end: float, timesteps: int) 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state dict in SD1 layout and the LDM configuration that fits it."""
+    """A state dict in the layout of `ldm` (SD 1.x) or `sgm` (SDXL) and the configuration that fits it."""
 
     path: Path
     state_dict: dict[str, torch.Tensor]
     config_path: Path
     config: dict
+    """In `ldm`'s words; see `sidecar.read_sidecar`."""
     sha256: str
+    family: str
+    """"sd1" or "sdxl"."""
 
     def part(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors under `prefix`, without it."""
@@ -46,8 +62,11 @@ class Checkpoint:
         Raises ArchitectureError when it is not that of the text encoder's weights.
         """
         params = self.config["model"]["params"]["cond_stage_config"].get("params") or {}
+        # SDXL names several embedders, of which the first is CLIP-L.
+        for embedder in params.get("emb_models", [])[:1]:
+            params = embedder.get("params") or {}
         file = _beside(self.config_path, str(params.get("version", ""))) / "config.json"
-        shapes = {key: tuple(value.shape) for key, value in self.part(TEXT_PREFIX).items()}
+        shapes = {key: tuple(value.shape) for key, value in self.part(TEXT_PREFIXES[self.family]).items()}
         try:
             return read_text_config(file if file.is_file() else CONFIGS / "clip_l.json", shapes)
         except (ValueError, OSError) as error:
@@ -67,9 +86,10 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a .safetensors checkpoint; a .yaml of the same name beside it says its architecture, else SD 1.5's is taken.
+    """Read a .safetensors checkpoint; a .yaml of the same name beside it says its architecture, else that of SD 1.5 or
+    SDXL's base model is taken.
 
-    Raises FileError when it is missing, damaged or no safetensors file, ArchitectureError when it is no SD 1.x model.
+    Raises FileError when it is missing, damaged or no safetensors file, ArchitectureError when it is another model.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,16 +100,16 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         state_dict = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise FileError(f"{path.name} is damaged ({error}): download or copy it again.") from error
-    _check_layout(path, state_dict)
+    family = _family(path, state_dict)
     sidecar = path.with_suffix(".yaml")
-    config_path = sidecar if sidecar.is_file() else CONFIGS / "sd15.yaml"
+    config_path = sidecar if sidecar.is_file() else CONFIGS / {"sd1": "sd15.yaml", "sdxl": "sdxl.yaml"}[family]
     try:
         config = read_sidecar(config_path)
     except (ValueError, OSError) as error:
         raise FileError(
             f"{config_path.name} cannot be used ({plain_text(str(error), 200)}): get the checkpoint's own .yaml again."
         ) from error
-    return Checkpoint(path, state_dict, config_path, config, file_sha256(path))
+    return Checkpoint(path, state_dict, config_path, config, file_sha256(path), family)
 
 
 def file_sha256(path: Path) -> str:
@@ -111,14 +131,14 @@ def _beside(config_path: Path, version: str) -> Path:
     return config_path.parent
 
 
-def _check_layout(path: Path, state_dict: dict[str, torch.Tensor]) -> None:
-    if f"{TEXT_PREFIX}text_model.embeddings.token_embedding.weight" in state_dict and any(
-        key.startswith(UNET_PREFIX) for key in state_dict
-    ):
-        return
-    family = "SDXL" if "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight" in state_dict else (
-        "SD 2.x" if "cond_stage_model.model.ln_final.weight" in state_dict else "none that is known here"
-    )  # fmt: skip
+def _family(path: Path, state_dict: dict[str, torch.Tensor]) -> str:
+    """Raises ArchitectureError for a checkpoint of which no host is made."""
+    if any("bitsandbytes" in key for key in state_dict):
+        raise ArchitectureError(f"{path.name} is quantized (NF4): take the checkpoint in half precision.")
+    marks = ((kind, key) for kind, mark in _MARKS.items() for key in (mark, UNET_PREFIX + mark))
+    family = next((kind for kind, key in marks if key in state_dict), "none that is known here")
+    if family in TEXT_PREFIXES and f"{UNET_PREFIX}input_blocks.0.0.weight" in state_dict:
+        return family
     raise ArchitectureError(
-        f"{path.name} is no SD 1.x checkpoint (its architecture is {family}): the command line takes SD 1.x only."
+        f"{path.name} is no SD 1.x or SDXL checkpoint (its architecture is {family}): take one of these."
     )

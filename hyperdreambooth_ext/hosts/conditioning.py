@@ -1,5 +1,7 @@
 """SDXL's condition as one tensor, so that all hosts have the same interface."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -23,3 +25,20 @@ def unpack(packed: torch.Tensor, vector_width: int) -> dict[str, torch.Tensor]:
     rows = -(-vector_width // packed.shape[-1])
     vector = packed[:, -rows:].flatten(1)[:, :vector_width]
     return {"crossattn": packed[:, :-rows], "vector": vector}
+
+
+def size_ids(latents: torch.Tensor) -> torch.Tensor:
+    """SDXL's micro-conditioning for pictures of this size, float32 [B, 6], as diffusers makes it by default: original
+    height and width, top and left of the crop, target height and width, in pixels."""
+    # By slices: what is read from the processor could not be recorded in a CUDA graph.
+    ids = torch.zeros(len(latents), 6, device=latents.device)
+    ids[:, 0::4] = latents.shape[-2] * 8
+    ids[:, 1::4] = latents.shape[-1] * 8
+    return ids
+
+
+def embedded_sizes(latents: torch.Tensor) -> torch.Tensor:
+    """`size_ids` as `sgm` embeds them (ConcatTimestepEmbedderND): the last numbers of SDXL's vector, [B, 6 * 256]."""
+    frequencies = torch.exp(torch.arange(128, device=latents.device) * (-math.log(10_000) / 128))
+    angles = size_ids(latents)[:, :, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=2).flatten(1)

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import ArchitectureError, TrainingError
 from . import modules
-from .conditioning import pack, unpack
+from .conditioning import embedded_sizes, pack, unpack
 from .naming import diffusers_name, kohya_linears
 
 LATENT_CHANNELS = 4
@@ -88,10 +88,16 @@ class LdmHost:
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
         """As in the Protocol; a float16 UNet's gradients come back many times larger (see `_unscaled`)."""
         embeds = prompt_embeds.to(self.dtype)
-        condition = unpack(embeds, _vector_width(self.unet)) if self.family == "sdxl" else embeds
+        condition = self._sized(embeds, latents) if self.family == "sdxl" else embeds
         with self.autocast():
             output = self.sd_model.apply_model(latents.to(self.dtype), timesteps, condition).float()
         return _unscaled(output) if self.dtype == torch.float16 else output
+
+    def _sized(self, embeds: torch.Tensor, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+        """SDXL's condition for pictures of this size; the WebUI takes 1024 x 1024 where it is told none."""
+        condition = unpack(embeds, _vector_width(self.unet))
+        sizes = embedded_sizes(latents).to(embeds)
+        return condition | {"vector": torch.cat([condition["vector"][:, : -sizes.shape[1]], sizes], dim=1)}
 
     def frozen(self) -> AbstractContextManager[None]:
         return modules.frozen((self.sd_model,))

@@ -18,11 +18,18 @@ def kohya_linears(
     for name, module in unet.named_modules():
         if isinstance(module, nn.Linear):
             found[kohya_key("lora_unet", unet_name(name))] = module
-    for name, module in text_encoder.named_modules() if text_encoder is not None else ():
+    return found if text_encoder is None else found | text_linears("lora_te", text_encoder)
+
+
+def text_linears(prefix: str, text_encoder: nn.Module) -> dict[str, nn.Linear]:
+    """kohya key -> module, for all linear layers of one of transformers' text encoders; SDXL's two have the prefixes
+    `lora_te1` and `lora_te2`."""
+    found = {}
+    for name, module in text_encoder.named_modules():
         if isinstance(module, nn.Linear):
             # transformers 5 has no `text_model` level any more; files keep the old name.
             name = name if name.startswith("text_model.") else f"text_model.{name}"
-            found[kohya_key("lora_te", name)] = module
+            found[kohya_key(prefix, name)] = module
     return found
 
 
@@ -43,3 +50,15 @@ def diffusers_name(name: str, num_res_blocks: int | Sequence[int]) -> str:
         level, block = divmod(int(parts[1]), per_level + 1)
         return ".".join(["up_blocks", str(level), "attentions", str(block), *parts[3:]])
     return name
+
+
+def sgm_name(name: str, num_res_blocks: int) -> str:
+    """The inverse of `diffusers_name`: kohya's keys of SDXL are made of the names in `sgm`."""
+    parts = name.split(".")
+    if parts[:3] == ["mid_block", "attentions", "0"]:
+        return ".".join(["middle_block", "1", *parts[3:]])
+    side, before = {"down_blocks": ("input_blocks", 1), "up_blocks": ("output_blocks", 0)}.get(parts[0], ("", 0))
+    if not side or parts[2:3] != ["attentions"]:
+        return name
+    index = before + int(parts[1]) * (num_res_blocks + 1) + int(parts[3])
+    return ".".join([side, str(index), "1", *parts[4:]])

@@ -14,6 +14,8 @@ MAX_BYTES = 100_000
 _MAX_VALUES, _MAX_NUMBER, _MAX_LIST = 2000, 65_536, 32
 # How often a part is repeated: the numbers that multiply.
 _COUNTS = {"num_res_blocks": 8, "transformer_depth": 16}
+# What `sgm` writes in its code rather than in its configurations.
+_SDXL = {"linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000, "image_size": 128}
 _TEXT_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")
 _TEXT_NAMES = (
     *_TEXT_SIZES, "projection_dim", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps",
@@ -22,11 +24,18 @@ _TEXT_NAMES = (
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """An LDM configuration with all that the hosts ask it for. Raises ValueError or OSError when it is none."""
+    """An LDM configuration with all that the hosts ask it for; that of an SDXL, in `sgm`'s words, is put into `ldm`'s.
+
+    Raises ValueError or OSError when it is none.
+    """
     try:
         config = yaml.safe_load(_text(path))
         _check_values(config)
-        _check_params(config["model"]["params"])
+        params = config["model"]["params"]
+        if "network_config" in params:
+            parts = {"unet_config": params["network_config"], "cond_stage_config": params["conditioner_config"]}
+            config["model"]["params"] = params = _SDXL | parts | params
+        _check_params(params)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"it is no configuration of a Stable Diffusion ({type(error).__name__})") from error
     return config

@@ -15,8 +15,10 @@ GROUPS: dict[str, re.Pattern] = {
     "unet_attention": re.compile(r"lora_unet_.*_attn[12]_to_(q|k|v|out_0)$"),
     "unet_geglu": re.compile(r"lora_unet_.*_ff_net_0_proj$"),
     "text_attention": re.compile(r"lora_te_.*_self_attn_(q|k|v|out)_proj$"),
+    # SDXL's two text encoders: a file may change them, and says so by its keys. By default none does, for the size.
+    "sdxl_text_attention": re.compile(r"lora_te[12]_.*_self_attn_(q|k|v|out)_proj$"),
 }
-ALL_GROUPS = tuple(GROUPS)
+DEFAULT_GROUPS = ("unet_attention", "unet_geglu", "text_attention")
 
 
 @dataclass(frozen=True, order=True)
@@ -57,7 +59,7 @@ class Architecture:
     layers: tuple[Layer, ...]
 
     @classmethod
-    def of(cls, linears: Mapping[str, nn.Linear], groups: Iterable[str] = ALL_GROUPS) -> "Architecture":
+    def of(cls, linears: Mapping[str, nn.Linear], groups: Iterable[str] = DEFAULT_GROUPS) -> "Architecture":
         """The layers of `linears` (kohya key -> module) that belong to `groups`.
 
         Raises ArchitectureError when there are none.
@@ -70,7 +72,7 @@ class Architecture:
         )
         if not layers:
             raise ArchitectureError(
-                "This model has no attention layers that a LiDB could change: load an SD 1.x model."
+                "This model has no attention layers that a LiDB could change: load an SD 1.x or SDXL model."
             )
         return cls(tuple(layers))
 
