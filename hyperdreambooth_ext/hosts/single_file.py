@@ -22,8 +22,8 @@ _OPEN_CLIP_NAMES = {
 }  # fmt: skip
 
 
-def make_unet(checkpoint: Checkpoint) -> UNet2DConditionModel:
-    """Raises ArchitectureError when the configuration is not that of the weights."""
+def make_unet(checkpoint: Checkpoint) -> Any:
+    """A UNet2DConditionModel. Raises ArchitectureError when the configuration is not that of the weights."""
     if checkpoint.family == "sd1":
         return _from_single_file(UNet2DConditionModel, checkpoint, UNET_PREFIX, original_config=checkpoint.config)
     # diffusers takes an SDXL's configuration for another model's where its widths are not those of the base model.
@@ -36,8 +36,8 @@ def make_unet(checkpoint: Checkpoint) -> UNet2DConditionModel:
         return _from_single_file(UNet2DConditionModel, checkpoint, UNET_PREFIX, config=folder, local_files_only=True)
 
 
-def make_vae(checkpoint: Checkpoint) -> AutoencoderKL:
-    """Raises ArchitectureError when the configuration is not that of the weights."""
+def make_vae(checkpoint: Checkpoint) -> Any:
+    """An AutoencoderKL. Raises ArchitectureError when the configuration is not that of the weights."""
     return _from_single_file(AutoencoderKL, checkpoint, VAE_PREFIX, original_config=checkpoint.config)
 
 
