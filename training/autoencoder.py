@@ -5,9 +5,9 @@
 
     python -m training.autoencoder DATA OUT2 --sface SFACE.onnx --start OUT/autoencoder.safetensors --decoder-only
 
-The first run trains all but the outermost level, on pictures of half the size, in two fifths of the time a step. The
-last keeps the latents as they are, so that the UNet can be trained on them meanwhile, and sharpens the decoder with a
-discriminator.
+The first run trains all but the outermost level, on pictures of half the size, in two fifths of the time a step. From
+then on the latents stay, so that the UNet can be trained on them meanwhile: the second run teaches the decoder the full
+size, and the encoder's outermost level to give the same latents; the last sharpens the decoder with a discriminator.
 
 What is asked of it, beside likeness to the picture: colors (the first three channels begin as the picture's thumbnail,
 and chroma counts at an eighth of the size), latents that can be scaled (EQ-VAE, arXiv 2502.09509: a smaller latent
@@ -27,7 +27,7 @@ from torch import nn
 
 from .discriminator import Adversary
 from .loop import Run, train
-from .models import SIZE, Autoencoder, InnerAutoencoder
+from .models import SIZE, Autoencoder, InnerAutoencoder, OpenedAutoencoder
 from .photos import FRAME, Photos, resized
 from .sface import SFace
 
@@ -41,6 +41,9 @@ SMALLER = (4, 5, 6)
 LATENT_NOISE = 0.2
 
 
+Model = Autoencoder | InnerAutoencoder | OpenedAutoencoder
+
+
 @dataclass(frozen=True)
 class Weights:
     """How much each part of the loss counts."""
@@ -51,6 +54,7 @@ class Weights:
     thumbnail_at_first: float = 1.0
     kl: float = 1e-4
     identity: float = 0.2
+    encoder: float = 0.5
     adversarial: float = 0.1
 
 
@@ -78,7 +82,7 @@ class AutoencoderLoss:
     """The losses of a step, from DATA's photos."""
 
     def __init__(
-        self, photos: Photos, model: Autoencoder | InnerAutoencoder, sface: Path, batch: int, weights: Weights,
+        self, photos: Photos, model: Model, sface: Path, batch: int, weights: Weights,
         adversary: Adversary | None = None,
     ) -> None:  # fmt: skip
         self.photos, self.model, self.batch, self.weights = photos, model, batch, weights
@@ -137,6 +141,9 @@ class AutoencoderLoss:
             parts["l1"] + weights.perceptual * parts["lpips"] + weights.chroma * parts["chroma"]
             + thumbnail * parts["thumbnail"] + weights.kl * parts["kl"]
         )  # fmt: skip
+        if isinstance(self.model, OpenedAutoencoder) and scaled is None:
+            parts["encoder"] = self.model.encoder_error(images)
+            loss = loss + weights.encoder * parts["encoder"]
         if self.adversary is not None and scaled is None:
             parts["adversarial"] = self.adversary.loss(pictures, wanted)
             loss = loss + weights.adversarial * parts["adversarial"]
@@ -157,7 +164,7 @@ class AutoencoderLoss:
         return torch.einsum("bij,bjhw->bihw", mix.to(images), images).clamp(-1, 1)
 
 
-def _model(args: argparse.Namespace) -> Autoencoder | InnerAutoencoder:
+def _model(args: argparse.Namespace) -> Model:
     """What this run trains."""
     whole = Autoencoder()
     if args.start:
@@ -168,7 +175,7 @@ def _model(args: argparse.Namespace) -> Autoencoder | InnerAutoencoder:
         whole.encoder.requires_grad_(False)
         whole.quant_conv.requires_grad_(False)
         return whole
-    return InnerAutoencoder(whole).open() if args.start else whole
+    return OpenedAutoencoder(InnerAutoencoder(whole)) if args.start else whole
 
 
 def main() -> None:
@@ -193,7 +200,7 @@ def main() -> None:
     losses = AutoencoderLoss(Photos(args.data, device), model, args.sface, args.batch, Weights(), adversary)
     run = Run(args.steps, args.lr, args.minutes, args.whole)
     average = train(args.out, model, losses, run, adversary, is_adamw=lambda n: "conv_in" in n or "conv_out" in n)
-    trained = average.whole if args.inner else average
+    trained = average if isinstance(average, Autoencoder) else average.whole
     save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, args.out / "autoencoder.safetensors")
 
 

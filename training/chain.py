@@ -68,7 +68,7 @@ def stages(tools: Path, out: Path, device: str, tiny: bool) -> list[Stage]:
             0.06,
         ),
         Stage(
-            "encode", ["checkpoint", "encode", str(data), str(out / "decoder/autoencoder.safetensors"), str(cache), *on]
+            "encode", ["checkpoint", "encode", str(data), str(out / "inner/autoencoder.safetensors"), str(cache), *on]
         ),
         Stage("unet-96", checkpoint(96, "unet-96", None), 0.1),
         Stage("unet", checkpoint(SIZE, "unet", "unet-96"), 0.18),

@@ -1,5 +1,6 @@
 """The networks of the bundled checkpoint, made of the very `ldm` classes that AUTOMATIC1111's WebUI loads it with."""
 
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .group_norm import speed_up_group_norms
+from .photos import resized
 
 SIZE = 192
 """The side of the checkpoint's pictures, in pixels."""
@@ -27,7 +29,7 @@ AUTOENCODER = {
 RES_BLOCKS = 1
 UNET = {
     "image_size": SIZE // 8, "in_channels": 4, "out_channels": 4, "model_channels": 64,
-    "attention_resolutions": [2, 4], "num_res_blocks": RES_BLOCKS, "channel_mult": [1, 3, 4], "num_heads": 4,
+    "attention_resolutions": [2, 4], "num_res_blocks": RES_BLOCKS, "channel_mult": [1, 2, 4], "num_heads": 4,
     "use_spatial_transformer": True, "transformer_depth": 1, "context_dim": 128, "use_checkpoint": False,
     "legacy": False,
 }  # fmt: skip
@@ -118,6 +120,37 @@ class InnerAutoencoder(nn.Module):
             for channel in range(len(convolution.weight)):
                 convolution.weight[channel, channel, part, part] = kernel
         return whole
+
+
+class OpenedAutoencoder(nn.Module):
+    """The whole autoencoder with the latents of the inner one, which stay as they are.
+
+    The decoder learns pictures of twice the size, from latents of the inner encoder, which costs little; the outermost
+    level of the encoder learns to hand on what a picture of half the size would be. So a UNet can be trained on the
+    inner encoder's latents meanwhile.
+    """
+
+    def __init__(self, inner: InnerAutoencoder) -> None:
+        super().__init__()
+        self.inner = deepcopy(inner).requires_grad_(False)
+        self.whole = inner.open()
+        self.whole.quant_conv.requires_grad_(False)
+        self.whole.encoder.requires_grad_(False)
+        for level in (self.whole.encoder.conv_in, self.whole.encoder.down[0]):
+            level.requires_grad_(True)
+
+    def moments(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of the inner encoder, of float32 pictures [B, 3, H, W] in [-1, 1]."""
+        with torch.no_grad():
+            return self.inner.moments(resized(images, images.shape[-1] // 2))
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.whole.decode(latents)
+
+    def encoder_error(self, images: torch.Tensor) -> torch.Tensor:
+        """How far the whole encoder's latents are from the inner one's: the share of their variance."""
+        wanted = self.moments(images)[0]
+        return nn.functional.mse_loss(self.whole.encode(images), wanted) / wanted.var()
 
 
 def new_unet() -> UNetModel:

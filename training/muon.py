@@ -7,13 +7,23 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 def orthogonalized(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """The nearest matrix [n, m] whose singular values are all about 1, by Newton-Schulz iterations."""
+    """The nearest matrix [n, m] whose singular values are all about 1, by Newton-Schulz iterations.
+
+    Each multiplies X by a polynomial P of X Xᵀ, and these commute: so they are run on the smaller Gram matrix alone,
+    P X Xᵀ P, and X is multiplied once at the end. For a flattened convolution that is a fifth of the work.
+    """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+    gram, product = x @ x.T, None
+    for step in range(steps):
+        square = gram @ gram
+        polynomial = (_B * gram).add_(square, alpha=_C)
+        polynomial.diagonal().add_(_A)
+        product = polynomial if product is None else polynomial @ product
+        if step < steps - 1:
+            gram = polynomial @ gram @ polynomial
+    x = product @ x
     return x.T if tall else x
 
 

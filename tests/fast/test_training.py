@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from training.captions import describe
 from training.chain import EMBEDDING, PART_BYTES, join, split
 from training.faces import measured
-from training.models import Autoencoder, InnerAutoencoder
+from training.checkpoint import spread_timesteps
+from training.models import Autoencoder, InnerAutoencoder, OpenedAutoencoder
 from training.muon import MuonAdamW, orthogonalized
-from training.photos import Photos
+from training.photos import Photos, resized
 from training.sface import TEMPLATE, similarity
 from training.styles import STYLES
 
@@ -63,6 +64,21 @@ def test_orthogonalized_matrices_have_singular_values_of_about_one() -> None:
     for shape in ((16, 64), (64, 16)):
         values = torch.linalg.svdvals(orthogonalized(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
         assert values.min() > 0.6 and values.max() < 1.3
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8)])
+def test_orthogonalizing_by_the_gram_matrix_is_the_plain_iteration(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x = matrix / matrix.norm()
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * x @ x.T @ x + 2.0315 * x @ x.T @ x @ x.T @ x
+    assert torch.allclose(orthogonalized(matrix), x, atol=1e-4)
+
+
+def test_the_timesteps_of_a_batch_are_spread_over_all_noise_levels() -> None:
+    timesteps = spread_timesteps(8, np.random.default_rng(0))
+    assert sorted(t // 125 for t in timesteps.tolist()) == list(range(8))
+    assert not torch.equal(timesteps, spread_timesteps(8, np.random.default_rng(1)))
 
 
 def test_muon_and_adamw_minimize_together_and_resume_to_the_bit() -> None:
@@ -123,6 +139,23 @@ def test_the_outermost_level_is_opened_without_losing_what_the_inner_ones_learne
         (torch.nn.functional.avg_pool2d(whole.decode(latents), 2), pictures),
     ):
         assert torch.corrcoef(torch.stack([got.flatten(), wanted.flatten()]))[0, 1] > 0.8
+
+
+def test_the_whole_encoder_learns_the_inner_ones_latents() -> None:
+    torch.manual_seed(0)
+    inner = InnerAutoencoder(Autoencoder())
+    pictures = resized(torch.randn(2, 3, 8, 8), 32)
+    latents = inner.moments(resized(pictures, 16))[0].detach()
+    opened = OpenedAutoencoder(inner)
+    trained = [parameter for parameter in opened.parameters() if parameter.requires_grad]
+    optimizer, errors = torch.optim.Adam(trained, 1e-3), []
+    for _ in range(6):
+        errors.append(opened.encoder_error(pictures))
+        optimizer.zero_grad()
+        errors[-1].backward()
+        optimizer.step()
+    assert errors[-1] < 0.7 * errors[0]
+    assert torch.equal(opened.moments(pictures)[0], latents)
 
 
 def test_faces_are_aligned_by_the_nearest_similarity() -> None:
