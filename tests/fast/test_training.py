@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from training.captions import describe
 from training.chain import EMBEDDING, PART_BYTES, join, split
-from training.faces import measured
 from training.checkpoint import spread_timesteps
+from training.faces import measured
 from training.models import Autoencoder, InnerAutoencoder, OpenedAutoencoder
 from training.muon import MuonAdamW, orthogonalized
 from training.photos import Photos, resized
