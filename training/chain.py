@@ -70,7 +70,8 @@ def stages(tools: Path, out: Path, device: str, tiny: bool) -> list[Stage]:
         Stage(
             "encode", ["checkpoint", "encode", str(data), str(out / "inner/autoencoder.safetensors"), str(cache), *on]
         ),
-        Stage("unet-96", checkpoint(96, "unet-96", None), 0.1),
+        Stage("unet-64", checkpoint(64, "unet-64", None), 0.04),
+        Stage("unet-96", checkpoint(96, "unet-96", "unet-64"), 0.08),
         Stage("unet", checkpoint(SIZE, "unet", "unet-96"), 0.18),
         Stage(
             "encoder",

@@ -1,9 +1,10 @@
 """Train the UNet and the text encoder of the bundled checkpoint, then write the checkpoint in SD1 layout.
 
     python -m training.checkpoint encode DATA INNER/autoencoder.safetensors OUT
-    python -m training.checkpoint train  DATA OUT RUN --size 96 [--steps 16000] [--minutes 60]
-    python -m training.checkpoint train  DATA OUT RUN2 --size 192 --start RUN/text_to_image.safetensors
-    python -m training.checkpoint export OUT RUN2 AUTOENCODER.safetensors models/faces192.safetensors
+    python -m training.checkpoint train  DATA OUT RUN --size 64 [--steps 2000] [--minutes 60]
+    python -m training.checkpoint train  DATA OUT RUN2 --size 96 --start RUN/text_to_image.safetensors
+    python -m training.checkpoint train  DATA OUT RUN3 --size 192 --start RUN2/text_to_image.safetensors
+    python -m training.checkpoint export OUT RUN3 AUTOENCODER.safetensors models/faces192.safetensors
 
 `encode` caches latents of all pictures at three sizes, upright and mirrored, and eight captions of each as tokens; the
 latents are the inner autoencoder's, which the whole one keeps. Most samples are seen at the small sizes, where they
@@ -33,7 +34,7 @@ from .photos import Photos, resized
 from .sheet import save_sheet
 
 SCALE_FACTOR = 0.18215
-SIZES = (96, 128, SIZE)
+SIZES = (64, 96, SIZE)
 TIMESTEPS = 1000
 CAPTIONS = 8
 NOISES = 2
