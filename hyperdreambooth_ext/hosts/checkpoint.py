@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError  # type: ignore[attr-defined]  # missing in its older stubs
+from safetensors import SafetensorError, safe_open  # type: ignore[attr-defined]  # missing in its older stubs
 from safetensors.torch import load_file
 
 from ..errors import ArchitectureError, FileError
@@ -85,22 +87,19 @@ class Checkpoint:
         return ddpm_alphas_cumprod(float(params["linear_start"]), float(params["linear_end"]), int(params["timesteps"]))
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, vae: Path | None = None, sha256: str = "") -> Checkpoint:
     """Read a .safetensors checkpoint; a .yaml of the same name beside it says its architecture, else that of SD 1.5 or
-    SDXL's base model is taken.
+    SDXL's base model is taken. The file `vae` replaces its VAE; its hash is computed unless it is known.
 
     Raises FileError when it is missing, damaged or no safetensors file, ArchitectureError when it is another model.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileError(f"There is no checkpoint at {path}: check the path.")
-    if path.suffix != ".safetensors":
-        raise FileError(f"{path.name} is no .safetensors file: convert it first, pickled checkpoints are never opened.")
-    try:
-        state_dict = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FileError(f"{path.name} is damaged ({error}): download or copy it again.") from error
-    family = _family(path, state_dict)
+    family = check_readable(path)
+    state_dict = _tensors(path)
+    if vae is not None:
+        check_vae(vae)
+        kept = {key: value for key, value in state_dict.items() if not key.startswith(VAE_PREFIX)}
+        state_dict = kept | {VAE_PREFIX + key.removeprefix(VAE_PREFIX): value for key, value in _tensors(vae).items()}
     sidecar = path.with_suffix(".yaml")
     config_path = sidecar if sidecar.is_file() else CONFIGS / {"sd1": "sd15.yaml", "sdxl": "sdxl.yaml"}[family]
     try:
@@ -109,7 +108,47 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise FileError(
             f"{config_path.name} cannot be used ({plain_text(str(error), 200)}): get the checkpoint's own .yaml again."
         ) from error
-    return Checkpoint(path, state_dict, config_path, config, file_sha256(path), family)
+    return Checkpoint(path, state_dict, config_path, config, sha256 or file_sha256(path), family)
+
+
+def check_readable(path: Path) -> str:
+    """The family of the checkpoint at `path`, of which only the header is read.
+
+    Raises FileError or ArchitectureError as `read_checkpoint` does for what the header shows.
+    """
+    if not path.is_file():
+        raise FileError(f"There is no checkpoint at {path}: check the path.")
+    if path.suffix != ".safetensors":
+        raise FileError(f"{path.name} is no .safetensors file: convert it first, pickled checkpoints are never opened.")
+    return _family(path, _keys(path))
+
+
+def check_vae(path: Path) -> None:
+    """Raises FileError when the file at `path` is no VAE in a safetensors file."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise FileError(f"{path.name} is no .safetensors file: choose another VAE, or the checkpoint's own.")
+    keys = {key.removeprefix(VAE_PREFIX) for key in _keys(path)}
+    if not {"encoder.conv_in.weight", "decoder.conv_in.weight"} <= keys:
+        raise FileError(f"{path.name} is no VAE: choose no text encoder beside the checkpoint, then try again.")
+
+
+def _keys(path: Path) -> set[str]:
+    with _undamaged(path):
+        # Without `with`: its older stubs know no context, and it lets the file go by itself.
+        return set(safe_open(path, framework="pt").keys())  # type: ignore[attr-defined]
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    with _undamaged(path):
+        return load_file(path)
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileError(f"{path.name} is damaged ({error}): download or copy it again.") from error
 
 
 def file_sha256(path: Path) -> str:
@@ -131,13 +170,13 @@ def _beside(config_path: Path, version: str) -> Path:
     return config_path.parent
 
 
-def _family(path: Path, state_dict: dict[str, torch.Tensor]) -> str:
+def _family(path: Path, keys: set[str]) -> str:
     """Raises ArchitectureError for a checkpoint of which no host is made."""
-    if any("bitsandbytes" in key for key in state_dict):
+    if any("bitsandbytes" in key for key in keys):
         raise ArchitectureError(f"{path.name} is quantized (NF4): take the checkpoint in half precision.")
     marks = ((kind, key) for kind, mark in _MARKS.items() for key in (mark, UNET_PREFIX + mark))
-    family = next((kind for kind, key in marks if key in state_dict), "none that is known here")
-    if family in TEXT_PREFIXES and f"{UNET_PREFIX}input_blocks.0.0.weight" in state_dict:
+    family = next((kind for kind, key in marks if key in keys), "none that is known here")
+    if family in TEXT_PREFIXES and f"{UNET_PREFIX}input_blocks.0.0.weight" in keys:
         return family
     raise ArchitectureError(
         f"{path.name} is no SD 1.x or SDXL checkpoint (its architecture is {family}): take one of these."

@@ -30,10 +30,18 @@ class DiffusersHost:
     text_encoder_2: CLIPTextModelWithProjection | None = None
 
     def __init__(
-        self, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        vae: Path | None = None,
+        sha256: str = "",
     ) -> None:
-        """Load `path`. Raises FileError or ArchitectureError, each a sentence for the user."""
-        checkpoint = read_checkpoint(path)
+        """Load `path`, with the VAE of another file in the place of its own (see `read_checkpoint`).
+
+        Raises FileError or ArchitectureError, each a sentence for the user.
+        """
+        checkpoint = read_checkpoint(path, vae, sha256)
         params = checkpoint.config["model"]["params"]
         self.family = checkpoint.family
         self.device, self.dtype = torch.device(device), dtype
@@ -114,5 +122,13 @@ class DiffusersHost:
         return modules.recomputed([BasicTransformerBlock, ResnetBlock2D])
 
     def frozen(self) -> AbstractContextManager[None]:
+        return modules.frozen(self._parts())
+
+    def close(self) -> None:
+        """Give the weights' memory back, whoever still holds this host, which is of no use afterwards."""
+        for part in self._parts():
+            part.to_empty(device="meta")
+
+    def _parts(self) -> list[nn.Module]:
         parts = (self.unet, self.vae, self.text_encoder, self.text_encoder_2)
-        return modules.frozen(part for part in parts if part is not None)
+        return [part for part in parts if part is not None]

@@ -29,7 +29,7 @@ def make_unet(checkpoint: Checkpoint) -> Any:
     # diffusers takes an SDXL's configuration for another model's where its widths are not those of the base model.
     with tempfile.TemporaryDirectory() as folder:
         try:
-            config = _sdxl_config(checkpoint.config["model"]["params"]["unet_config"]["params"])
+            config = sdxl_unet_config(checkpoint.config["model"]["params"]["unet_config"]["params"])
         except _MISFIT as error:
             raise checkpoint.misfit() from error
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -82,7 +82,7 @@ def _from_single_file(model_class: Any, checkpoint: Checkpoint, prefix: str, **c
     return model
 
 
-def _sdxl_config(params: dict[str, Any]) -> dict[str, Any]:
+def sdxl_unet_config(params: dict[str, Any]) -> dict[str, Any]:
     """`sgm`'s words for an SDXL's UNet -> arguments of UNet2DConditionModel."""
     widths = [params["model_channels"] * factor for factor in params["channel_mult"]]
     attends = [2**level in params["attention_resolutions"] for level in range(len(widths))]

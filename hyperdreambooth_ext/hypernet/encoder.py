@@ -73,6 +73,10 @@ def backbone(name: str, pretrained: bool, device: str = "cpu") -> nn.Module:
             if not _TIMM_NAME.fullmatch(name) or not timm.is_model(name):
                 raise ValueError("timm has no model of this name")
             return timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"The image encoder {name!r} needs the package {error.name}: install it with pip, then restart."
+        ) from error
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
         raise UserError(
             f"The image encoder {name!r} cannot be made ({error}): check the connection or its name."

@@ -15,12 +15,13 @@ from ..hosts.ldm import LdmHost
 from ..hosts.protocol import Host
 from ..hypernet.file import fitting_hypernetwork
 from ..hypernet.hypernetwork import Hypernetwork
-from . import settings
-from .builtin_lora import find_networks, forget
+from . import forge, settings
+from .builtin_lora import forget
+from .host import find_forge_networks, find_networks, missing_package, patches_models
 
 
 class WebuiBackend:
-    """`jobs.backend.Backend` for AUTOMATIC1111's WebUI 1.10."""
+    """`jobs.backend.Backend` for AUTOMATIC1111's WebUI 1.10, Forge and its kin."""
 
     def __init__(self) -> None:
         self.name = f"WebUI {launch_utils.git_tag()}"
@@ -28,47 +29,22 @@ class WebuiBackend:
 
     @contextmanager
     def model(self) -> Iterator[Host]:
-        # Not above: Forge has none of what it imports, and the start of the WebUI need not wait for it.
-        from .lending import lent
-
         with queue_lock:
-            sd_model = shared.sd_model  # loads one where none is loaded yet
-            unfit = self.unfit()
-            if sd_model is None or unfit:
-                raise UserError(unfit or "No checkpoint is loaded: choose one at the top left, then try again.")
+            if unfit := self.unfit():
+                raise UserError(unfit)
             shared.state.begin(job="hyperdreambooth")
             self._lending = True
             try:
-                with lent(sd_model, find_networks()):
-                    yield _host(sd_model)
+                with forge.reopened() if patches_models() else _lent() as host:
+                    yield host
             finally:
                 self._lending = False
                 shared.state.end()
 
     def unfit(self) -> str:
-        sd_model = sd_models.model_data.sd_model
-        if hasattr(sd_models.model_data, "forge_loading_parameters") or hasattr(sd_model, "forge_objects"):
-            return (
-                "Forge's model cannot be trained on: personalize elsewhere, then put the file into Forge's LoRA folder."
-            )
-        if shared.cmd_opts.lowvram:
-            return "The WebUI runs with lowvram, which leaves no model to train on: start it with medvram instead."
-        if sd_model is None:
-            return ""
-        if getattr(sd_model, "is_sd3", False):
-            return "SD 3 cannot be personalized yet: load an SD 1.x, SD 2.x or SDXL checkpoint."
-        if sd_unet.current_unet is not None or (sd_unet.unet_options and sd_unet.get_unet_option() is not None):
-            return (
-                "A replacement UNet (TensorRT) is active, which ignores LiDBs: set "
-                'Settings > Stable Diffusion > "SD Unet" to None.'
-            )
-        if devices.fp8:
-            return "The model is stored as FP8, which cannot be trained on: set Settings > FP8 weight to Disable."
-        try:
-            _host(sd_model)
-        except UserError as error:
-            return str(error)
-        return ""
+        if missing := missing_package():
+            return missing
+        return forge.unfit() if patches_models() else _unfit(sd_models.model_data.sd_model)
 
     def hypernetwork(self, host: Host, name: str = "") -> Hypernetwork | None:
         return fitting_hypernetwork(host, self.hypernetwork_dirs(), name)
@@ -88,9 +64,11 @@ class WebuiBackend:
 
     def saved(self, path: Path) -> None:
         with queue_lock, torch.no_grad():
-            networks = find_networks()
+            networks, forge_networks = find_networks(), find_forge_networks()
             if networks is not None:
                 forget(networks, path, sd_models.model_data.loaded_sd_models)
+            elif forge_networks is not None:
+                forge.forget(forge_networks, path)
             _forget_conditions()
 
     def report(self, stage: str, step: int, steps: int, preview: object | None) -> None:
@@ -105,6 +83,41 @@ class WebuiBackend:
 
     def interrupted(self) -> bool:
         return self._lending and (shared.state.interrupted or shared.state.stopping_generation)
+
+
+@contextmanager
+def _lent() -> Iterator[Host]:
+    """The model that the WebUI has loaded, as its file says."""
+    # Not above: Forge has none of what it imports, and the start of the WebUI need not wait for it.
+    from .lending import lent
+
+    sd_model = shared.sd_model  # loads one where none is loaded yet
+    unfit = _unfit(sd_model)
+    if sd_model is None or unfit:
+        raise UserError(unfit or "No checkpoint is loaded: choose one at the top left, then try again.")
+    with lent(sd_model, find_networks()):
+        yield _host(sd_model)
+
+
+def _unfit(sd_model: nn.Module | None) -> str:
+    if shared.cmd_opts.lowvram:
+        return "The WebUI runs with lowvram, which leaves no model to train on: start it with medvram instead."
+    if sd_model is None:
+        return ""
+    if getattr(sd_model, "is_sd3", False):
+        return "SD 3 cannot be personalized yet: load an SD 1.x, SD 2.x or SDXL checkpoint."
+    if sd_unet.current_unet is not None or (sd_unet.unet_options and sd_unet.get_unet_option() is not None):
+        return (
+            "A replacement UNet (TensorRT) is active, which ignores LiDBs: set "
+            'Settings > Stable Diffusion > "SD Unet" to None.'
+        )
+    if devices.fp8:
+        return "The model is stored as FP8, which cannot be trained on: set Settings > FP8 weight to Disable."
+    try:
+        _host(sd_model)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _host(sd_model: nn.Module) -> LdmHost:

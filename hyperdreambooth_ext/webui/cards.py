@@ -7,8 +7,8 @@ from typing import Any
 
 from modules import shared, ui_extra_networks
 
-from .builtin_lora import any_networks
 from .card_prompt import card_prompt
+from .host import any_networks
 from .settings import cards_wanted, lora_dir
 from .tag import TAG
 
@@ -37,7 +37,7 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
             "name": name,
             "filename": on_disk.filename,
             "shorthash": on_disk.shorthash,
-            "preview": self.find_preview(path) or self.find_embedded_preview(path, name, on_disk.metadata),
+            "preview": self.find_preview(path) or self._embedded_preview(path, name, on_disk.metadata),
             "description": self.find_description(path),
             # The page puts these between its tags as they are, and the hash is what the file says of itself.
             "search_terms": [escape(term) for term in terms if term],
@@ -49,6 +49,11 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
         self.read_user_metadata(item)
         item["prompt"] = card_prompt(f"{TAG}:{on_disk.get_alias()}", item["user_metadata"])
         return item
+
+    def _embedded_preview(self, path: str, name: str, metadata: dict[str, Any]) -> str | None:
+        # Not in Forge Classic.
+        find = getattr(self, "find_embedded_preview", None)
+        return find(path, name, metadata) if find else None
 
     def list_items(self) -> Iterator[dict[str, Any]]:
         networks = any_networks()

@@ -1,6 +1,7 @@
 """What `scripts/hyperdreambooth.py` hands over to: the callbacks, each registered anew at every "Reload UI"."""
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 from modules import script_callbacks, scripts
@@ -8,8 +9,8 @@ from torch import nn
 
 from ..hosts.ldm import LdmHost
 from . import cards, infotext, mount, settings, xyz
-from .builtin_lora import any_networks, find_forge_networks, find_networks, lora_network, why_missing
 from .forge import register_forge_tag
+from .host import any_networks, find_forge_networks, find_networks, lora_network, why_missing
 from .notes import tag_notes
 from .tag import TAG, register_tag
 
@@ -46,8 +47,11 @@ def register() -> None:
 def _on(when: str, callback: Callable) -> None:
     """As `script_callbacks.on_…(callback)`, which reads the whole call stack each time to find this file's name.
 
-    For six callbacks that is more than all our imports take.
+    For six callbacks that is more than all our imports take. Forge Classic has only that.
     """
+    if "category" not in signature(script_callbacks.add_callback).parameters:
+        getattr(script_callbacks, f"on_{when}")(callback)
+        return
     callbacks = script_callbacks.callback_map[f"callbacks_{when}"]
     script_callbacks.add_callback(callbacks, callback, category=when, filename=__file__)
 

@@ -6,7 +6,7 @@ Writing is the WebUI's: with the tag's alias, our files are among its "Lora hash
 import re
 from typing import Any
 
-from .builtin_lora import any_networks
+from .host import any_networks
 from .tag import TAG
 
 _TAG_NAME = re.compile(rf"<{TAG}:([^:>]+)")

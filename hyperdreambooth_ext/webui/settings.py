@@ -6,6 +6,7 @@ import gradio as gr
 from modules import paths, shared
 
 from . import bundled
+from .host import patches_models
 
 SECTION = ("hyperdreambooth", "HyperDreamBooth")
 CARDS = "hyperdreambooth_cards"
@@ -24,6 +25,9 @@ def add_settings() -> None:
         CARDS,
         shared.OptionInfo(True, "Show the LiDB cards beside the Lora cards", section=SECTION).needs_reload_ui(),
     )
+    if patches_models():
+        # Forge and its kin take checkpoints of the known sizes only.
+        return
     shared.opts.add_option(
         bundled.SETTING,
         shared.OptionInfo(

@@ -16,7 +16,7 @@ from torch import nn
 from ..errors import ArchitectureError
 from ..lidb.file import SUFFIX, load
 from ..lidb.lora import lora_tensors
-from .builtin_lora import lora_network
+from .host import lora_network
 from .settings import hypernetwork_dirs
 
 TAG = "lidb"

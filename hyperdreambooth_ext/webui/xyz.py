@@ -8,7 +8,7 @@ from typing import Any
 
 from modules import scripts
 
-from .builtin_lora import any_networks
+from .host import any_networks
 from .tag import TAG
 
 NAME, MULTIPLIER = "[LiDB] name", "[LiDB] multiplier"

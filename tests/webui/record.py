@@ -17,7 +17,10 @@ HERE = Path(__file__).parent
 FAKE, FACTS = HERE / "fake", HERE / "facts"
 FAKE_ONLY = "# fake only"
 # Where the fake's folders are in a WebUI; Forge has a LoRA extension of its own.
-FOLDERS = {"modules": ("modules",), "lora": ("extensions-builtin/Lora", "extensions-builtin/sd_forge_lora")}
+FOLDERS = {
+    "modules": ("modules",), "lora": ("extensions-builtin/Lora", "extensions-builtin/sd_forge_lora"),
+    "forge": ("modules",), "classic": ("modules",), "ldm_patched": ("ldm_patched/modules",),
+}  # fmt: skip
 # Where a WebUI defines what the fake defines in one place.
 ELSEWHERE = {"shared.OptionInfo": "options", "shared.Options": "options", "shared.State": "shared_state"}
 # Lines that our code counts on beyond names: file in the fake's folders, text.
@@ -37,6 +40,13 @@ LINES = (
     ("modules/sd_models.py", "if isinstance(v, str) and v[0:1] == '{':"),
     ("modules/sd_models.py", "loaded_sd_models"),
     ("modules/sd_models.py", "def forge_model_reload("),
+    ("modules/sd_models.py", "if model_data.forge_hash == current_hash"),
+    ("modules/sd_models.py", " memory_management.unload_all_models()"),
+    ("modules/sd_models.py", " model_management.unload_all_models()"),
+    ("modules/sd_models.py", "management.soft_empty_cache("),
+    ("ldm_patched/model_management.py", "def unload_all_models():"),
+    ("modules/sd_models.py", "if self.was_loaded_at_least_once:"),
+    ("lora/networks.py", "if current_sd.current_lora_hash == compiled_lora_targets_hash:"),
     ("modules/processing.py", "cached_hr_uc = [None, None]"),
     ("modules/api/api.py", 'shared.cmd_opts.api_auth.split(",")'),
 )  # fmt: skip
@@ -100,7 +110,9 @@ def fake_definitions() -> Iterator[tuple[str, str, Definition]]:
         for name, node in top_level(file).items() if file.name != "__init__.py" else ():
             imported = isinstance(node, ast.Import | ast.ImportFrom)
             if not imported and not name.startswith("_") and FAKE_ONLY not in lines[node.lineno - 1]:
-                yield file.parent.name, f"{file.stem}.{name}", described(node)
+                # Each kind of program has a fake of its own of how models are loaded.
+                kind = f"{file.parent.name}:" if file.parent.name in ("forge", "classic") else ""
+                yield file.parent.name, f"{kind}{file.stem}.{name}", described(node)
 
 
 def _real_file(root: Path, folder: str, name: str) -> Path | None:
@@ -112,7 +124,7 @@ def record(root: Path) -> dict[str, Any]:
     """Facts of the WebUI in `root`: for each of the fake's names its definition, or None where it lacks it."""
     names: dict[str, Definition | None] = {}
     for folder, name, fake in fake_definitions():
-        module, _, attribute = name.partition(".")
+        module, _, attribute = name.rpartition(":")[2].partition(".")
         path = _real_file(root, folder, f"{ELSEWHERE.get(name, module)}.py")
         node = top_level(path).get(attribute) if path else None
         names[name] = None if node is None else _only_what_is_faked(described(node), fake)

@@ -308,7 +308,7 @@ def _inpainting(webui, sd_model):
         (_tensorrt, "replacement UNet .* to None."),
         (_fp8, "stored as FP8"),
         (_sd3, "SD 3 cannot be personalized yet"),
-        (_forge, "Forge.s model .* Forge.s LoRA folder."),
+        (_forge, "cannot be unloaded: personalize elsewhere"),
         (_inpainting, "as for inpainting"),
     ],
 )

@@ -23,7 +23,7 @@ def notes(webui, small_lidb):
         if load:
             on_disk = webui.networks.available_networks["anna"]
             webui.networks.loaded_networks[:] = [webui.networks.load_network("anna", on_disk)]
-        lora = webui.ours("builtin_lora")
+        lora = webui.ours("host")
         tag_notes = webui.ours("notes").tag_notes
         return list(tag_notes(lora.find_networks(), lora.why_missing(), {kind: params}, lambda: webui.networks.linears))
 
@@ -81,7 +81,7 @@ def test_a_damaged_file(notes, webui):
 
 def test_without_the_built_in_lora(notes, webui):
     webui.extra_networks.extra_network_registry.clear()
-    assert notes("anna:1", load=False) == [webui.ours("builtin_lora").why_missing()]
+    assert notes("anna:1", load=False) == [webui.ours("host").why_missing()]
 
 
 def test_the_script_says_it_under_the_image(notes, webui):

@@ -99,8 +99,8 @@ def test_another_files_weights_are_forgotten_by_nobody(lora, webui):
 
 def test_without_the_built_in_lora_the_user_is_told(webui):
     webui.extra_networks.extra_network_registry.clear()
-    assert webui.ours("builtin_lora").find_networks() is None
-    assert "switch it on under Extensions" in webui.ours("builtin_lora").why_missing()
+    assert webui.ours("host").find_networks() is None
+    assert "switch it on under Extensions" in webui.ours("host").why_missing()
 
 
 def test_forges_loader_is_handed_the_exported_lora(webui, small_lidb, monkeypatch):
@@ -116,13 +116,13 @@ def test_forges_loader_is_handed_the_exported_lora(webui, small_lidb, monkeypatc
     exported = load_file(lora_path)
     assert tensors.keys() == exported.keys() and all(torch.equal(tensors[key], exported[key]) for key in tensors)
     assert webui.networks.load_lora_state_dict(str(lora_path)) == theirs(str(lora_path))
-    assert "lidb" in webui.extra_networks.extra_network_aliases and webui.ours("builtin_lora").why_missing() == ""
+    assert "lidb" in webui.extra_networks.extra_network_aliases and webui.ours("host").why_missing() == ""
 
 
 def test_a_loader_without_module_types_is_another_programs(webui, monkeypatch):
     monkeypatch.delattr(webui.networks, "module_types")
-    assert webui.ours("builtin_lora").find_networks() is None
-    assert "export the LiDB as a LoRA" in webui.ours("builtin_lora").why_missing()
+    assert webui.ours("host").find_networks() is None
+    assert "export the LiDB as a LoRA" in webui.ours("host").why_missing()
 
 
 def test_a_lidb_of_sd15s_shapes_is_loaded_whole(webui, sd15):
