@@ -36,6 +36,8 @@ from .sheet import save_sheet
 SCALE_FACTOR = 0.18215
 SIZES = (64, 96, SIZE)
 TIMESTEPS = 1000
+SCALE_PHOTOS = 512
+"""How many photos say how large latents are."""
 CAPTIONS = 8
 NOISES = 2
 """How often a batch holds each picture, at different noise levels: its caption is read once."""
@@ -83,26 +85,46 @@ def encode(args: argparse.Namespace) -> None:
     whole.load(args.autoencoder)
     photos, model = Photos(args.data, device), InnerAutoencoder(whole).to(device).eval()
     args.out.mkdir(parents=True, exist_ok=True)
-    cached = {size: _latents(photos, model, size) for size in SIZES}
-    largest = cached[SIZE].float()
-    shift, scale = largest.mean((0, 1, 3, 4)), largest.std((0, 1, 3, 4))
-    for size, latents in cached.items():
-        normal = (latents - shift.view(1, 1, 4, 1, 1)) / scale.view(1, 1, 4, 1, 1)
-        np.save(args.out / f"latents-{size}.npy", normal.half().numpy())
-    save_file({"shift": shift, "scale": scale}, args.out / "scale.safetensors")
     words = random.Random(0)
     captions = [describe(_mirrored(row, n), row["style"], words) for row in photos.rows for n in range(CAPTIONS)]
     np.save(args.out / "tokens.npy", tokenized(captions).reshape(len(photos.rows), CAPTIONS, 77))
+    shift, scale = _scale(photos, model, args.out / "scale.safetensors")
+    for size in args.size:
+        file = args.out / f"latents-{size}.npy"
+        if not file.exists():
+            np.save(args.out / "unfinished.npy", _latents(photos, model, size, shift, scale))
+            (args.out / "unfinished.npy").replace(file)
+            print(file.name, flush=True)
     print(f"{len(photos.rows)} pictures; shift {shift.tolist()}, scale {scale.tolist()}")
 
 
-def _latents(photos: Photos, model: InnerAutoencoder, size: int) -> torch.Tensor:
-    """Means of the latents of all pictures at this size, upright and mirrored: float16 [N, 2, 4, h, w]."""
+def _scale(photos: Photos, model: InnerAutoencoder, file: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the latents' channels, [4] each, of some photos; kept in `file`."""
+    if not file.exists():
+        chosen = np.random.default_rng(0).choice(photos.trained, SCALE_PHOTOS)
+        parts = np.array_split(chosen, SCALE_PHOTOS // 64)
+        latents = torch.cat([_encoded(photos, model, part, SIZE) for part in parts])
+        moments = {"shift": latents.mean((0, 2, 3)), "scale": latents.std((0, 2, 3))}
+        save_file({name: value.cpu() for name, value in moments.items()}, file)
+    kept = load_file(file)
+    return kept["shift"], kept["scale"]
+
+
+def _encoded(photos: Photos, model: InnerAutoencoder, chosen: np.ndarray, size: int, mirrored: bool = False):
+    """Means of the latents [B, 4, size / 8, size / 8]."""
+    pictures = resized(photos.pictures(chosen), size // 2)
+    return model.moments(pictures.flip(-1) if mirrored else pictures)[0]
+
+
+def _latents(
+    photos: Photos, model: InnerAutoencoder, size: int, shift: torch.Tensor, scale: torch.Tensor
+) -> np.ndarray:
+    """Latents of all pictures at this size, upright and mirrored, of unit variance: float16 [N, 2, 4, h, w]."""
     parts = []
     for part in np.array_split(np.arange(len(photos.rows)), max(1, len(photos.rows) // 64)):
-        pictures = resized(photos.pictures(part), size // 2)
-        parts.append(torch.stack([model.moments(p)[0] for p in (pictures, pictures.flip(-1))], 1).half().cpu())
-    return torch.cat(parts)
+        both = torch.stack([_encoded(photos, model, part, size, mirrored) for mirrored in (False, True)], 1).cpu()
+        parts.append(((both - shift.view(4, 1, 1)) / scale.view(4, 1, 1)).half().numpy())
+    return np.concatenate(parts)
 
 
 def _mirrored(row: dict, number: int) -> dict:
@@ -217,6 +239,7 @@ def main() -> None:
     encoding, training, exporting = (actions.add_parser(name) for name in ("encode", "train", "export"))
     for name in ("data", "autoencoder", "out"):
         encoding.add_argument(name, type=Path)
+    encoding.add_argument("--size", type=int, choices=SIZES, nargs="+", default=SIZES, help="those that exist stay")
     for name in ("data", "cache", "out"):
         training.add_argument(name, type=Path)
     training.add_argument("--size", type=int, choices=SIZES, default=SIZE, help="of the pictures")
