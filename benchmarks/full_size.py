@@ -25,8 +25,8 @@ from hyperdreambooth_ext.images.face import crop_face, find_face
 from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, finetune, prepare_subject
-from hyperdreambooth_ext.personalize.starts import hypernetwork_start
+from hyperdreambooth_ext.personalize.batch import prepare_subject
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, finetune
 from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 
 from .machine import CLOCKS, add_machine_options
@@ -114,7 +114,7 @@ def personalized(host: DiffusersHost, options: FinetuneOptions, parts: Parts) ->
             subject = prepare_subject(crop, host, "a sks face")
         with parts.part("predict"):
             image = torch.nn.functional.interpolate(subject.image, (128, 128), mode="area").to(host.device)
-            first = hypernetwork_start(hypernetwork, image, options.rank, generator)
+            first = hypernetwork.predict(image).relaxed(options.rank, generator)
         with parts.part(f"finetune, {options.steps} iterations"):
             last = parts.now()
             done = finetune(host, subject, first, options, generator, on_step)

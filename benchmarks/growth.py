@@ -29,7 +29,8 @@ from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.weights import LiDB
-from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Subject, finetune
+from hyperdreambooth_ext.personalize.batch import Subject
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
 from hyperdreambooth_ext.shipped import CHECKPOINT, MODELS
 
 from .random_host import random_lidb

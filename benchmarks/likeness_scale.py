@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
+from hyperdreambooth_ext.images.face import largest_face
 from hyperdreambooth_ext.images.tensors import to_tensor
-from hyperdreambooth_ext.jobs.identity import aligned
 from hyperdreambooth_ext.shipped import HYPERNETWORK
 
 from .people import SYNTHETIC, synthetic
@@ -30,7 +30,7 @@ def main() -> None:
     people = synthetic(SYNTHETIC, 100, SIZE)
     drawn = {person.name: args.out / args.row / f"{person.name}.png" for person in people}
     numbers = [number for number, person in enumerate(people) if drawn[person.name].exists()]
-    faces = [aligned(np.asarray(Image.open(drawn[people[i].name]).convert("RGB")), SIZE) for i in numbers]
+    faces = [largest_face(np.asarray(Image.open(drawn[people[i].name]).convert("RGB")), SIZE) for i in numbers]
     found = [(number, face) for number, face in zip(numbers, faces, strict=True) if face is not None]
     own, strangers = scale([person.crop for person in people], found)
     print(f"{len(found)} pictures with a face, {len(numbers) - len(found)} without")

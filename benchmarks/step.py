@@ -21,14 +21,8 @@ from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.weights import zeros
-from hyperdreambooth_ext.personalize.finetune import (
-    FinetuneOptions,
-    Progress,
-    Subject,
-    TrainBatch,
-    finetune,
-    make_batch,
-)
+from hyperdreambooth_ext.personalize.batch import Subject, TrainBatch, make_batch
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, finetune
 from hyperdreambooth_ext.sampling.recorded import Recorded
 from hyperdreambooth_ext.shipped import CHECKPOINT
 
@@ -37,7 +31,6 @@ from .random_host import RandomHost
 
 PROMPT = "a sks face"
 OTHERS = ("smallest", "peft", "cloneofsimo")
-UNET_GROUPS = ("unet_attention", "unet_geglu")
 # The third step of ours is recorded on a graphics card.
 WARM_UP = 3
 
@@ -76,7 +69,7 @@ class Rival:
         self._take: Callable[[TrainBatch], torch.Tensor] = smallest
 
     def _targets(self) -> list[str]:
-        layers = {layer.key for layer in Architecture.of(self._host.linears(), UNET_GROUPS).layers}
+        layers = {x.key for x in Architecture.of(self._host.linears()).layers if x.key.startswith("lora_unet_")}
         keys = {module: key for key, module in self._host.linears().items()}
         return [name for name, module in self._host.unet.named_modules() if keys.get(module) in layers]
 

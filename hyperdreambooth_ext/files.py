@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import unicodedata
@@ -41,6 +42,15 @@ def checked_name(name: str) -> str:
     return name
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write_atomically(path: Path, content: bytes, verify=None, overwrite: bool = True) -> None:
     """Write `content` to `path` so that at any moment the file is the old one or the new one, whole.
 
@@ -67,6 +77,12 @@ def write_atomically(path: Path, content: bytes, verify=None, overwrite: bool = 
         raise FileError(_why_not_written(path, error)) from error
 
 
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raises FileError where there is a file already and it may not be replaced: before the work, not after it."""
+    if os.path.lexists(path) and not overwrite:
+        raise FileError(f"{path.name} exists already: take another name, or allow replacing it.", "overwrite")
+
+
 def _take_place(temporary: Path, path: Path, overwrite: bool) -> None:
     if overwrite:
         os.replace(temporary, path)
@@ -76,12 +92,9 @@ def _take_place(temporary: Path, path: Path, overwrite: bool) -> None:
             os.rename(temporary, path)
         else:
             os.link(temporary, path)
-    except FileExistsError:
-        raise FileError(f"{path.name} exists already: take another name, or allow replacing it.", "overwrite") from None
     except OSError:
-        # No links on this file system: look, and then hope that nobody was faster.
-        if os.path.lexists(path):
-            raise
+        # There is one, or no links on this file system: look, and then hope that nobody was faster.
+        check_free(path, overwrite)
         os.replace(temporary, path)
 
 

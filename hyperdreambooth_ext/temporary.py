@@ -30,7 +30,7 @@ def temporary_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     Its permissions are those of any new file. Raises OSError where it cannot be made.
     """
     file, name = _new_file(path)
-    while not _locked(file):
+    while not _is_ours(file):
         file.close()
         file, name = _new_file(path)
     try:
@@ -59,40 +59,36 @@ def _new_file(path: Path) -> tuple[BinaryIO, Path]:
     return open(descriptor, "w+b"), name
 
 
-def _locked(file: BinaryIO) -> bool:
-    """Take the lock; False if the file was taken for a leftover in the moment before."""
+def _lock(file: BinaryIO) -> bool | None:
+    """Whether nobody else held the lock, which is ours now; None where there are no locks."""
     if fcntl is None:
-        return True
+        return None
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True  # a file system without locks
-    return os.fstat(file.fileno()).st_nlink > 0
-
-
-def _removed(name: str) -> bool:
-    try:
-        with open(name, "r+b") as file:
-            if not _abandoned(file):
-                return False
-            if fcntl is not None:
-                os.unlink(name)
-        if fcntl is None:
-            os.unlink(name)
-    except OSError:
-        return False
+        return None  # a file system without them
     return True
 
 
-def _abandoned(file: BinaryIO) -> bool:
-    if fcntl is not None:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-    return time.time() - os.fstat(file.fileno()).st_mtime > _OLD_SECONDS
+def _is_ours(file: BinaryIO) -> bool:
+    """Take the lock; False if the file was taken for a leftover in the moment before."""
+    free = _lock(file)
+    return free is None or (free and os.fstat(file.fileno()).st_nlink > 0)
+
+
+def _removed(name: str) -> bool:
+    """Delete the file unless somebody is writing it."""
+    try:
+        with open(name, "r+b") as file:
+            free = _lock(file)
+            if free is None:
+                free = time.time() - os.fstat(file.fileno()).st_mtime > _OLD_SECONDS
+            if free and os.name != "nt":
+                os.unlink(name)
+        if free and os.name == "nt":  # where no open file can be deleted
+            os.unlink(name)
+    except OSError:
+        return False
+    return free

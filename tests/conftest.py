@@ -85,6 +85,23 @@ def random_lidb(architecture: Architecture, rank: int = 1, seed: int = 0, basis:
     return LiDB(architecture, basis, a_train, lidb.b_train)
 
 
+def delta_of(lidb: LiDB, layer: Layer) -> torch.Tensor:
+    """ΔW = A_aux · A_train · B_train · B_aux, multiplied out as the formula says."""
+    basis = lidb.basis
+    return basis.a_of(layer) @ lidb.a_train[layer.key] @ lidb.b_train[layer.key] @ basis.b_of(layer)
+
+
+def relative_error(a: LiDB, b: LiDB) -> float:
+    """‖ΔW_a − ΔW_b‖ / ‖ΔW_a‖ over all layers, in the coordinates of the bases (where lengths are the same)."""
+    difference = total = 0.0
+    for layer in a.architecture.layers:
+        one = a.a_train[layer.key] @ a.b_train[layer.key]
+        other = b.a_train[layer.key] @ b.b_train[layer.key]
+        difference += float((one - other).square().sum())
+        total += float(one.square().sum())
+    return (difference / total) ** 0.5 if total else difference**0.5
+
+
 SMALL = Architecture(
     (
         Layer("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 64, 64),

@@ -14,7 +14,7 @@ from torch import nn
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.images.face import crop_face, find_face
-from hyperdreambooth_ext.personalize.finetune import Subject, prepare_subject
+from hyperdreambooth_ext.personalize.batch import Subject, prepare_subject
 from hyperdreambooth_ext.sampling.schedule import add_noise, training_target
 
 from ..people import Person

@@ -5,13 +5,14 @@ import os
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from tqdm import tqdm
 
 from ..pretrain.build import STAGES, build
 from ..pretrain.options import BuildOptions, remembered
-from ..pretrain.processes import Processes, processes
+from ..pretrain.processes import Processes
 from ..pretrain.progress import STAGE_WORDS, BuildProgress, Paused, Reporter
 from ..pretrain.store import Folder
 from ..shipped import MODELS
@@ -28,7 +29,7 @@ def run_build(args: argparse.Namespace) -> dict:
     if args.device == "auto" and torch.cuda.device_count() > 1:
         args.device = f"cuda:{rank}"
     host = load_host(args, _dtype(args))
-    together = processes(cpu=host.device.type == "cpu")
+    together = Processes.started()
     stages = STAGES if args.until is None else STAGES[: STAGES.index(args.until) + 1]
     started = time.monotonic()
     bars = _Bars(quiet=args.json or not together.first)
@@ -74,21 +75,16 @@ class _Bars:
 
     def show(self, progress: BuildProgress) -> None:
         """Move the stage's bar."""
-        fresh = self.last is None or self.last.stage != progress.stage
-        known = progress.score or (self.last.score if self.last else None)
-        self.last = BuildProgress(**{**vars(progress), "score": known})
-        if self.quiet:
-            return
-        if fresh:
+        if self._bar is None or self.last is None or self.last.stage != progress.stage:
             self.close()
             self._bar = tqdm(
                 total=progress.total, initial=progress.done, desc=f"{STAGE_WORDS[progress.stage]:<24}", file=sys.stderr,
-                ncols=100,
+                ncols=100, disable=self.quiet,
             )  # fmt: skip
-        assert self._bar is not None
         self._bar.update(progress.done - self._bar.n)
         if progress.score:
             self._bar.set_postfix_str(f"likeness {progress.score['likeness']:.0%}", refresh=False)
+        self.last = replace(progress, score=progress.score or (self.last and self.last.score))
 
     def close(self) -> None:
         """The bar of the last stage stays on the screen as it is."""

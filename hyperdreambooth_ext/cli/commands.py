@@ -1,16 +1,15 @@
 """What each command does; every one returns the summary that --json prints."""
 
 import argparse
-import os
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.utils.logging import set_verbosity_error
 
-from ..errors import FileError, UserError
+from ..errors import UserError
+from ..files import check_free
 from ..hosts.diffusers import DiffusersHost
 from ..hypernet.file import MAX_FILE_BYTES, fitting_hypernetwork, load_hypernetwork, read_config
 from ..hypernet.hypernetwork import Hypernetwork
@@ -66,7 +65,7 @@ def generate(args: argparse.Namespace) -> dict:
         raise UserError(f"{args.steps} sampling steps make no picture: use at least 1, 25 is the default.", "steps")
     named = options_of(PersonalizeOptions)
     named["size"].check(args.size)
-    _check_free(args.out, args.overwrite)
+    check_free(args.out, args.overwrite)
     host = load_host(args)
     sampling = Sampling(args.steps, args.cfg, args.size, args.negative, args.seed or named["seed"].default)
     started = time.monotonic()
@@ -78,7 +77,7 @@ def generate(args: argparse.Namespace) -> dict:
 
 def export(args: argparse.Namespace) -> dict:
     """LiDB -> LoRA."""
-    _check_free(args.lora, args.overwrite)
+    check_free(args.lora, args.overwrite)
     lidb, info = file.load(args.file)
     export_lora(args.lora, lidb, info, args.overwrite)
     return {"file": str(args.lora), "bytes": args.lora.stat().st_size, "rank": lidb.rank}
@@ -153,12 +152,6 @@ def load_host(args: argparse.Namespace, dtype: torch.dtype | None = None) -> Dif
     # float16 would need its gradients scaled; bfloat16 has the range of float32.
     halved = device.startswith("cuda") and torch.cuda.is_bf16_supported()
     return DiffusersHost(args.checkpoint or CHECKPOINT, device, dtype or (torch.bfloat16 if halved else torch.float32))
-
-
-def _check_free(path: Path, overwrite: bool) -> None:
-    """Before the work rather than after it; the writing itself looks once more."""
-    if os.path.lexists(path) and not overwrite:
-        raise FileError(f"{path} exists already: take another name, or allow replacing it.", "overwrite")
 
 
 def _hypernetwork(args: argparse.Namespace, host: DiffusersHost) -> Hypernetwork | None:

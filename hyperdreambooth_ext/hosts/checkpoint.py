@@ -1,6 +1,5 @@
 """A checkpoint file of SD 1.x or SDXL: weights, architecture and hash, read without any network or pickle."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open  # type: ignore[attr-defined]
 from safetensors.torch import load_file
 
 from ..errors import ArchitectureError, FileError
+from ..files import file_sha256
 from ..shipped import MODELS
 from ..texts import plain_text
 from .sidecar import read_sidecar, read_text_config
@@ -149,15 +149,6 @@ def _undamaged(path: Path) -> Iterator[None]:
         yield
     except (SafetensorError, OSError, ValueError) as error:
         raise FileError(f"{path.name} is damaged ({error}): download or copy it again.") from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _beside(config_path: Path, version: str) -> Path:

@@ -1,11 +1,13 @@
 """State of modules that must be given back after use."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from ..lidb.injection import forwards
 
 _RECOMPUTES = ("checkpoint", "use_checkpoint")
 
@@ -60,26 +62,10 @@ def _recomputing(forward):
         if not torch.is_grad_enabled():
             return forward(self, *args, **kwargs)
         now = {module: vars(module)["forward"] for module in self.modules() if "forward" in vars(module)}
-        contexts = lambda: (nullcontext(), _forwards(now))  # noqa: E731  # as checkpoint wants it
+        contexts = lambda: (nullcontext(), forwards(now))  # noqa: E731  # as checkpoint wants it
         # Within `frozen` nothing is random; to keep the generator's state would be to wait for a graphics card.
         return checkpoint(
             forward, self, *args, use_reentrant=False, context_fn=contexts, preserve_rng_state=False, **kwargs
         )
 
     return recomputing_forward
-
-
-@contextmanager
-def _forwards(wanted: Mapping[nn.Module, Callable]) -> Iterator[None]:
-    """Within this context these modules compute this."""
-    own = {module: vars(module).get("forward") for module in wanted}
-    try:
-        for module, forward in wanted.items():
-            module.forward = forward  # type: ignore[method-assign]
-        yield
-    finally:
-        for module, before in own.items():
-            if before is None:
-                del module.forward
-            else:
-                module.forward = before  # type: ignore[method-assign]

@@ -22,28 +22,22 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _OPTIONAL = "num_batches_tracked"
 
 
-class _ShapesOnly(TorchFunctionMode):
-    """Within this context new tensors have a shape and no memory; those made of given numbers stay as they are."""
+class Unfilled(TorchFunctionMode):
+    """Within this context new weights take no random numbers: they are overwritten, or asked for their shapes alone.
+
+    With "meta" as `device` they have a shape and no memory; tensors made of given numbers stay as they are.
+    """
+
+    def __init__(self, device: str | None = None) -> None:
+        super().__init__()
+        self._device = device
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
         kwargs = dict(kwargs or {})
         if func.__name__ in _FILLERS:
             return args[0] if args else kwargs["tensor"]
         if func in _MAKERS and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)
-
-
-class NothingRandom(TorchFunctionMode):
-    """Within this context no random number is taken for new weights, which are overwritten anyway.
-
-    The program around us may count on its random state, also while a job's thread loads a network.
-    """
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
-        kwargs = dict(kwargs or {})
-        if func.__name__ in _FILLERS:
-            return args[0] if args else kwargs["tensor"]
+            kwargs["device"] = self._device
         return _NOT_RANDOM.get(func, func)(*args, **kwargs)
 
 
@@ -71,7 +65,7 @@ def _channels(tensors: dict[str, torch.Tensor]) -> int:
 
 
 def _shapes(config: HypernetworkConfig, channels: int) -> dict[str, torch.Size]:
-    with _ShapesOnly():
+    with Unfilled("meta"):
         parts: dict[str, nn.Module] = {"decoder.": WeightDecoder(config, channels)}
         if config.identity_nets:
             parts["identity_net."] = LatentIdentityEnsemble.untrained(config.identity_nets)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import FileError
-from ..lidb.basis import AnyBasis, Basis, basis_from_dict
+from ..lidb.basis import AnyBasis, Basis, basis_from_dict, check_sizes
 from ..lidb.file import MAX_LAYERS
 from ..lidb.layers import Architecture, Layer, checked_layer
 from ..texts import MAX_TEXT, is_plain
@@ -70,7 +70,7 @@ class HypernetworkConfig:
             layers = _layers(values.pop("architecture"))
             basis = basis_from_dict(values.pop("basis"))
             for layer in layers:
-                basis.check_sizes(layer)
+                check_sizes(basis, layer)
             values = {_FORMER.get(name, name): value for name, value in values.items()}
             known = {f.name for f in fields(cls)}
             settings: dict[str, Any] = {
@@ -86,15 +86,14 @@ class HypernetworkConfig:
 
     def _check(self) -> None:
         # The encoder is tried on one picture of this size when it is made.
-        small = {"width": 8192, "depth": 64, "heads": 256, "iterations": 64, "image_size": 640}
-        for name, limit in small.items():
+        ranges = {
+            "width": (1, 8192), "depth": (1, 64), "heads": (1, 256), "iterations": (1, 64), "image_size": (1, 640),
+            "identity_width": (0, 8192), "identity_nets": (0, 8),
+        }  # fmt: skip
+        for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if type(value) is not int or not 0 < value <= limit:
+            if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{name} is {str(value)[:40]!r}")
-        if type(self.identity_width) is not int or not 0 <= self.identity_width <= 8192:
-            raise ValueError(f"identity_width is {str(self.identity_width)[:40]!r}")
-        if type(self.identity_nets) is not int or not 0 <= self.identity_nets <= 8:
-            raise ValueError(f"identity_nets is {str(self.identity_nets)[:40]!r}")
         if self.identity_nets and self.identity_width != LATENT_IDENTITY_WIDTH:
             raise ValueError("its identity_nets know other identities than its encoder")
         if self.width % self.heads:

@@ -1,18 +1,16 @@
 """The hypernetwork file: one safetensors file, float16, that carries its configuration."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ArchitectureError, FileError
-from ..files import write_atomically
+from ..files import file_sha256, write_atomically
 from ..hosts.protocol import Host
 from ..lidb.layers import Architecture
 from ..lidb.safetensors_bytes import from_file, metadata_of, to_bytes
-from ..lidb.stored_basis import A_PREFIX, B_PREFIX, METADATA, NamedBasis, StoredBasis, checked_basis
-from .claims import NothingRandom, check_claims
+from ..lidb.stored_basis import A_PREFIX, B_PREFIX, StoredBasis, checked_basis
+from .claims import Unfilled, check_claims
 from .config import HypernetworkConfig
 from .hypernetwork import Hypernetwork
 
@@ -30,23 +28,16 @@ def save_hypernetwork(path: Path, network: Hypernetwork) -> None:
     if not network.config.encoder_bundled:
         state = {key: value for key, value in state.items() if not key.startswith(ENCODER)}
     tensors = {key: value.half() for key, value in state.items() if value.is_floating_point()}
-    metadata = {"hypernetwork": network.config.to_json()}
-    if isinstance(network.config.basis, StoredBasis):
-        tensors |= network.config.basis.tensors()
-        metadata[METADATA] = json.dumps(network.config.basis.to_dict(), sort_keys=True)
-    write_atomically(Path(path), to_bytes(tensors, metadata))
+    write_atomically(Path(path), to_bytes(tensors, {"hypernetwork": network.config.to_json()}))
 
 
 def load_hypernetwork(path: Path) -> Hypernetwork:
     """Read a hypernetwork, ready to predict. Raises FileError when it is missing, damaged, or none."""
-    path = Path(path)
     tensors, metadata = from_file(path, MAX_FILE_BYTES)
-    if "hypernetwork" not in metadata:
-        raise FileError(f"{path.name} is no hypernetwork file: use one that this project trained.")
-    config = HypernetworkConfig.from_json(metadata["hypernetwork"])
+    config = _config(path, metadata)
     for former, name in _FORMER:
         tensors = {key.replace(former, name): tensor for key, tensor in tensors.items()}
-    if isinstance(config.basis, NamedBasis):
+    if isinstance(config.basis, StoredBasis):
         stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith((A_PREFIX, B_PREFIX))}
         try:
             config = replace(config, basis=checked_basis(config.basis, stored, config.architecture.layers))
@@ -54,18 +45,15 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
             raise FileError(f"{path.name} holds a damaged basis ({error}): download or train it again.") from error
     try:
         check_claims(config, tensors)
-    except ValueError as error:
-        raise FileError(f"{path.name} does not fit its own configuration ({error}): download or train it again.") from (
-            error
-        )
-    with NothingRandom():
-        network = Hypernetwork(config, pretrained_encoder=not config.encoder_bundled)
-    try:
+        # The program around us may count on its random state, also while a job's thread loads a network.
+        with Unfilled():
+            network = Hypernetwork(config, pretrained_encoder=not config.encoder_bundled)
         # Copied number by number into float32: never a second whole copy.
         network.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        raise FileError(f"{path.name} does not fit its own configuration: download or train it again.") from error
-    network.file_hash = file_hash(path)
+    except (ValueError, RuntimeError) as error:
+        why = str(error).splitlines()[0]
+        raise FileError(f"{path.name} does not fit its own configuration ({why}): download it again.") from error
+    network.file_hash = file_sha256(path)[:10]
     return network.eval().requires_grad_(False)
 
 
@@ -128,10 +116,13 @@ def list_hypernetworks(folder: Path) -> list[Found]:
 
 
 def read_config(path: Path) -> HypernetworkConfig:
-    """A hypernetwork file's configuration alone."""
-    metadata = metadata_of(Path(path), MAX_FILE_BYTES)
+    """A hypernetwork file's configuration alone. Raises FileError."""
+    return _config(path, metadata_of(path, MAX_FILE_BYTES))
+
+
+def _config(path: Path, metadata: dict[str, str]) -> HypernetworkConfig:
     if "hypernetwork" not in metadata:
-        raise FileError(f"{Path(path).name} is no hypernetwork file: move it out of the folder.")
+        raise FileError(f"{path.name} is no hypernetwork file: choose another, or move it out of the folder.")
     return HypernetworkConfig.from_json(metadata["hypernetwork"])
 
 
@@ -144,12 +135,3 @@ def check_fits(network: Hypernetwork, architecture: Architecture) -> None:
             "start",
             "hypernetwork",
         )
-
-
-def file_hash(path: Path) -> str:
-    """The first ten digits of the file's SHA-256."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()[:10]

@@ -115,7 +115,7 @@ class Hypernetwork(nn.Module):
         super().__init__()
         self.config = config
         self.file_hash = ""
-        """Of the file that it was read from (`file.file_hash`)."""
+        """The first ten digits of the SHA-256 of the file that it was read from."""
         self.encoder = FaceEncoder(config, pretrained_encoder)
         self.decoder = WeightDecoder(config, self.encoder.channels)
         self.identity_net = LatentIdentityEnsemble.untrained(config.identity_nets) if config.identity_nets else None

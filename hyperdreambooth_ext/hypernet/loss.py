@@ -19,8 +19,7 @@ class IdentityLoss:
 
     Noisy latents of a photo still show much of an identity. So the first `samples` identities of a step are also
     sampled from pure noise, as they will be when a LiDB is used, with `prompt` and a few steps of DDIM down to
-    somewhere in `sampled_until` (shares of all timesteps). There they are judged with `sampled_weight`, by `judge`
-    where there is one.
+    somewhere in `sampled_until` (shares of all timesteps). There they are judged with `sampled_weight`.
     """
 
     net: Callable[[torch.Tensor], torch.Tensor]
@@ -29,7 +28,6 @@ class IdentityLoss:
     sampled_weight: float = 0.1
     prompt: str = "a sks face"
     sampled_until: tuple[float, float] = (0.3, 0.9)
-    judge: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def per_sample(self, guess: torch.Tensor, identities: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
         """1 − cosine [B] of clean latents `guess` [B, 4, h, w] and `identities` [B, channels]; where nearly all is
@@ -38,46 +36,16 @@ class IdentityLoss:
 
     def of_samples(self, samples: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
         """The mean of 1 − cosine of sampled clean latents [S, 4, h, w] and the first of `identities` [B, channels]."""
-        known = (self.judge or self.net)(samples)
-        return (1 - F.cosine_similarity(known, identities[: len(samples)], dim=-1)).mean()
+        return (1 - F.cosine_similarity(self.net(samples), identities[: len(samples)], dim=-1)).mean()
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """α and β of equation 4, and how the diffusion loss is taken.
-
-    `min_snr_gamma` weighs timesteps as in arXiv 2303.09556: where little noise is left, the latents themselves show
-    the identity, and nothing is learned about the weights; None weighs all alike. `timesteps` is their range, as
-    shares of all. `mask` [1, 1, h, w] weighs places.
-    """
+    """α and β of equation 4, and the identity loss."""
 
     alpha: float = 1.0
     beta: float = 0.0
-    min_snr_gamma: float | None = 5.0
-    timesteps: tuple[float, float] = (0.0, 1.0)
-    mask: torch.Tensor | None = None
     identity: IdentityLoss | None = None
-
-
-def hypernetwork_loss(
-    diffusion: torch.Tensor | None, theta: torch.Tensor, targets: torch.Tensor | None, alpha: float, beta: float
-) -> torch.Tensor:
-    """α · `diffusion` + β · ‖θ̂ − θ‖² per sample, summed over a layer's numbers and averaged over layers and samples.
-
-    Either weight may be 0; its term may then be None. Raises ValueError when both are 0 or a needed term is missing.
-    """
-    terms = []
-    if alpha:
-        if diffusion is None:
-            raise ValueError("alpha > 0 needs the diffusion loss")
-        terms.append(alpha * diffusion)
-    if beta:
-        if targets is None:
-            raise ValueError("beta > 0 needs targets")
-        terms.append(beta * (theta - targets).square().sum(-1).mean())
-    if not terms:
-        raise ValueError("alpha and beta cannot both be 0")
-    return torch.stack(terms).sum()
 
 
 def denoising_errors(
@@ -106,5 +74,6 @@ def errors_and_guess(
 
 
 def min_snr_weights(alphas_cumprod: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:
-    """min(γ / SNR, 1) for `alphas_cumprod` [B] at the timesteps (arXiv 2303.09556, for noise prediction)."""
+    """min(γ / SNR, 1) for `alphas_cumprod` [B] at the timesteps (arXiv 2303.09556, for noise prediction): where little
+    noise is left, the latents themselves show the identity, and nothing is learned about the weights."""
     return (gamma * (1 - alphas_cumprod) / alphas_cumprod).clamp(max=1)

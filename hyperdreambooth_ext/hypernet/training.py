@@ -1,8 +1,8 @@
 """One training step of the hypernetwork: many identities at once, each denoised with their own predicted weights."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -10,16 +10,17 @@ import torch.nn.functional as F
 
 from ..hosts.protocol import Host
 from ..lidb.injection import Applied, injected
-from ..sampling.schedule import add_noise, clean_latents, ddim_step, spread_timesteps
+from ..sampling.recorded import TensorBatch
+from ..sampling.schedule import add_noise, clean_latents, spread_timesteps, step_towards
 from .hypernetwork import WeightDecoder
-from .loss import IdentityLoss, LossConfig, errors_and_guess, hypernetwork_loss, min_snr_weights
+from .loss import IdentityLoss, LossConfig, errors_and_guess, min_snr_weights
 
 # Samples walk down the timesteps in steps of at most this share of all.
 _MAX_STEP = 0.2
 
 
 @dataclass(frozen=True)
-class PriorSamples:
+class PriorSamples(TensorBatch):
     """Prior preservation: the model with an identity's weights shall predict for `prompts` what the frozen one does for
     `class_embeds` [S, 77, width].
 
@@ -36,7 +37,7 @@ class PriorSamples:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(TensorBatch):
     """features [B, N, channels] of one photo of each identity; latents [B, 4, h, w] of another or of the same photo;
     prompts that say how that one looks; targets θ [B, layers, a + b] where pre-optimized LiDBs are at hand; identities
     [B, channels], unit vectors, for the identity loss.
@@ -57,27 +58,15 @@ class Batch:
     sample_timesteps: torch.Tensor | None = None
     prior: PriorSamples | None = None
 
-    def tensors(self) -> list[torch.Tensor]:
-        """All that there are, always in the same order."""
-        parts = [vars(part).values() for part in (self, self.prior) if part is not None]
-        return [value for part in parts for value in part if isinstance(value, torch.Tensor)]
-
-    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        """The same with `change(tensor)` in place of every tensor."""
-        return replace(_mapped(self, change), prior=self.prior and _mapped(self.prior, change))
-
-
-def _mapped(values, change: Callable[[torch.Tensor], torch.Tensor]):
-    return replace(values, **{k: change(v) for k, v in vars(values).items() if isinstance(v, torch.Tensor)})
-
 
 def training_losses(
     host: Host, decoder: WeightDecoder, batch: Batch, generator: torch.Generator, config: LossConfig = LossConfig()
 ) -> dict[str, torch.Tensor]:
-    """ "loss" to minimize and its parts; where identities were sampled, "samples" are the clean latents [S, 4, h, w]
-    that were judged. Call within `host.frozen()`."""
+    """ "loss" to minimize and its parts: α · (diffusion loss and what stands beside it) + β · ‖θ̂ − θ‖², summed over a
+    layer's numbers and averaged over layers and samples. Where identities were sampled, "samples" are the clean latents
+    [S, 4, h, w] that were judged. Call within `host.frozen()`."""
     theta = decoder(batch.features)
-    losses, diffusion = {"size": theta.detach().square().mean()}, None
+    losses, weighted = {"size": theta.detach().square().mean()}, []
     if config.alpha:
         terms = _denoising_terms(host, decoder, theta, batch, generator, config)
         identity = config.identity
@@ -85,9 +74,12 @@ def training_losses(
             samples = _sampled(host, decoder, theta, batch, generator, identity)
             terms["sampled_identity"] = identity.sampled_weight, identity.of_samples(samples, batch.identities)
             losses["samples"] = samples.detach()
-        diffusion = torch.stack([weight * term for weight, term in terms.values()]).sum()
+        weighted = [config.alpha * weight * term for weight, term in terms.values()]
         losses |= {name: term.detach() for name, (_, term) in terms.items()}
-    losses["loss"] = hypernetwork_loss(diffusion, theta, batch.targets, config.alpha, config.beta)
+    if config.beta:
+        assert batch.targets is not None, "beta > 0 needs targets"
+        weighted.append(config.beta * (theta - batch.targets).square().sum(-1).mean())
+    losses["loss"] = torch.stack(weighted).sum()
     return losses
 
 
@@ -99,30 +91,22 @@ def _denoising_terms(
     preservation."""
     latents, noise, timesteps = batch.latents, batch.noise, batch.timesteps
     if noise is None or timesteps is None:
-        noise, timesteps = random_noise(host, latents.shape, generator, config)
+        noise, timesteps = random_noise(host, latents.shape, generator)
     noise, timesteps = noise.to(latents), timesteps.to(host.device)
     alphas_cumprod = host.alphas_cumprod[timesteps]
     noisy = add_noise(latents, noise, alphas_cumprod)
     predicted, prior_predicted = _predicted(host, decoder, theta, noisy, timesteps, batch)
     errors, guess = errors_and_guess(host, latents, noise, timesteps, noisy, predicted)
-    if config.mask is not None:
-        errors = errors * (config.mask / config.mask.mean())
-    errors = errors.mean((1, 2, 3))
-    if config.min_snr_gamma is not None:
-        errors = errors * min_snr_weights(alphas_cumprod, config.min_snr_gamma)
-    terms = {"diffusion": (1.0, errors.mean())}
+    terms = {"diffusion": (1.0, (errors.mean((1, 2, 3)) * min_snr_weights(alphas_cumprod)).mean())}
     if batch.prior is not None:
-        terms["prior"] = batch.prior.weight, F.mse_loss(prior_predicted, _frozen(host, batch.prior))
+        prior = batch.prior
+        with torch.no_grad():
+            without = host.predict(prior.noisy, prior.timesteps, prior.class_embeds).float()
+        terms["prior"] = prior.weight, F.mse_loss(prior_predicted, without)
     if config.identity is not None and batch.identities is not None:
         identity_losses = config.identity.per_sample(guess, batch.identities, alphas_cumprod)
         terms["identity"] = config.identity.weight, identity_losses.mean()
     return terms
-
-
-@torch.no_grad()
-def _frozen(host: Host, prior: PriorSamples) -> torch.Tensor:
-    """What the model without a LiDB predicts."""
-    return host.predict(prior.noisy, prior.timesteps, prior.class_embeds).float()
 
 
 def _predicted(
@@ -156,7 +140,8 @@ def _sampled(
             prompt_embeds = host.encode_prompts(prompts)
             for now, following in pairwise(range(len(timesteps))):
                 output = host.predict(latents, timesteps[now].expand(count), prompt_embeds)
-                latents = ddim_step(latents, output, alphas[now], alphas[following], host.prediction_type)
+                clean = clean_latents(latents, output, alphas[now, None], host.prediction_type)
+                latents = step_towards(clean, latents, alphas[now], alphas[following])
         output = host.predict(latents, timesteps[-1].expand(count), host.encode_prompts(prompts))
     return clean_latents(latents, output, alphas[-1:].expand(count), host.prediction_type)
 
@@ -174,10 +159,10 @@ def sample_timesteps(last: float, timesteps: int) -> list[int]:
 
 
 def random_noise(
-    host: Host, shape: Sequence[int], generator: torch.Generator, config: LossConfig
+    host: Host, shape: Sequence[int], generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise of this `shape` [B, 4, h, w] and timesteps [B] for a whole batch, on the CPU."""
+    """Noise of this `shape` [B, 4, h, w] and timesteps [B] for a batch, on the CPU; `within` are shares of all."""
     noise = torch.randn(*shape, generator=generator)
-    timesteps = spread_timesteps(shape[0], len(host.alphas_cumprod), generator, config.timesteps)
+    timesteps = spread_timesteps(shape[0], len(host.alphas_cumprod), generator, within)
     # In no order: of several processes none shall have the noisy ones alone, or its log tells of those.
     return noise, timesteps[torch.randperm(len(timesteps), generator=generator)]

@@ -86,6 +86,12 @@ def crop_face(photo: np.ndarray, face: Face, size: int) -> np.ndarray:
     return warp(photo, align_matrix(face.landmarks, size), size)
 
 
+def largest_face(picture: np.ndarray, size: int) -> np.ndarray | None:
+    """The largest face of a picture, cropped as `crop_face` does; None without any."""
+    faces = find_faces(picture)
+    return crop_face(picture, faces[0], size) if faces else None
+
+
 def warp(photo: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """Cut `photo` along `matrix`; a reduction averages over all pixels instead of skipping some."""
     scale = np.hypot(matrix[0, 0], matrix[0, 1])

@@ -1,4 +1,4 @@
-"""A sheet of pictures with words above them."""
+"""Pictures as files, and a sheet of them with words above."""
 
 import io
 from collections.abc import Sequence
@@ -31,6 +31,13 @@ def picture_sheet(rows: Sequence[tuple[str, Sequence[Cell]]]) -> Image.Image:
                 sheet.paste(image, (left, top + TITLE))
             draw.text((left, top + TITLE + CELL + 3), label, fill=_INK, font=font)
     return sheet
+
+
+def jpeg(picture: np.ndarray, quality: int = 92) -> bytes:
+    """RGB uint8 [H, W, 3] as a JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
 
 
 def save_png(picture: np.ndarray | Image.Image, path: Path, overwrite: bool = True) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..hypernet.embedder import likeness
 from ..hypernet.file import load_hypernetwork
-from ..images.face import crop_face, find_faces
+from ..images.face import largest_face
 from ..shipped import HYPERNETWORK
 
 # Below it the recognizer knows nobody in a sampled picture: of those that the bundled checkpoint makes of others,
@@ -35,7 +35,7 @@ def compare(crop: np.ndarray, before: np.ndarray, after: np.ndarray) -> Identity
     recognizer = load_hypernetwork(HYPERNETWORK)
 
     def score(picture: np.ndarray) -> float | None:
-        face = aligned(picture, len(crop))
+        face = largest_face(picture, len(crop))
         cosine = math.nan if face is None else likeness(recognizer, crop, face)
         return cosine if math.isfinite(cosine) else None
 
@@ -55,9 +55,3 @@ def _words(after: float, before: float | None) -> str:
 def _percent(cosine: float) -> str:
     """0 for faces that point apart; a line does not break within it."""
     return f"{100 * max(0.0, cosine):.0f}\u00a0%"
-
-
-def aligned(picture: np.ndarray, size: int) -> np.ndarray | None:
-    """The largest face of a picture, cropped as the photo was; None without any."""
-    faces = find_faces(picture)
-    return crop_face(picture, faces[0], size) if faces else None

@@ -1,7 +1,6 @@
 """What a job does, stage by stage: face, predict, finetune, saving, pictures."""
 
 import contextlib
-import io
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from ..errors import TrainingError
 from ..hosts.protocol import Host
 from ..hypernet.hypernetwork import Hypernetwork
+from ..images.sheet import jpeg
 from ..lidb import file
 from ..lidb.injection import Applied
 from ..personalize.finetune import Progress
@@ -184,10 +184,3 @@ def start_reason(task: Task, start: Start, hypernetwork: Hypernetwork | None, ho
     if task.hypernetwork:
         reason = f"{reason.rstrip('.')}, {task.hypernetwork}, which was chosen by name."
     return reason
-
-
-def jpeg(picture: np.ndarray) -> bytes:
-    """RGB uint8 [H, W, 3] as a JPEG."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=92)
-    return buffer.getvalue()

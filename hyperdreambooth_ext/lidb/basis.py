@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .layers import MAX_ROWS, Layer, check_basis_sizes
+from .layers import MAX_NUMBERS, MAX_ROWS, MAX_WIDTH, Layer
 from .stored_basis import ALGORITHM as STORED
-from .stored_basis import NamedBasis, StoredBasis
+from .stored_basis import StoredBasis
 
 ALGORITHM = "hadamard-sha256-v1"
 # The largest matrix that others are doubled from which a file may ask for; those of Stable Diffusion are far smaller.
@@ -42,14 +42,6 @@ class Basis:
         """B_aux with orthonormal rows, float32 [b, in], on the CPU."""
         return _orthonormal_rows("B", self.b, layer.in_features, self.seed)
 
-    def check_sizes(self, layer: Layer) -> None:
-        """Raises ValueError for a layer whose bases would take absurd memory to make. Makes nothing itself."""
-        for width, rows in ((layer.out_features, self.a), (layer.in_features, self.b)):
-            check_basis_sizes(rows, width)
-            core, _ = _hadamard_parts(width)
-            if core > MAX_CORE:
-                raise ValueError(f"a basis of {rows} rows of {width} numbers is none that any model needs")
-
     def to_dict(self) -> dict:
         return {"algorithm": ALGORITHM, "a": self.a, "b": self.b, "seed": self.seed}
 
@@ -66,22 +58,34 @@ class Basis:
         return cls(a, b, seed)
 
 
-# What a LiDB can speak in: `sizes_of`, `check_sizes`, `a_of`, `b_of` and `to_dict` are all that anybody needs of one.
-AnyBasis = Basis | StoredBasis | NamedBasis
+# What a LiDB can speak in: `sizes_of`, `a_of`, `b_of` and `to_dict` are all that anybody needs of one.
+AnyBasis = Basis | StoredBasis
+# The output side, A_aux, or the input side, B_aux.
+Side = Literal["a", "b"]
 
 
-def basis_from_dict(values: dict) -> Basis | NamedBasis:
+def basis_from_dict(values: dict) -> AnyBasis:
     """The basis that a stranger's header describes or names. Raises ValueError, KeyError or TypeError."""
-    return NamedBasis.from_dict(values) if values["algorithm"] == STORED else Basis.from_dict(values)
+    return StoredBasis.from_dict(values) if values["algorithm"] == STORED else Basis.from_dict(values)
 
 
-def on_device(basis: AnyBasis, layer: Layer, like: torch.Tensor, side: Literal["a", "b"]) -> torch.Tensor:
-    """A_aux or B_aux of a layer in the device and dtype of `like`; a Hadamard basis is copied there once a width."""
-    if not isinstance(basis, Basis):
-        return (basis.a_of(layer) if side == "a" else basis.b_of(layer)).to(like.device, like.dtype)
+def check_sizes(basis: AnyBasis, layer: Layer) -> None:
+    """Raises ValueError for a layer whose bases would take absurd memory to make. Makes nothing itself."""
+    for rows, width in ((basis.a, layer.out_features), (basis.b, layer.in_features)):
+        if not 0 < width <= MAX_WIDTH:
+            raise ValueError(f"a layer cannot be {width} wide")
+        core = _hadamard_parts(width)[0] if isinstance(basis, Basis) else 0
+        if min(rows, width) * width > MAX_NUMBERS or core > MAX_CORE:
+            raise ValueError(f"a basis of {rows} rows of {width} numbers is none that any model needs")
+
+
+def rows_like(basis: AnyBasis, layer: Layer, like: torch.Tensor, side: Side) -> torch.Tensor:
+    """A_auxᵀ [a, out] or B_aux [b, in] of a layer in the device and dtype of `like`; a Hadamard basis is copied there
+    once a width."""
+    if isinstance(basis, StoredBasis):
+        return (basis.a_of(layer).mT if side == "a" else basis.b_of(layer)).to(like.device, like.dtype)
     rows, width = (basis.a, layer.out_features) if side == "a" else (basis.b, layer.in_features)
-    moved = _moved(side.upper(), rows, width, basis.seed, like.device, like.dtype)
-    return moved.T if side == "a" else moved
+    return _moved(side.upper(), rows, width, basis.seed, like.device, like.dtype)
 
 
 @lru_cache(maxsize=128)

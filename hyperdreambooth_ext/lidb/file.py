@@ -8,7 +8,6 @@ keep the header small; the rounding moves ΔW by about one percent.
 import base64
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,10 @@ from ..errors import FileError
 from ..files import checked_name, write_atomically
 from ..shipped import MODELS
 from ..texts import plain_text
-from .basis import AnyBasis, basis_from_dict
+from .basis import AnyBasis, Basis, basis_from_dict, check_sizes
 from .layers import Architecture, Layer, checked_layer
 from .safetensors_bytes import from_file, metadata_of, to_bytes
-from .stored_basis import NamedBasis, find_basis
+from .stored_basis import find_basis
 from .weights import LiDB
 
 FORMAT_VERSION = 1
@@ -206,7 +205,7 @@ def family_metadata(family: str, kind: str) -> dict[str, str]:
 def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict, folders: Sequence[Path] | None) -> LiDB:
     if header["format"] != FORMAT_VERSION:
         raise FileError(f"{path.name} was made by a newer version (format {header['format']}): update the extension.")
-    basis: AnyBasis = basis_from_dict(header["basis"])
+    basis = basis_from_dict(header["basis"])
     if not 0 < len(tensors) <= MAX_LAYERS or not all(name.endswith(SUFFIX) for name in tensors):
         raise ValueError("its tensors are no LiDB layers")
     a_train, b_train, layers = {}, {}, []
@@ -221,7 +220,7 @@ def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict, folders:
     architecture = Architecture(tuple(layers))
     if architecture.fingerprint != header["architecture"]:
         raise ValueError("its layers are not those that it names")
-    if isinstance(basis, NamedBasis) and folders is not None:
+    if not isinstance(basis, Basis) and folders is not None:
         basis = find_basis(basis, layers, [path.parent, *folders])
     return LiDB(architecture, basis, a_train, b_train)
 
@@ -231,7 +230,7 @@ def _layer(key: str, shape: str, basis: AnyBasis) -> Layer:
     if sides is None:
         raise ValueError(f"a layer cannot be {shape[:40]!r}")
     layer = checked_layer(key, int(sides[1]), int(sides[2]))
-    basis.check_sizes(layer)
+    check_sizes(basis, layer)
     return layer
 
 
@@ -255,14 +254,3 @@ def _thumbnail(covers: object) -> bytes:
     if len(covers[0]) > MAX_THUMBNAIL_BYTES * 4 // 3 + 4:
         raise ValueError("its thumbnail is too large to be one")
     return base64.b64decode(covers[0], validate=True)
-
-
-def relative_error(a: LiDB, b: LiDB) -> float:
-    """‖ΔW_a − ΔW_b‖ / ‖ΔW_a‖ over all layers, in the coordinates of the bases (where lengths are the same)."""
-    difference = total = 0.0
-    for layer in a.architecture.layers:
-        one = a.a_train[layer.key] @ a.b_train[layer.key]
-        other = b.a_train[layer.key] @ b.b_train[layer.key]
-        difference += float((one - other).square().sum())
-        total += float(one.square().sum())
-    return math.sqrt(difference / total) if total else math.sqrt(difference)

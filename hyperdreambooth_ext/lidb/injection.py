@@ -1,6 +1,6 @@
 """Run a model with a LiDB in it, and take it out again: layers compute otherwise, no weight is touched."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -37,22 +37,28 @@ def injected(linears: Mapping[str, nn.Linear], *applied: Applied) -> Iterator[No
     Gradients flow to the LiDB's numbers. A LiDB with a leading batch dimension gives each sample its own ΔW.
     Raises ArchitectureError when a layer is missing or has another shape.
     """
-    factors = [_factors(linears, one) for one in applied]
-    changed = []
+    terms: dict[str, Terms] = {}
+    for one in applied:
+        for key, term in _factors(linears, one).items():
+            terms.setdefault(key, []).append(term)
+    with forwards({linears[key]: _changed_forward(linears[key], of_layer) for key, of_layer in terms.items()}):
+        yield
+
+
+@contextmanager
+def forwards(changed: Mapping[nn.Module, Callable]) -> Iterator[None]:
+    """Within this context these modules compute this."""
+    own = {module: vars(module).get("forward") for module in changed}
     try:
-        for key in {key for of_one in factors for key in of_one}:
-            linear = linears[key]
-            changed.append((linear, vars(linear).get("forward")))
-            linear.forward = _changed_forward(  # type: ignore[method-assign]
-                linear, [of_one[key] for of_one in factors if key in of_one]
-            )
+        for module, forward in changed.items():
+            module.forward = forward  # type: ignore[method-assign]
         yield
     finally:
-        for linear, own_forward in reversed(changed):
-            if own_forward is None:
-                del linear.forward
+        for module, before in own.items():
+            if before is None:
+                del module.forward
             else:
-                linear.forward = own_forward  # type: ignore[method-assign]
+                module.forward = before  # type: ignore[method-assign]
 
 
 def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB | StackedLiDB) -> None:
@@ -125,9 +131,6 @@ class _Fast:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         dtype = _autocast_dtype(x.device.type)
-        merged = self._merged
-        if merged is not None and dtype is None and not torch.is_grad_enabled() and _alike(merged, x):
-            return F.linear(x, merged, self._linear.bias)
         samples = len(x)
         # A condition that all samples share, `expand`ed, needs to be looked at only once.
         shared = x.ndim > 2 and samples > 1 and x.stride(0) == 0

@@ -1,7 +1,7 @@
 """Bases that were made rather than sampled, each layer with its own: read here for the files of 0.1 that use one.
 
 Nothing makes them any more (experiments/README.md). They are far larger than a LiDB (60 MB for SD 1.5), so they lie in
-the hypernetwork's file, and a LiDB names its basis by hash. Numbers are float16 everywhere.
+the hypernetwork's file, and a LiDB names its basis by hash. Numbers are float16 in every file.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open  # type: ignore[attr-defined]
 
 from ..errors import FileError
-from .layers import MAX_ROWS, Layer, check_basis_sizes
+from .layers import MAX_ROWS, Layer
 from .safetensors_bytes import metadata_of
 
 ALGORITHM = "stored-v1"
@@ -26,69 +26,48 @@ _MAX_BYTES = 1 << 40
 
 
 @dataclass(frozen=True)
-class NamedBasis:
-    """A stored basis by name alone: `kind` says how it was made, `sha256` (64 digits) which it is."""
+class StoredBasis:
+    """`kind` says how it was made, `sha256` (64 digits) which it is. a_aux: layer key -> float32 [out, a]; b_aux: layer
+    key -> float32 [b, in]; both are empty where a file only names it."""
 
     kind: str
     a: int
     b: int
     sha256: str
+    a_aux: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    b_aux: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def sizes_of(self, layer: Layer) -> tuple[int, int]:
         """How many directions the layer has on either side, (a, b)."""
         return min(self.a, layer.out_features), min(self.b, layer.in_features)
 
-    def a_of(self, layer: Layer) -> torch.Tensor:  # noqa: ARG002
-        """A_aux float32 [out, a]. Raises FileError: the numbers are elsewhere."""
-        raise FileError(f"The {self.kind} basis {self.sha256[:10]} is not here: read it with `find_basis`.")
+    def a_of(self, layer: Layer) -> torch.Tensor:
+        """A_aux float32 [out, a] of the layer. Raises KeyError where it is only named: see `find_basis`."""
+        return self.a_aux[layer.key]
 
-    b_of = a_of
-
-    def check_sizes(self, layer: Layer) -> None:
-        """Raises ValueError for a layer whose bases would take absurd memory."""
-        check_basis_sizes(self.a, layer.out_features)
-        check_basis_sizes(self.b, layer.in_features)
+    def b_of(self, layer: Layer) -> torch.Tensor:
+        """B_aux float32 [b, in] of the layer. Raises KeyError where it is only named."""
+        return self.b_aux[layer.key]
 
     def to_dict(self) -> dict:
         return {"algorithm": ALGORITHM, "kind": self.kind, "a": self.a, "b": self.b, "sha256": self.sha256}
 
     @classmethod
-    def from_dict(cls, values: dict) -> "NamedBasis":
+    def from_dict(cls, values: dict) -> "StoredBasis":
         """The inverse of `to_dict`, for what a stranger wrote. Raises ValueError, KeyError or TypeError."""
         kind, a, b, sha256 = (values[name] for name in ("kind", "a", "b", "sha256"))
-        if values["algorithm"] != ALGORITHM:
-            raise ValueError(f"its basis {str(values['algorithm'])[:40]!r} is not known here")
         if type(a) is not int or type(b) is not int or not (0 < a <= MAX_ROWS and 0 < b <= MAX_ROWS):
             raise ValueError("its basis has no possible size")
         if type(kind) is not str or not re.fullmatch(r"[a-z]{1,20}", kind):
             raise ValueError("its basis is of no possible kind")
         if type(sha256) is not str or not re.fullmatch(r"[0-9a-f]{64}", sha256):
             raise ValueError("its basis has no name")
-        return NamedBasis(kind, a, b, sha256)
-
-
-@dataclass(frozen=True, eq=False)
-class StoredBasis(NamedBasis):
-    """A stored basis with its numbers: a_aux layer key -> [out, a]; b_aux layer key -> [b, in]."""
-
-    a_aux: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
-    b_aux: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
-
-    def a_of(self, layer: Layer) -> torch.Tensor:
-        return self.a_aux[layer.key]
-
-    def b_of(self, layer: Layer) -> torch.Tensor:
-        return self.b_aux[layer.key]
+        return cls(kind, a, b, sha256)
 
     def to(self, device: torch.device) -> "StoredBasis":
         """The same basis with its numbers on `device`."""
         sides = [{key: value.to(device) for key, value in side.items()} for side in (self.a_aux, self.b_aux)]
         return StoredBasis(self.kind, self.a, self.b, self.sha256, *sides)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """What a file holds of it, float16."""
-        a = {A_PREFIX + key: value.half() for key, value in self.a_aux.items()}
-        return a | {B_PREFIX + key: value.half() for key, value in self.b_aux.items()}
 
 
 def digest(a_aux: Mapping[str, torch.Tensor], b_aux: Mapping[str, torch.Tensor]) -> str:
@@ -101,7 +80,7 @@ def digest(a_aux: Mapping[str, torch.Tensor], b_aux: Mapping[str, torch.Tensor])
     return total.hexdigest()
 
 
-def _shapes(named: NamedBasis, layers: Iterable[Layer]) -> dict[str, list[int]]:
+def _shapes(named: StoredBasis, layers: Iterable[Layer]) -> dict[str, list[int]]:
     """What a file that holds this basis of these layers calls its tensors, and their shapes."""
     shapes: dict[str, list[int]] = {}
     for layer in layers:
@@ -110,7 +89,7 @@ def _shapes(named: NamedBasis, layers: Iterable[Layer]) -> dict[str, list[int]]:
     return shapes
 
 
-def checked_basis(named: NamedBasis, tensors: Mapping[str, torch.Tensor], layers: Iterable[Layer]) -> StoredBasis:
+def checked_basis(named: StoredBasis, tensors: Mapping[str, torch.Tensor], layers: Iterable[Layer]) -> StoredBasis:
     """The basis out of a file's tensors: all those of its layers and no others.
 
     Raises ValueError unless they are there, float16, finite, and what the name says.
@@ -130,7 +109,7 @@ def checked_basis(named: NamedBasis, tensors: Mapping[str, torch.Tensor], layers
     return StoredBasis(named.kind, named.a, named.b, named.sha256, *as_floats)
 
 
-def find_basis(named: NamedBasis, layers: Iterable[Layer], folders: Iterable[Path]) -> StoredBasis:
+def find_basis(named: StoredBasis, layers: Iterable[Layer], folders: Iterable[Path]) -> StoredBasis:
     """The basis of that name out of the hypernetworks in `folders`.
 
     Raises FileError when none of them has it, ValueError when it does not fit the layers.
@@ -154,7 +133,7 @@ def _basis_named_in(path: Path) -> str:
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path, _changed: int, named: NamedBasis, layers: tuple[Layer, ...]) -> StoredBasis:
+def _read(path: Path, _changed: int, named: StoredBasis, layers: tuple[Layer, ...]) -> StoredBasis:
     try:
         # Cached: one that was read while somebody samples in inference mode could not be trained with afterwards.
         with torch.inference_mode(False), safe_open(str(path), framework="pt") as file:  # type: ignore[attr-defined]

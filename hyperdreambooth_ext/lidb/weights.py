@@ -5,11 +5,10 @@ Names follow LoRA's where the matrices meet it: `up` = A_aux · A_train, `down` 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
-from .basis import AnyBasis, Basis, on_device
+from .basis import AnyBasis, Basis, Side, rows_like
 from .layers import Architecture, Layer
 from .stored_basis import StoredBasis
 
@@ -42,14 +41,8 @@ class LiDB:
         """How many numbers are trained: 28,800 for SD 1.5 at rank 1."""
         return sum(tensor.numel() for tensor in self.parameters)
 
-    def factors(self, layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
-        """(up [..., out, rank], down [..., rank, in]) of one layer; gradients flow to a_train and b_train."""
-        a_train, b_train = self.a_train[layer.key], self.b_train[layer.key]
-        a_aux, b_aux = on_device(self.basis, layer, a_train, "a"), on_device(self.basis, layer, b_train, "b")
-        return a_aux @ a_train, b_train @ b_aux
-
     def all_factors(self, layers: Iterable[Layer]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """layer key -> (upᵀ [..., rank, out], down [..., rank, in]), both with their rows in one piece.
+        """layer key -> (upᵀ [..., rank, out], down [..., rank, in]), rows in one piece; gradients flow to the numbers.
 
         With a Hadamard basis it is one product for all layers of one width: hundreds of small ones would take longer
         than what they compute. In a stored one each layer has a basis of its own, so there it is one a layer.
@@ -58,8 +51,8 @@ class LiDB:
 
     def delta(self, layer: Layer) -> torch.Tensor:
         """ΔW [..., out, in] of one layer."""
-        up, down = self.factors(layer)
-        return up @ down
+        up_t, down = self.all_factors([layer])[layer.key]
+        return up_t.mT @ down
 
     def map(self, change) -> "LiDB":
         """A LiDB with `change(tensor)` in place of every tensor."""
@@ -120,11 +113,11 @@ class StackedLiDB:
         architecture = Architecture(tuple(layers))
         a_rows = {
             width: torch.cat([lidb.a_train[layer.key].mT for layer in of_width], dim=-2)
-            for width, of_width in _by_width(architecture, "out_features").items()
+            for width, of_width in _by_width(architecture, "a").items()
         }
         b_rows = {
             width: torch.cat([lidb.b_train[layer.key] for layer in of_width], dim=-2)
-            for width, of_width in _by_width(architecture, "in_features").items()
+            for width, of_width in _by_width(architecture, "b").items()
         }
         ranks = {layer.key: lidb.a_train[layer.key].shape[-1] for layer in architecture.layers}
         return cls(architecture, lidb.basis, ranks, a_rows, b_rows)
@@ -136,21 +129,21 @@ class StackedLiDB:
 
     def all_factors(self, layers: Iterable[Layer] = ()) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:  # noqa: ARG002
         """As LiDB.all_factors, for all of its layers."""
-        ups: dict[str, torch.Tensor] = {}
-        downs: dict[str, torch.Tensor] = {}
-        for width, of_width in _by_width(self.architecture, "out_features").items():
-            ups |= self._products(of_width, self.a_rows[width], "a")
-        for width, of_width in _by_width(self.architecture, "in_features").items():
-            downs |= self._products(of_width, self.b_rows[width], "b")
+        ups, downs = self._products("a", self.a_rows), self._products("b", self.b_rows)
         return {layer.key: (ups[layer.key], downs[layer.key]) for layer in self.architecture.layers}
 
-    def _products(self, layers: list[Layer], rows: torch.Tensor, side: Literal["a", "b"]) -> dict[str, torch.Tensor]:
-        """layer key -> its `rows` times its A_auxᵀ or B_aux, for `layers` of one width."""
-        if isinstance(self.basis, Basis):
-            # The first layer's basis is that of all of this width.
-            return self._by_layer(layers, rows @ _auxiliary(self.basis, layers[0], rows, side))
-        own = self._by_layer(layers, rows)
-        return {layer.key: own[layer.key] @ _auxiliary(self.basis, layer, rows, side) for layer in layers}
+    def _products(self, side: Side, rows: Mapping[int, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """layer key -> its rows times its A_auxᵀ or B_aux."""
+        products: dict[str, torch.Tensor] = {}
+        for width, layers in _by_width(self.architecture, side).items():
+            like = rows[width]
+            if isinstance(self.basis, Basis):
+                # The first layer's basis is that of all of this width.
+                products |= self._by_layer(layers, like @ rows_like(self.basis, layers[0], like, side))
+            else:
+                own = self._by_layer(layers, like)
+                products |= {x.key: own[x.key] @ rows_like(self.basis, x, like, side) for x in layers}
+        return products
 
     def _by_layer(self, layers: list[Layer], rows: torch.Tensor) -> dict[str, torch.Tensor]:
         keys = [layer.key for layer in layers]
@@ -160,23 +153,18 @@ class StackedLiDB:
     def within(self, lidb: LiDB) -> LiDB:
         """`lidb` with these numbers in their layers' places: views, which show what an optimizer changes here."""
         a_train, b_train = dict(lidb.a_train), dict(lidb.b_train)
-        for width, of_width in _by_width(self.architecture, "out_features").items():
+        for width, of_width in _by_width(self.architecture, "a").items():
             a_train |= {key: rows.mT for key, rows in self._by_layer(of_width, self.a_rows[width]).items()}
-        for width, of_width in _by_width(self.architecture, "in_features").items():
+        for width, of_width in _by_width(self.architecture, "b").items():
             b_train |= self._by_layer(of_width, self.b_rows[width])
         return LiDB(lidb.architecture, lidb.basis, a_train, b_train)
 
 
-def _auxiliary(basis: AnyBasis, layer: Layer, like: torch.Tensor, side: Literal["a", "b"]) -> torch.Tensor:
-    """A_auxᵀ [a, out] or B_aux [b, in]."""
-    matrix = on_device(basis, layer, like, side)
-    return matrix.mT if side == "a" else matrix
-
-
-def _by_width(architecture: Architecture, side: Literal["out_features", "in_features"]) -> dict[int, list[Layer]]:
+def _by_width(architecture: Architecture, side: Side) -> dict[int, list[Layer]]:
+    """The layers of each output width (side "a") or input width."""
     widths: dict[int, list[Layer]] = {}
     for layer in architecture.layers:
-        widths.setdefault(getattr(layer, side), []).append(layer)
+        widths.setdefault(layer.out_features if side == "a" else layer.in_features, []).append(layer)
     return widths
 
 

@@ -5,10 +5,9 @@ The paper takes 40. Here 80 that see four noises each are better than 40 that se
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,19 +15,15 @@ from torch import nn
 from ..errors import TrainingError, UserError
 from ..hosts.protocol import Host
 from ..hosts.transfer import to_cpu_async
-from ..hypernet.config import DEFAULT_TRIGGER
 from ..hypernet.hypernetwork import Hypernetwork
 from ..hypernet.loss import IdentityLoss
-from ..images.face import face_mask
-from ..images.tensors import to_tensor
 from ..lidb.injection import Applied, injected
 from ..lidb.weights import LiDB, StackedLiDB
 from ..sampling.recorded import Recorded
-from ..sampling.schedule import add_noise, clean_latents, random_samples, training_target
-from .prior_preservation import PriorBatch, PriorPreservation, class_prompt
+from ..sampling.schedule import clean_latents
+from .batch import Subject, TrainBatch, make_batch, with_prior
+from .prior_preservation import PriorPreservation, class_prompt
 
-# Outside the face the loss counts this much: enough to keep the picture whole, not enough to learn the wallpaper.
-BACKGROUND_WEIGHT = 0.1
 # Of 0.1 and 0.4 the better (docs/method.md).
 IDENTITY_WEIGHT = 0.1
 # Of the free memory of a graphics card so much may be filled, by so many numbers for each place of a sample's latents:
@@ -77,95 +72,6 @@ class Finetuned:
 
     lidb: LiDB
     steps: int
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The person to learn. image [1, 3, S, S] in [-1, 1], what a hypernetwork is shown; latents [2, 4, S/8, S/8],
-    upright and mirrored; mask [1, 1, S/8, S/8]."""
-
-    image: torch.Tensor
-    latents: torch.Tensor
-    mask: torch.Tensor | None
-    prompt: str
-    trigger: str = DEFAULT_TRIGGER
-
-
-def prepare_subject(
-    crop: np.ndarray, host: Host, prompt: str, masked: bool = True, trigger: str = DEFAULT_TRIGGER,
-    through_autoencoder: bool = False,
-) -> Subject:  # fmt: skip
-    """Encode the aligned face `crop`, RGB uint8 [S, S, 3], upright and mirrored.
-
-    `through_autoencoder`: the image is what the latents keep of the crop. A hypernetwork that learned from sampled
-    faces has seen no others, and reads another person out of a sharp photo (docs/build.md).
-    """
-    image = to_tensor([crop])
-    # One after the other: of a large picture this is where a graphics card needs the most memory.
-    latents = torch.cat([host.encode_images(one) for one in (image, image.flip(-1))])
-    mask = None
-    if masked:
-        weights = F.interpolate(torch.from_numpy(face_mask(len(crop)))[None, None], latents.shape[-2:], mode="area")
-        mask = (BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * weights).to(host.device)
-    if through_autoencoder:
-        image = host.decode_latents(latents[:1]).float().cpu().clamp(-1, 1)
-    return Subject(image, latents, mask, prompt, trigger)
-
-
-@dataclass(frozen=True)
-class TrainBatch:
-    """What an iteration looks at, N samples: noisy, target [N, 4, h, w]; timesteps int64 [N]; weights [N, 1, h, w] of
-    each place of each sample in the loss, with a sum over samples of about 1; identity_weights [N]; prompts int64 [N],
-    the rows of the prompt embeddings, or None where all samples share the first."""
-
-    noisy: torch.Tensor
-    target: torch.Tensor
-    timesteps: torch.Tensor
-    weights: torch.Tensor
-    identity_weights: torch.Tensor
-    prompts: torch.Tensor | None
-
-    def micro_batches(self, size: int) -> Iterator["TrainBatch"]:
-        """As few parts of at most `size` samples as there can be, none much smaller than another."""
-        count = len(self.noisy)
-        passes = math.ceil(count / size)
-        for i in range(passes):
-            part = slice(count * i // passes, count * (i + 1) // passes)
-            yield self.map(lambda tensor: tensor[part])  # noqa: B023  # called at once
-
-    def tensors(self) -> list[torch.Tensor]:
-        """All that there are, always in the same order."""
-        return [tensor for tensor in vars(self).values() if tensor is not None]
-
-    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "TrainBatch":
-        """The same with `change(tensor)` in place of every tensor."""
-        return replace(self, **{name: change(tensor) for name, tensor in vars(self).items() if tensor is not None})
-
-
-def make_batch(
-    host: Host, subject: Subject, size: int, generator: torch.Generator, identity_weight: float = 0.0
-) -> TrainBatch:
-    """`size` noises of the photo, each to be predicted as in training; the face counts more than what is around it."""
-    latents, noise, timesteps = random_samples(host, subject.latents, size, generator)
-    alphas_cumprod = host.alphas_cumprod[timesteps]
-    noisy = add_noise(latents, noise, alphas_cumprod)
-    target = training_target(latents, noise, alphas_cumprod, host.prediction_type).float()
-    places = noisy.new_ones(1, 1, *noisy.shape[2:]) if subject.mask is None else subject.mask / subject.mask.mean()
-    weights = places.expand(size, -1, -1, -1) / size
-    identity_weights = torch.full_like(weights[:, 0, 0, 0], identity_weight / size)
-    return TrainBatch(noisy, target, timesteps, weights, identity_weights, None)
-
-
-def with_prior(batch: TrainBatch, prior: PriorBatch, prior_weight: float) -> TrainBatch:
-    """`batch` and, after it, prior-preservation samples, which shall come out as they would without the LiDB."""
-    size = len(prior.noisy)
-    weights = torch.full_like(batch.weights[:1], prior_weight / size).expand(size, -1, -1, -1)
-    return TrainBatch(
-        torch.cat([batch.noisy, prior.noisy]), torch.cat([batch.target, prior.target]),
-        torch.cat([batch.timesteps, prior.timesteps]), torch.cat([batch.weights, weights]),
-        torch.cat([batch.identity_weights, batch.identity_weights.new_zeros(size)]),
-        torch.cat([prior.prompts.new_zeros(len(batch.noisy)), 1 + prior.prompts]),
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -280,34 +186,36 @@ def finetune(
         raise TrainingError(
             f"{options.steps} steps train nothing: use at least 1, {FinetuneOptions.steps} is the default.", "steps"
         )
-    linears, basis = host.linears(), lidb.basis
-    lidb = lidb.to(host.device)
+    basis, lidb = lidb.basis, lidb.to(host.device)
     micro_batch_size = options.micro_batch_size or default_micro_batch_size(host, subject.latents)
-    prior = _prior_preservation(host, subject, options)
-    prior_batches = prior and prior.batches(
-        host, subject.latents, options.prior_batch, generator, options.batch, micro_batch_size
-    )
-    prompts = [subject.prompt, *(prior.prompts if prior else ())]
-    encoded = None if options.text else _encoded(host, linears, lidb, prompts)
-    cond = (lambda: host.encode_prompts(prompts)) if encoded is None else (lambda: encoded)
-    trained = _trained(lidb, options.text)
-    optimizer_step = OptimizerStep(Objective(host, linears, cond, micro_batch_size, identity), trained, options.lr)
-    take = Recorded(optimizer_step) if host.capturable and encoded is not None else optimizer_step
+    prompts, prior_batches = [subject.prompt], None
+    if options.prior_batch:
+        anybody = class_prompt(subject.prompt, subject.trigger)
+        prior = PriorPreservation.of(host, subject.prompt, anybody, options.prior_unprompted)
+        prompts += prior.prompts
+        prior_batches = prior.batches(
+            host, subject.latents, options.prior_batch, generator, options.batch, micro_batch_size
+        )  # fmt: skip
+    trained, cond = _trained(lidb, options.text), _cond(host, lidb, prompts, options.text)
+    objective = Objective(host, host.linears(), cond, micro_batch_size, identity)
+    optimizer_step = OptimizerStep(objective, trained, options.lr)
+    take = Recorded(optimizer_step) if host.capturable and not options.text else optimizer_step
     identity_weight = IDENTITY_WEIGHT if options.identity_weight is None else options.identity_weight
-    losses = _Losses()
-    step = 0
+    step, loss_before = 0, None
     while step < options.steps and not should_stop():
         optimizer_step.set_lr(options.lr * _decay(step, options.steps))
         batch = make_batch(host, subject, options.batch, generator, identity_weight)
         if prior_batches:
             batch = with_prior(batch, next(prior_batches), options.prior_weight)
-        loss = take(batch)
+        loss = to_cpu_async(take(batch))
         step += 1
-        value = _checked(losses.read(loss), step)
-        on_step(Progress(step, options.steps, value, trained.within(lidb)))
-    if step == 0:
+        # A graphics card is never idle while somebody waits for a number.
+        known = loss_before if loss_before and trained.parameters[0].is_cuda else loss
+        on_step(Progress(step, options.steps, _checked(known(), step), trained.within(lidb)))
+        loss_before = loss
+    if loss_before is None:
         raise TrainingError("It was interrupted before the first step, so nothing was saved: start it again.")
-    _checked(losses.last(), step)
+    _checked(loss_before(), step)
     return Finetuned(replace(trained.within(lidb).detached(), basis=basis), step)
 
 
@@ -324,16 +232,13 @@ def default_micro_batch_size(host: Host, latents: torch.Tensor) -> int:
     return max(1, int(_MEMORY_SHARE * (free + kept) / (_NUMBERS_A_PLACE * host.dtype.itemsize * places)))
 
 
-def _prior_preservation(host: Host, subject: Subject, options: FinetuneOptions) -> PriorPreservation | None:
-    if not options.prior_batch:
-        return None
-    anybody = class_prompt(subject.prompt, subject.trigger)
-    return PriorPreservation.of(host, subject.prompt, anybody, options.prior_unprompted)
-
-
-def _encoded(host: Host, linears: Mapping[str, nn.Linear], lidb: LiDB, prompts: list[str]) -> torch.Tensor:
-    with torch.no_grad(), injected(linears, Applied(lidb)):
-        return host.encode_prompts(prompts)
+def _cond(host: Host, lidb: LiDB, prompts: list[str], text: bool) -> Callable[[], torch.Tensor]:
+    """The prompts' embeddings: with `text` computed anew in each iteration, else once, with `lidb` in the model."""
+    if text:
+        return lambda: host.encode_prompts(prompts)
+    with torch.no_grad(), injected(host.linears(), Applied(lidb)):
+        encoded = host.encode_prompts(prompts)
+    return lambda: encoded
 
 
 def _trained(lidb: LiDB, text: bool) -> StackedLiDB:
@@ -357,19 +262,3 @@ def _checked(loss: float, step: int) -> float:
             "precision."
         )
     return loss
-
-
-class _Losses:
-    """Reads each iteration's loss; on a graphics card that of the one before, so that the card is never idle while
-    somebody waits for a number. The first is waited for; `last` is the newest iteration's."""
-
-    def __init__(self) -> None:
-        self._newest: Callable[[], float] | None = None
-
-    def read(self, loss: torch.Tensor) -> float:
-        before, self._newest = self._newest, to_cpu_async(loss)
-        return before() if loss.is_cuda and before else self.last()
-
-    def last(self) -> float:
-        assert self._newest is not None
-        return self._newest()

@@ -6,8 +6,6 @@ lidb = finetune(model, face, lidb)
 save(lidb)
 """
 
-import io
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +13,20 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 
 from .. import __version__
-from ..errors import FileError, UserError
-from ..files import checked_name
+from ..errors import UserError
+from ..files import check_free, checked_name
 from ..hosts.protocol import Host
 from ..hypernet.config import DEFAULT_TRIGGER
 from ..hypernet.hypernetwork import Hypernetwork
 from ..images.face import Face, choose_face, crop_face
 from ..images.photo import Photo
+from ..images.sheet import jpeg
 from ..lidb import file
 from ..lidb.weights import LiDB
-from .finetune import Finetuned, FinetuneOptions, Identity, Progress, Subject, finetune, prepare_subject
+from .batch import Subject, prepare_subject
+from .finetune import Finetuned, FinetuneOptions, Identity, Progress, finetune
 from .starts import Start, choose_start, first_weights
 
 THUMBNAIL_SIZE = 128
@@ -126,7 +125,7 @@ def personalize(
         steps=done.steps,
         seed=request.seed,
         made_with=f"hyperdreambooth_ext {__version__}",
-        thumbnail=_thumbnail(photo.pixels, face) if request.thumbnail else b"",
+        thumbnail=jpeg(crop_face(photo.pixels, face, THUMBNAIL_SIZE), quality=80) if request.thumbnail else b"",
     )
     return Personalized(face, len(photo.faces), crop, start, first, done.lidb, done.steps, info)
 
@@ -144,9 +143,7 @@ def save(
 def destination(folder: Path, name: str, overwrite: bool) -> Path:
     """Where a LiDB of this name goes. Raises FileError when the name is taken and `overwrite` is false."""
     path = file.path_of(folder, name)
-    if os.path.lexists(path) and not overwrite:
-        sentence = f'A LiDB named "{path.stem}" exists already: take another name, or allow replacing it.'
-        raise FileError(sentence, "overwrite")
+    check_free(path, overwrite)
     return path
 
 
@@ -154,10 +151,8 @@ def _subject(crop: np.ndarray, host: Host, hypernetwork: Hypernetwork | None) ->
     """The face as the hypernetwork's faces were learned, or under the default trigger."""
     if hypernetwork is None:
         return prepare_subject(crop, host, f"a {DEFAULT_TRIGGER} face")
-    config = hypernetwork.config
-    return prepare_subject(
-        crop, host, config.prompt, trigger=config.trigger, through_autoencoder=config.through_autoencoder
-    )
+    learned = hypernetwork.config
+    return prepare_subject(crop, host, learned.prompt, True, learned.trigger, learned.through_autoencoder)
 
 
 def _identity(
@@ -167,9 +162,3 @@ def _identity(
     if weight is None:
         weight = start == "hypernetwork" and hypernetwork is not None and hypernetwork.identity_net is not None
     return Identity.of(host, hypernetwork, subject.image) if weight else None
-
-
-def _thumbnail(photo: np.ndarray, face: Face) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(crop_face(photo, face, THUMBNAIL_SIZE)).save(buffer, "JPEG", quality=80, optimize=True)
-    return buffer.getvalue()

@@ -1,6 +1,6 @@
 """Where the finetune starts: at the hypernetwork's prediction, along the first gradient, or at nothing."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
@@ -11,10 +11,10 @@ from ..hypernet.hypernetwork import Hypernetwork
 from ..lidb.basis import AnyBasis, Basis
 from ..lidb.layers import Architecture
 from ..lidb.weights import LiDB, zeros
-from .finetune import Objective, Subject, default_micro_batch_size, make_batch
+from .batch import Subject, make_batch
+from .finetune import Objective, default_micro_batch_size
 
 Start = Literal["hypernetwork", "gradient", "zero"]
-STARTS: tuple[Start, ...] = get_args(Start)
 # How long the first step along the gradient is, as the norm of ΔW over all layers.
 GRADIENT_STEP = 1.0
 GRADIENT_SAMPLES = 16
@@ -37,23 +37,11 @@ def first_weights(
     """The LiDB that the finetune begins with. Raises ArchitectureError when the hypernetwork does not fit."""
     architecture, basis = Architecture.of(host.linears()), Basis()
     if start == "zero":
-        return zero_start(architecture, basis, rank, generator)
+        return zeros(architecture, basis, rank, generator)
     if start == "gradient" or hypernetwork is None:
         return gradient_start(host, subject, architecture, basis, rank, generator)
     check_fits(hypernetwork, architecture)
-    return hypernetwork_start(hypernetwork, subject.image, rank, generator)
-
-
-def hypernetwork_start(
-    hypernetwork: Hypernetwork, image: torch.Tensor, rank: int, generator: torch.Generator
-) -> LiDB:  # fmt: skip
-    """The hypernetwork's rank-1 prediction for the face `image` [1, 3, S, S], with room for `rank` directions."""
-    return hypernetwork.predict(image).relaxed(rank, generator)
-
-
-def zero_start(architecture: Architecture, basis: AnyBasis, rank: int, generator: torch.Generator) -> LiDB:
-    """A LiDB that changes nothing yet: works on any checkpoint."""
-    return zeros(architecture, basis, rank, generator)
+    return hypernetwork.predict(subject.image).relaxed(rank, generator)
 
 
 def gradient_start(
@@ -64,7 +52,13 @@ def gradient_start(
     The idea of LoRA-GA (arXiv 2407.05000) in the coordinates of the bases: works on any checkpoint, with nothing
     trained before. Raises TrainingError where the gradient is no number.
     """
-    probe = _full_rank_zero(architecture, basis).to(host.device).trainable()
+    # ΔW = A_aux · 0 · I · B_aux: its gradient with respect to A_train is the gradient in the bases' coordinates.
+    sizes = {layer.key: basis.sizes_of(layer) for layer in architecture.layers}
+    zero, eye = (
+        {key: torch.zeros(size) for key, size in sizes.items()},
+        {key: torch.eye(b) for key, (_, b) in sizes.items()},
+    )
+    probe = LiDB(architecture, basis, zero, eye).to(host.device).trainable()
     objective = Objective(
         host, host.linears(), lambda: host.encode_prompts([subject.prompt]),
         default_micro_batch_size(host, subject.latents),
@@ -80,14 +74,3 @@ def gradient_start(
         root = s[:rank].sqrt()
         a_train[layer.key], b_train[layer.key] = u[:, :rank] * root, root[:, None] * vh[:rank]
     return LiDB(architecture, basis, a_train, b_train)
-
-
-def _full_rank_zero(architecture: Architecture, basis: AnyBasis) -> LiDB:
-    """ΔW = A_aux · 0 · I · B_aux: its gradient with respect to A_train is the gradient in the bases' coordinates."""
-    sizes = {layer.key: basis.sizes_of(layer) for layer in architecture.layers}
-    return LiDB(
-        architecture,
-        basis,
-        {key: torch.zeros(a, b) for key, (a, b) in sizes.items()},
-        {key: torch.eye(b) for key, (a, b) in sizes.items()},
-    )

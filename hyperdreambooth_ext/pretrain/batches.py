@@ -1,12 +1,10 @@
 """What a step of the training looks at: random by the step alone, and shared out to all processes."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
 from ..hosts.transfer import to_device_async
-from ..hypernet.loss import LossConfig
+from ..hypernet.loss import IdentityLoss
 from ..hypernet.training import Batch, PriorSamples, random_noise, random_sample_timesteps
 from ..personalize.prior_preservation import STYLES, WITHIN, PriorPreservation, class_prompt, random_styles
 from ..sampling.schedule import add_noise
@@ -18,10 +16,10 @@ class Batches:
     """The batches of a training on `faces`, each this process's part of the one that all share."""
 
     def __init__(
-        self, context: Context, prepared: Prepared, prompt: str, faces: np.ndarray, config: LossConfig
+        self, context: Context, prepared: Prepared, prompt: str, faces: np.ndarray, identity: IdentityLoss | None
     ) -> None:  # fmt: skip
         self.options, self.host, self.processes = context.options, context.host, context.processes
-        self.prepared, self.prompt, self.faces, self.config = prepared, prompt, faces, config
+        self.prepared, self.prompt, self.faces, self.identity = prepared, prompt, faces, identity
         self.part = context.processes.slice_of(self.options.batch)
         self.prior_batch = int(self.options.prior_share * self.options.batch)
         with self.host.frozen(), torch.no_grad():
@@ -34,30 +32,26 @@ class Batches:
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
         part, rows = self.part, np.arange(self.part.stop - self.part.start)
         chosen, view, side = chosen[part], view[part], side[part]
-        identity = self.config.identity
+        identity = self.identity
         latents = self.prepared.rows("latents", chosen)[rows, side].float()
-        noise, timesteps = random_noise(self.host, (self.options.batch, *latents.shape[1:]), generator, self.config)
+        noise, timesteps = random_noise(self.host, (self.options.batch, *latents.shape[1:]), generator)
+        sample_noise = torch.randn(noise.shape, generator=generator)[part] if identity else None
+        prior = self._prior_samples(latents, generator)
         batch = Batch(
             self.prepared.rows("features", chosen)[rows, view].float(), latents, [self.prompt] * len(chosen),
-            noise=noise[part], timesteps=timesteps[part],
+            self.prepared.targets(chosen) if with_targets else None,
+            self.prepared.identities(chosen) if identity else None,
+            noise[part], timesteps[part], sample_noise,
+            random_sample_timesteps(identity, len(self.host.alphas_cumprod), generator) if identity else None, prior,
         )  # fmt: skip
-        if identity is not None:
-            sample_noise = torch.randn(noise.shape, generator=generator)[part]
-            batch = replace(batch, identities=self.prepared.identities(chosen), sample_noise=sample_noise)
-        batch = replace(batch, prior=self._prior_samples(latents, generator))
-        if identity is not None:
-            sample_timesteps = random_sample_timesteps(identity, len(self.host.alphas_cumprod), generator)
-            batch = replace(batch, sample_timesteps=sample_timesteps)
-        if with_targets:
-            batch = replace(batch, targets=self.prepared.targets(chosen))
         return batch.map(lambda tensor: tensor if tensor.is_cuda else to_device_async(tensor, self.host.device))
 
     def _prior_samples(self, latents: torch.Tensor, generator: torch.Generator) -> PriorSamples | None:
         """Of the whole batch's prior samples those of this process's part, whose `latents` these are."""
         if self.styles is None:
             return None
-        config, count = LossConfig(timesteps=WITHIN), self.prior_batch
-        noise, timesteps = random_noise(self.host, (count, *latents.shape[1:]), generator, config)
+        count = self.prior_batch
+        noise, timesteps = random_noise(self.host, (count, *latents.shape[1:]), generator, WITHIN)
         # The order of a batch is random: from six on, each style has its places.
         styles = random_styles(count, generator) if count < len(STYLES) else torch.arange(count) % len(STYLES)
         places = torch.arange(count) * self.options.batch // count

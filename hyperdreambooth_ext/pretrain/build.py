@@ -30,7 +30,7 @@ from .progress import Budget, BuildProgress, Reporter
 from .recognizers import train_recognizers
 from .store import FaceStore, Folder
 from .trainer import Trainer, kept_score
-from .weights import configuration, in_words, new_decoder, with_encoder
+from .weights import configuration, new_decoder, with_encoder
 
 STAGES = ("faces", "targets", "train", "export")
 
@@ -102,7 +102,7 @@ def _export(
 ) -> Path:
     folder, host, keep = context.folder, context.host, context.options.keep
     context.reporter.tell(BuildProgress("export", 0, 1))
-    config = replace(config, held_out=in_words(kept_score(folder, keep)))
+    config = replace(config, held_out=kept_score(folder, keep))
     name = f"{_safe(host.checkpoint_name)}-{host.checkpoint_hash}-hypernetwork.safetensors"
     decoder = folder.last if keep == "last" else folder.best
     save_hypernetwork(destination / name, with_encoder(config, context.embedder, decoder, identity_net))

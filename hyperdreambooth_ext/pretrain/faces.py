@@ -11,7 +11,7 @@ from ..images.tensors import to_tensor
 from ..sampling.sampler import Sampling, Stopped, sample_many
 from .context import Context
 from .photos import Candidate, photo_candidates
-from .progress import BuildProgress, Clock, Paused
+from .progress import Paused
 from .prompts import Portraits, noise_seed, read_prompts
 from .store import FACES_PER_SHARD, Face, FaceStore
 
@@ -48,7 +48,7 @@ class _Gathering:
         self.context, self.store, self.quota, self.enough = context, store, quota, enough
         self.options, self.processes = context.options, context.processes
         self.found: list[Face] = []
-        self.clock = Clock(store.of_rank(self.processes.rank), quota)
+        self.tell = context.reporter.begin("faces", store.of_rank(self.processes.rank), quota)
         self.known = [store.identities]
 
     @property
@@ -56,12 +56,16 @@ class _Gathering:
         return self.store.of_rank(self.processes.rank) + len(self.found)
 
     def run(self) -> None:
+        rank, count = self.processes.rank, self.processes.count
+        # Photos that are shared out among another number of processes are read again: whom the folder has is passed
+        # over.
+        photos = photo_candidates(self.options, self.store.next_number(rank, count), rank, count)
         try:
-            for batch in self._sampled() if self.options.samples_faces else self._from_files():
+            for batch in self._sampled() if self.options.samples_faces else photos:
                 self._judge(batch)
                 if len(self.found) >= FACES_PER_SHARD or self.count >= self.quota:
                     self._flush()
-                self._tell()
+                self.tell(self.count)
                 if self.count >= self.quota or self.enough(self.count * self.processes.count):
                     return
                 self.context.reporter.check()
@@ -104,11 +108,6 @@ class _Gathering:
                     "photos",
                 )
 
-    def _from_files(self) -> Iterator[list[Candidate]]:
-        rank, count = self.processes.rank, self.processes.count
-        # Shared out among another number of processes they are read again: whom the folder has is passed over.
-        yield from photo_candidates(self.options, self.store.next_number(rank, count), rank, count)
-
     def _judge(self, batch: list[Candidate]) -> None:
         """Keep of the candidates what is one good face that is not there yet."""
         good = [(candidate, crop) for candidate in batch if (crop := self._crop(candidate.picture)) is not None]
@@ -134,9 +133,6 @@ class _Gathering:
     def _flush(self) -> None:
         found, self.found = self.found, []
         self.store.append(found, self.processes.rank, self.processes.count)
-
-    def _tell(self) -> None:
-        self.context.reporter.tell(BuildProgress("faces", self.count, self.quota, self.clock.left(self.count)))
 
     def _too_few(self) -> None:
         where = self.options.photos or self.options.shards

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # type: ignore[attr-defined]
 
 from ..errors import FileError, TrainingError, UserError
@@ -148,9 +149,10 @@ class Loop:
             group["lr"] = options.schedule(self.step, options.steps, options.lr, options.warm_up)
         with torch.enable_grad(), self.precision():
             losses = losses_of(self.step, np.random.default_rng((options.seed, self.step)))
-        self.scaler.scale(losses["loss"]).backward()
-        if self.processes.count > 1:
-            self.processes.mean([p.grad for p in self.parameters if p.grad is not None])
+        # Where a step is recorded the gradients are there already.
+        if losses["loss"].requires_grad:
+            self.scaler.scale(losses["loss"]).backward()
+        self.processes.mean([p.grad for p in self.parameters if p.grad is not None])
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         values = {name: float(value.detach()) for name, value in losses.items()}
@@ -208,6 +210,12 @@ def _check_precision(precision: str, device: torch.device) -> None:
     # torch 2.1.2's oneDNN writes past its memory in bf16's backward on several threads; 2.11's does not.
     if torch_version() < SAFE_BF16:
         raise UserError(f"On the processor, bf16 is not safe with torch {torch.__version__}: use fp32.", "precision")
+
+
+def write_weights(file: Path, module: torch.nn.Module, step: int) -> None:
+    """Write the module's weights after `step` steps as safetensors. Raises FileError."""
+    weights = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
+    write_atomically(file, save(weights, {"step": str(step)}))
 
 
 def append_line(file: Path, line: dict) -> None:

@@ -63,47 +63,21 @@ def _photos(folder: str, rank: int, count: int) -> Iterator[tuple]:
 
 
 def _sharded(pattern: str, rank: int, count: int) -> Iterator[tuple]:
-    local = sorted(glob.glob(pattern, recursive=True))
-    if not local:
-        yield from _streamed(pattern, rank, count)
-    for shard in local[rank::count]:
-        yield from _tar(shard)
-
-
-def _tar(shard: str) -> Iterator[tuple]:
-    """A shard on this machine needs no library."""
-    try:
-        with tarfile.open(shard, "r|*") as tar:
-            for member in tar:
-                if member.isfile() and Path(member.name).suffix.lower() in PICTURES:
-                    content = tar.extractfile(member).read()  # type: ignore[union-attr]
-                    if len(content) < member.size:
-                        raise tarfile.ReadError("it ends within a picture")
-                    yield member.name, lambda content=content, name=member.name: photo_from_bytes(content, name)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise FileError(
-            f"The shard {shard} is cut short or damaged ({error}): copy it again or take it away."
-        ) from error
-
-
-def _streamed(pattern: str, rank: int, count: int) -> Iterator[tuple]:
-    """Shards elsewhere (http, s3 through a pipe, {000..099}) go through webdataset."""
-    if "://" not in pattern and "{" not in pattern and not pattern.startswith("pipe:"):
-        raise FileError(f"There is no shard {pattern}: check the pattern.", "shards")
+    """Files of this machine by a glob, or what webdataset makes of the pattern: {000..099}, http, s3 through a pipe."""
     try:
         import webdataset
     except ImportError as error:
-        raise UserError("Streaming shards needs the package webdataset: pip install webdataset.") from error
-    urls = list(webdataset.SimpleShardList(pattern).urls)
-    if not urls:
-        raise FileError(f"{pattern} names no shard: check the pattern.", "shards")
+        raise UserError("Shards need the package webdataset: pip install webdataset.", "shards") from error
+    elsewhere = "://" in pattern or "{" in pattern or pattern.startswith("pipe:")
+    local = [f"file:{path}" for path in sorted(glob.glob(pattern, recursive=True))]
+    shards = webdataset.SimpleShardList(pattern).urls if elsewhere and not local else local
+    if not shards:
+        raise FileError(f"There is no shard {pattern}: check the pattern.", "shards")
     try:
-        for sample in webdataset.WebDataset(urls[rank::count], shardshuffle=False, nodesplitter=None):
+        for sample in webdataset.WebDataset(shards[rank::count], shardshuffle=False, nodesplitter=None):
+            key = sample["__key__"]
             for name, content in sample.items():
                 if f".{name.rsplit('.', 1)[-1].lower()}" in PICTURES and isinstance(content, bytes):
-                    yield (
-                        sample["__key__"],
-                        lambda content=content, key=sample["__key__"]: photo_from_bytes(content, key),
-                    )
+                    yield key, lambda content=content, key=key: photo_from_bytes(content, key)
     except (OSError, EOFError, tarfile.TarError, ValueError) as error:
-        raise FileError(f"The shards {pattern} cannot be read to their end ({error}): copy them again.") from error
+        raise FileError(f"A shard of {pattern} is cut short or damaged ({error}): copy it again.") from error

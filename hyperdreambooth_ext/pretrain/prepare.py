@@ -20,9 +20,11 @@ from ..hypernet.targets import preoptimize
 from ..images.tensors import to_tensor
 from ..lidb.safetensors_bytes import to_bytes
 from .context import Context
-from .progress import BuildProgress, Clock, Stage
-from .store import CHUNK, FaceStore, Folder, chunk, chunks
+from .progress import Stage
+from .store import FaceStore, Folder
 
+# Faces to a file, named after the first of them.
+_CHUNK = 64
 _ENCODE = 8
 # So many faces are enough to know what all have in common.
 _COMMON = 1024
@@ -57,17 +59,16 @@ def _complete(
 ) -> None:
     """Write the chunks of `count` faces that are missing, shared out to all processes. The last one may have been cut
     where the faces ended then."""
-    missing = [(first, end) for first, end in chunks(count) if _rows_in(chunk(folder, first)) != end - first]
-    clock = Clock(0, len(missing))
-    reporter, processes = context.reporter, context.processes
+    chunks = [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)]
+    missing = [faces for faces in chunks if _rows_in(_file(folder, faces.start)) != len(faces)]
+    processes, tell = context.processes, context.reporter.begin(stage, count - sum(map(len, missing)), count)
     # The processes must agree on what is missing before the first of them writes.
     processes.wait()
-    for number, (first, end) in enumerate(missing):
+    for number, faces in enumerate(missing):
         if number % processes.count == processes.rank:
-            reporter.check()
-            tensors = computed(range(first, end))
-            write_atomically(chunk(folder, first), to_bytes(tensors, {"rows": str(end - first)}))
-        reporter.tell(BuildProgress(stage, end, count, clock.left(number + 1)))
+            context.reporter.check()
+            write_atomically(_file(folder, faces.start), to_bytes(computed(faces), {"rows": str(len(faces))}))
+        tell(count - sum(map(len, missing[number + 1 :])))
     processes.wait()
 
 
@@ -111,6 +112,11 @@ def _optimized(context: Context, prepared: "Prepared", decoder: WeightDecoder, i
 
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + int(indices[0]))
     return preoptimize(host, decoder, latents_at, decoder.config.prompt, generator, steps=options.target_steps)
+
+
+def _file(folder: Path, face: int) -> Path:
+    """What holds that face's numbers."""
+    return folder / f"{face // _CHUNK * _CHUNK:08d}.safetensors"
 
 
 def _rows_in(file: Path) -> int:
@@ -163,7 +169,7 @@ class Prepared:
         return torch.from_numpy(np.stack([self._slice(folder, name, int(i)).numpy() for i in indices]))
 
     def _slice(self, folder: Path, name: str, index: int) -> torch.Tensor:
-        file, row = chunk(folder, index // CHUNK * CHUNK), index % CHUNK
+        file, row = _file(folder, index), index % _CHUNK
         if file not in self._open:
             if len(self._open) >= 256:  # each is an open file
                 self._open.clear()

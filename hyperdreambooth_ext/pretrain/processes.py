@@ -1,18 +1,33 @@
-"""One process, or several that `accelerate launch` or `torchrun` started: who does what, and sums over all."""
+"""One process, or several that `torchrun` or `accelerate launch` started: who does what, and means over all."""
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from ..errors import UserError
 
+# So long one may wait for the others: the first trains the recognizers alone.
+_PATIENCE = timedelta(days=7)
+
 
 class Processes:
-    """A single process: it does everything. `Accelerated` is the same for many."""
+    """The processes that share a build; a single one does everything."""
 
-    rank, count = 0, 1
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank, self.count = rank, count
+
+    @classmethod
+    def started(cls) -> "Processes":
+        """Those that this one was started with."""
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            return cls()
+        # What lies on a graphics card goes from card to card, everything else through the processors.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+        return cls(dist.get_rank(), dist.get_world_size())
 
     @property
     def first(self) -> bool:
@@ -21,17 +36,30 @@ class Processes:
 
     def mean(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace every tensor by its mean over all processes."""
+        if self.count > 1:
+            # In one piece: hundreds of small messages take longer than one large.
+            flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors]) / self.count
+            dist.all_reduce(flat)
+            for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+                tensor.copy_(part.view_as(tensor))
 
     def wait(self) -> None:
         """Until all processes are here."""
+        self.any(False)
 
     def any(self, value: bool) -> bool:
         """Whether it is true in some process."""
-        return value
+        return any(self._gathered(value))
 
     def share(self, value: Any) -> Any:
         """The first process's `value`, in all of them."""
-        return value
+        return self._gathered(value)[0]
+
+    def _gathered(self, value: Any) -> list[Any]:
+        values = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def slice_of(self, total: int) -> slice:
         """This process's part of a batch. Raises UserError when it cannot be shared out evenly."""
@@ -39,42 +67,3 @@ class Processes:
             raise UserError(f"A batch of {total} cannot be shared out to {self.count} processes: use a multiple of it.")
         part = total // self.count
         return slice(self.rank * part, (self.rank + 1) * part)
-
-
-class Accelerated(Processes):
-    """Several processes through Hugging Face's accelerate."""
-
-    def __init__(self, cpu: bool) -> None:
-        from accelerate import Accelerator
-
-        self._accelerator = Accelerator(cpu=cpu)
-        self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
-        self.device = self._accelerator.device
-
-    def mean(self, tensors: Sequence[torch.Tensor]) -> None:
-        # In one piece: hundreds of small messages take longer than one large.
-        flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
-        flat = self._accelerator.reduce(flat, "mean")
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(part.view_as(tensor))
-
-    def wait(self) -> None:
-        self._accelerator.wait_for_everyone()
-
-    def any(self, value: bool) -> bool:
-        return bool(self._accelerator.reduce(torch.tensor(float(value), device=self.device), "sum").item())
-
-    def share(self, value: Any) -> Any:
-        from accelerate.utils import broadcast_object_list
-
-        return broadcast_object_list([value])[0]
-
-
-def processes(cpu: bool) -> Processes:
-    """What this process was started as. Raises UserError when it is one of several and accelerate is missing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return Processes()
-    try:
-        return Accelerated(cpu)
-    except ImportError as error:
-        raise UserError("Several processes need the package accelerate: pip install accelerate.") from error

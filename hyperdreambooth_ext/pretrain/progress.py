@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import FileError
 from ..files import write_atomically
@@ -53,18 +53,17 @@ class Reporter:
         if self.should_pause():
             raise Paused
 
+    def begin(self, stage: Stage, first: int, total: int) -> Callable[..., None]:
+        """How to tell of a stage that is begun or gone on with now: called with what is done, and BuildProgress's
+        other fields; seconds are worked out from what was done since."""
+        began = time.monotonic()
 
-class Clock:
-    """Seconds left in a stage, from what was done since it was begun or gone on with."""
+        def tell(done: int, **facts: Any) -> None:
+            seconds = time.monotonic() - began
+            left = seconds / (done - first) * (total - done) if done > first else None
+            self.tell(BuildProgress(stage, done, total, left, **facts))
 
-    def __init__(self, first: int, total: int) -> None:
-        self._began, self._first, self._total = time.monotonic(), first, total
-
-    def left(self, done: int) -> float | None:
-        """None before the first step."""
-        if done <= self._first:
-            return None
-        return (time.monotonic() - self._began) / (done - self._first) * (self._total - done)
+        return tell
 
 
 class Budget:

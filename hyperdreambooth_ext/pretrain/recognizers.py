@@ -14,17 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 
-from ..files import write_atomically
 from ..hosts.protocol import Host
 from ..hypernet.embedder import FaceEmbedder
 from ..hypernet.latent_identity import LatentIdentityEnsemble, LatentIdentityNet, moved, recognition_losses, softened
 from ..sampling.sampler import decoded
 from .context import Context
-from .loop import Loop, LoopOptions, append_line
+from .loop import Loop, LoopOptions, append_line, write_weights
 from .prepare import Prepared
-from .progress import BuildProgress, Clock
 
 _BATCH = 64
 _LR_BESIDE = 3e-4
@@ -67,7 +64,7 @@ def _train(recipe: _Recipe, context: Context, prepared: Prepared) -> None:
         net = LatentIdentityNet(recipe.dropout).to(device)
     loop_options = LoopOptions(recipe.steps, lr=1e-3, seed=options.seed, ema=0.98, weight_decay=recipe.weight_decay)
     loop = Loop(recipe.folder, net, loop_options)
-    clock = Clock(loop.step, recipe.steps)
+    tell = reporter.begin("recognizer", loop.step, recipe.steps)
     faces = np.arange(options.held_out, prepared.count)
 
     def losses_of(_step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -80,12 +77,8 @@ def _train(recipe: _Recipe, context: Context, prepared: Prepared) -> None:
             torch.manual_seed(int(rng.integers(1 << 62)))
             return recognition_losses(net(latents), identities, torch.from_numpy(chosen).to(device))
 
-    def after_step(step: int) -> None:
-        reporter.tell(BuildProgress("recognizer", step, recipe.steps, clock.left(step)))
-
-    loop.run(losses_of, reporter, after_step)
-    weights = {key: value.cpu().contiguous() for key, value in loop.average.module.state_dict().items()}
-    write_atomically(recipe.file, save(weights))
+    loop.run(losses_of, reporter, tell)
+    write_weights(recipe.file, loop.average.module, loop.step)
     held_out = np.arange(options.held_out)
     latents, identities = _latents_and_identities(prepared, held_out, np.zeros_like(held_out), device)
     cosine = float((LatentIdentityNet.load(recipe.file).to(device)(latents) * identities).sum(-1).mean())
@@ -115,26 +108,19 @@ class RecognizerTrainer:
         """Clean latents [B, 4, h, w] of this process's samples, and the identities that they should have, [B, 128]."""
         self._taken = samples.float(), identities
 
-    def after_update(self, step: int) -> dict[str, float]:
+    def after_update(self, step: int, dry_run: bool = False) -> dict[str, float]:
         """Learn; returns the samples' mean cosine to their identities, in the picture (`id_cos_image`) and by the nets
-        (`id_cos_latent`). A step without samples trains nothing."""
+        (`id_cos_latent`). A step without samples trains nothing, a `dry_run` only takes the time."""
         if self._taken is None:
             return {}
+        taken, self._taken = self._taken, None
         with trainable(self.net):
-            figures = self._gradients(step, *self._taken)
-            self.context.processes.mean([p.grad for p in self.net.parameters() if p.grad is not None])
-            self.optimizer.step()
+            figures = self._gradients(step, *taken)
+            if not dry_run:
+                self.context.processes.mean([p.grad for p in self.net.parameters() if p.grad is not None])
+                self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-        self._taken = None
         return figures
-
-    def dry_run(self, step: int) -> None:
-        """Take the time that `after_update` takes, and learn nothing."""
-        if self._taken is not None:
-            with trainable(self.net):
-                self._gradients(step, *self._taken)
-                self.optimizer.zero_grad(set_to_none=True)
-        self._taken = None
 
     def _gradients(self, step: int, samples: torch.Tensor, identities: torch.Tensor) -> dict[str, float]:
         in_image = identities_of_latents(self.context.host, self.context.embedder, samples)

@@ -1,16 +1,14 @@
 """How good the hypernetwork is by now: held-out faces, sampled with their predictions, and compared."""
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..files import write_atomically
 from ..hypernet.embedder import FaceEmbedder
 from ..hypernet.hypernetwork import WeightDecoder
-from ..images.face import crop_face, find_faces
-from ..images.sheet import Cell, picture_sheet
+from ..images.face import largest_face
+from ..images.sheet import Cell, picture_sheet, save_png
 from ..images.tensors import to_tensor
 from ..lidb.injection import Applied
 from ..sampling.sampler import Sampling, sample_many
@@ -60,10 +58,9 @@ def _figures(pictures: list[np.ndarray], prepared: Prepared, embedder: FaceEmbed
     own = prepared.rows("identities", np.arange(len(pictures))).numpy()
     in_pictures = np.zeros_like(own)
     for i, picture in enumerate(pictures):
-        faces = find_faces(picture)
+        crop = largest_face(picture, len(picture))
         # A picture without a face is like nobody.
-        if faces:
-            crop = crop_face(picture, faces[0], len(picture))
+        if crop is not None:
             in_pictures[i] = embedder.identities(to_tensor([crop])).cpu().numpy()[0]
     cosine = in_pictures @ own.T
     others = cosine[~np.eye(len(own), dtype=bool)]
@@ -80,6 +77,4 @@ def write_sheet(file, title: str, store: FaceStore, first: list[np.ndarray], now
         ("", [("before training", first[i]) for i in shown]),
         ("", [("predicted", now[i]) for i in shown]),
     ]
-    buffer = io.BytesIO()
-    picture_sheet(rows).save(buffer, "PNG", optimize=True)
-    write_atomically(file, buffer.getvalue())
+    save_png(picture_sheet(rows), file)

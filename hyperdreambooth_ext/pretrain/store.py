@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..errors import FileError
 from ..files import write_atomically
 from ..images.photo import photo_from_bytes
+from ..images.sheet import jpeg
 
 FACES_PER_SHARD = 32
-# Faces to a file of what is computed of them.
-CHUNK = 64
 JPEG_QUALITY = 95
 
 
@@ -40,16 +38,6 @@ class Folder:
         self.training = path / "training"
         self.best = self.training / "best.safetensors"
         self.last = self.training / "last.safetensors"
-
-
-def chunk(folder: Path, first: int) -> Path:
-    """The file of what is computed of the faces `first` to `first + CHUNK - 1`."""
-    return folder / f"{first:08d}.safetensors"
-
-
-def chunks(count: int) -> list[tuple[int, int]]:
-    """(first, past the last) of each chunk of `count` faces."""
-    return [(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
 
 
 @dataclass(frozen=True)
@@ -121,11 +109,9 @@ class FaceStore:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as shard:
             for face in faces:
-                picture = io.BytesIO()
-                Image.fromarray(face.crop).save(picture, "JPEG", quality=JPEG_QUALITY)
                 facts = face.source | {"number": face.number, "processes": processes}
                 facts["identity"] = [round(float(x), 5) for x in face.identity]
-                _add(shard, f"{rank:04d}{face.number:010d}.jpg", picture.getvalue())
+                _add(shard, f"{rank:04d}{face.number:010d}.jpg", jpeg(face.crop, JPEG_QUALITY))
                 _add(shard, f"{rank:04d}{face.number:010d}.json", json.dumps(facts).encode())
         file = self.folder / f"faces-{rank:04d}-{number:06d}.tar"
         write_atomically(file, buffer.getvalue())

@@ -3,11 +3,10 @@
 import io
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 
 from ..errors import UserError
 from ..files import write_atomically
@@ -19,10 +18,10 @@ from ..personalize.prior_preservation import STYLES
 from ..sampling.sampler import Stopped
 from .batches import Batches
 from .context import Context
-from .loop import Loop, LoopOptions, append_line, drop_lines_after, lines_of
+from .loop import Loop, LoopOptions, append_line, drop_lines_after, lines_of, write_weights
 from .options import Kept
 from .prepare import Prepared
-from .progress import BuildProgress, Clock, Paused
+from .progress import BuildProgress, Paused
 from .recognizers import RecognizerTrainer
 from .recorded import Losses, RecordedLosses
 from .score import Score, held_out_score, write_sheet
@@ -38,37 +37,24 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.context, self.options, self.folder = context, context.options, context.folder
         self.store, self.prepared, self.decoder = store, prepared, decoder.to(context.host.device)
-        options = self.options
-        self.faces = np.arange(options.held_out, prepared.count)
-        self.part = context.processes.slice_of(options.batch)
-        self.recognizer_trainer = self._recognizer_trainer(identity_net)
-        self.config = LossConfig(beta=options.beta, identity=self._identity_loss(identity_net))
-        if len(self.faces) < options.batch:
-            raise UserError(
-                f"A batch of {options.batch} is more than the {len(self.faces)} faces there are: use a smaller one or "
-                "more faces.",
-                "batch",
-                "faces",
-            )
-        self.batches = Batches(context, prepared, decoder.config.prompt, self.faces, self.config)
+        options, prompt = self.options, decoder.config.prompt
+        faces, part = np.arange(options.held_out, prepared.count), context.processes.slice_of(options.batch)
+        if len(faces) < options.batch:
+            many = f"A batch of {options.batch} is more than the {len(faces)} faces there are"
+            raise UserError(f"{many}: use a smaller one or more faces.", "batch", "faces")
+        identity: IdentityLoss | None = None
+        self.recognizer_trainer: RecognizerTrainer | None = None
+        if identity_net is not None:
+            # The whole batch is sampled, so that several processes sample whom one would.
+            weight = options.sampled_identity_weight
+            samples = part.stop - part.start if weight else 0
+            identity = IdentityLoss(identity_net, options.identity_weight, samples, weight, prompt)
+            if samples:
+                self.recognizer_trainer = RecognizerTrainer(context, identity_net, prepared, faces, part)
+        self.config = LossConfig(beta=options.beta, identity=identity)
+        self.batches = Batches(context, prepared, prompt, faces, identity)
         self._losses_of_batch = self._recorded_where_possible()
         self.scores = self.folder.training / "scores.jsonl"
-        self._newest: dict[str, float] | None = None
-
-    def _recognizer_trainer(self, net: LatentIdentityEnsemble | None) -> RecognizerTrainer | None:
-        if net is None or not self.options.sampled_identity_weight:
-            return None
-        return RecognizerTrainer(self.context, net, self.prepared, self.faces, self.part)
-
-    def _identity_loss(self, net: LatentIdentityEnsemble | None) -> IdentityLoss | None:
-        if net is None:
-            return None
-        options = self.options
-        # The whole batch, so that several processes sample whom one would.
-        samples = self.part.stop - self.part.start if options.sampled_identity_weight else 0
-        return IdentityLoss(
-            net, options.identity_weight, samples, options.sampled_identity_weight, self.decoder.config.prompt
-        )  # fmt: skip
 
     def run(self, steps: int) -> None:
         """Train to `steps`. Raises Paused, FileError, TrainingError."""
@@ -80,17 +66,17 @@ class Trainer:
         def after_step(step: int) -> None:
             if step % options.evaluate_every == 0 or step == steps:
                 self._evaluate(loop, step)
-            self._tell(step, steps, clock.left(step))
+            tell(step, **self._newest())
 
         with self.context.host.frozen():
             # A run that was killed while it measured does that first.
             if loop.step == 0 or loop.step % options.evaluate_every == 0 or loop.step == steps:
                 self._evaluate(loop, loop.step)
-            self._tell(loop.step, steps, None)
-            clock = Clock(loop.step, steps)  # from here: a first evaluation is no step
+            tell = self.context.reporter.begin("train", loop.step, steps)  # from here: a first evaluation is no step
+            tell(loop.step, **self._newest())
             loop.run(self.losses_of, self.context.reporter, after_step)
             if self.context.processes.first:
-                _write(self.folder.last, loop.average.module, loop.step)
+                write_weights(self.folder.last, loop.average.module, loop.step)
 
     def losses_of(self, step: int, rng: np.random.Generator) -> Losses:
         """The losses of one step: this process's part of the batch that all processes share."""
@@ -116,11 +102,8 @@ class Trainer:
         alike = not count or count >= len(STYLES)
         if not (self.context.host.capturable and alike and self.options.precision != "fp16"):
             return losses_of
-        parameters = [parameter for parameter in self.decoder.parameters() if parameter.requires_grad]
-        return RecordedLosses(losses_of, parameters, self._warn)
-
-    def _warn(self, message: str) -> None:
-        self.context.reporter.tell(BuildProgress("train", 0, 1, message=message))
+        warn = lambda message: self.context.reporter.tell(BuildProgress("train", 0, 1, message=message))  # noqa: E731
+        return RecordedLosses(losses_of, [p for p in self.decoder.parameters() if p.requires_grad], warn)
 
     def seconds_per_step(self, timed: int = 4) -> float:
         """What a step takes here; the weights stay as they are. The first one is not counted; where steps are recorded,
@@ -137,10 +120,11 @@ class Trainer:
     def _dry_run(self, step: int) -> None:
         """A step without its end. In a function of its own: no losses may be alive when the next step is recorded."""
         losses = self.losses_of(step, np.random.default_rng(step))
-        losses["loss"].backward()
+        if losses["loss"].requires_grad:
+            losses["loss"].backward()
         losses["loss"].item()  # waits for a graphics card
         if self.recognizer_trainer is not None:
-            self.recognizer_trainer.dry_run(step)
+            self.recognizer_trainer.after_update(step, dry_run=True)
         self.decoder.zero_grad(set_to_none=True)
 
     def _evaluate(self, loop: Loop, step: int) -> None:
@@ -155,9 +139,8 @@ class Trainer:
                 raise Paused from stopped
             self._sheet(step, score)
             if not step or score.margin > max(line["margin"] for line in lines_of(self.scores)):
-                _write(self.folder.best, decoder, step)
+                write_weights(self.folder.best, decoder, step)
             append_line(self.scores, {"step": step, "margin": round(score.margin, 4), **score.figures})
-        self._newest = next(reversed(lines_of(self.scores)), None)
         self.context.processes.wait()
 
     def _sheet(self, step: int, score: Score) -> None:
@@ -170,20 +153,14 @@ class Trainer:
         title = f"After {step} steps: likeness {score.figures['likeness']:.0%}, rank-1 {score.figures['rank1']:.0%}"
         write_sheet(self.folder.training / "sheet.png", title, self.store, first, score.pictures)
 
-    def _tell(self, step: int, steps: int, eta_seconds: float | None) -> None:
-        sheet = self.folder.training / "sheet.png"
-        shown = sheet if self._newest else None
-        self.context.reporter.tell(BuildProgress("train", step, steps, eta_seconds, sheet=shown, score=self._newest))
+    def _newest(self) -> dict[str, Any]:
+        """The sheet and the figures of the last evaluation."""
+        lines = lines_of(self.scores)
+        return {"sheet": self.folder.training / "sheet.png", "score": lines[-1]} if lines else {}
 
 
-def _write(file: Path, decoder: torch.nn.Module, step: int) -> None:
-    weights = {key: value.cpu().contiguous() for key, value in decoder.state_dict().items()}
-    write_atomically(file, save(weights, {"step": str(step)}))
-
-
-def kept_score(folder: Folder, keep: Kept) -> dict[str, float] | None:
-    """The figures of the best weights or the last, None before the first."""
+def kept_score(folder: Folder, keep: Kept) -> str:
+    """The figures of the best weights or the last, as a file tells them."""
     lines = lines_of(folder.training / "scores.jsonl")
-    if not lines:
-        return None
-    return lines[-1] if keep == "last" else max(lines, key=lambda line: line["margin"])
+    score = lines[-1] if keep == "last" else max(lines, key=lambda line: line["margin"])
+    return ", ".join(f"{name} {value:g}" for name, value in score.items())

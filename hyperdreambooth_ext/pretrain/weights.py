@@ -37,11 +37,6 @@ def configuration(context: Context, faces: int) -> HypernetworkConfig:
     )  # fmt: skip
 
 
-def in_words(score: dict[str, float] | None) -> str:
-    """Held-out figures as a file tells them."""
-    return "" if score is None else ", ".join(f"{name} {value:g}" for name, value in score.items())
-
-
 def new_decoder(context: Context, config: HypernetworkConfig, prepared: Prepared) -> WeightDecoder:
     """A decoder that predicts no change yet: the same for the same seed and faces, on the CPU."""
     features = prepared.rows("features", np.arange(min(prepared.count, _WHITENED)))[:, 0].float()

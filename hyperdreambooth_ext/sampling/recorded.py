@@ -1,9 +1,9 @@
 """What is done again and again on a graphics card, as a CUDA graph: a modern card runs the thousands of small kernels
 of a training step faster than a processor can launch them one by one."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 
@@ -11,20 +11,24 @@ import torch
 EAGER_CALLS = 2
 
 
-class TensorBatch(Protocol):
-    """Some tensors under names."""
-
-    def tensors(self) -> Sequence[torch.Tensor]:
-        """All that there are, always in the same order."""
-        ...
-
-    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-        """The same with `change(tensor)` in place of every tensor."""
-        ...
-
-
-Batch = TypeVar("Batch", bound=TensorBatch)
+Batch = TypeVar("Batch", bound="TensorBatch")
 Output = TypeVar("Output")
+
+
+@dataclass(frozen=True)
+class TensorBatch:
+    """Tensors under names, beside other values; a field may be a batch of its own."""
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that there are, always in the same order."""
+        own = [of for of in vars(self).values() if isinstance(of, torch.Tensor)]
+        return own + [tensor for of in vars(self).values() if isinstance(of, TensorBatch) for tensor in of.tensors()]
+
+    def map(self: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """The same with `change(tensor)` in place of every tensor."""
+        tensors = {name: change(of) for name, of in vars(self).items() if isinstance(of, torch.Tensor)}
+        batches = {name: of.map(change) for name, of in vars(self).items() if isinstance(of, TensorBatch)}
+        return replace(self, **tensors, **batches)
 
 
 class RecordingFailed(RuntimeError):
@@ -43,7 +47,7 @@ class Recorded(Generic[Batch, Output]):
     def __init__(self, function: Callable[[Batch], Output]) -> None:
         self._function = function
         self._calls = 0
-        self._graphs: dict[tuple, _Graph[Batch, Output]] = {}
+        self._graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Batch, Output]] = {}
         self._pool: tuple[int, int] | None = None
 
     def __call__(self, batch: Batch) -> Output:
@@ -54,9 +58,14 @@ class Recorded(Generic[Batch, Output]):
         kind = tuple(tensor.shape for tensor in batch.tensors())
         if kind not in self._graphs:
             self._graphs[kind] = self._record(batch)
-        return self._graphs[kind].replay(batch)
+        graph, still, output = self._graphs[kind]
+        for place, tensor in zip(still.tensors(), batch.tensors(), strict=True):
+            place.copy_(tensor)
+        graph.replay()
+        return output
 
-    def _record(self, batch: Batch) -> "_Graph[Batch, Output]":
+    def _record(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Batch, Output]:
+        """A graph, what it reads and what it writes."""
         still = batch.map(torch.clone)
         graph = torch.cuda.CUDAGraph()
         try:
@@ -67,19 +76,4 @@ class Recorded(Generic[Batch, Output]):
             raise RecordingFailed(str(error)) from error
         # One after the other, never at once: all graphs work in the same memory.
         self._pool = graph.pool()
-        return _Graph(graph, still, output)
-
-
-@dataclass(frozen=True)
-class _Graph(Generic[Batch, Output]):
-    """What a graph reads (`still`) and what it writes."""
-
-    graph: torch.cuda.CUDAGraph
-    still: Batch
-    output: Output
-
-    def replay(self, batch: Batch) -> Output:
-        for place, tensor in zip(self.still.tensors(), batch.tensors(), strict=True):
-            place.copy_(tensor)
-        self.graph.replay()
-        return self.output
+        return graph, still, output

@@ -9,8 +9,7 @@ import torch
 from ..hosts.protocol import Host
 from ..images.tensors import to_picture
 from ..lidb.injection import Applied, injected
-from .guidance import guided
-from .schedule import clean_latents, extrapolated, step_towards, trailing_timesteps
+from .schedule import clean_latents, extrapolated, guided, step_towards, trailing_timesteps
 
 # So many places of latents are decoded at once: a large picture alone, many small ones together.
 _DECODED_PLACES = 64 * 64

@@ -53,31 +53,22 @@ def random_samples(
     return latents, noise, to_device_async(timesteps, host.device)
 
 
+def guided(unconditional: torch.Tensor, conditional: torch.Tensor, scale: float) -> torch.Tensor:
+    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) as Stable Diffusion writes it: 1 is the conditional
+    output."""
+    return unconditional + scale * (conditional - unconditional)
+
+
 def trailing_timesteps(steps: int, timesteps: int) -> list[int]:
     """`steps` timesteps from the last one downwards, evenly spaced ("trailing" of arXiv 2305.08891)."""
     return [round(timesteps * (steps - i) / steps) - 1 for i in range(steps)]
 
 
-def ddim_step(
-    latents: torch.Tensor,
-    output: torch.Tensor,
-    alpha: torch.Tensor,
-    alpha_next: torch.Tensor,
-    prediction_type: str,
-) -> torch.Tensor:
-    """x_t -> x at the next timestep, from the UNet's output; `alpha` is ᾱ at t, `alpha_next` ᾱ at the next.
-
-    DDIM (Song et al., arXiv 2010.02502) with η = 0.
-    """
-    latents = latents.float()
-    clean = clean_latents(latents, output.float(), alpha[None], prediction_type)
-    return step_towards(clean, latents, alpha, alpha_next)
-
-
 def step_towards(
     clean: torch.Tensor, latents: torch.Tensor, alpha: torch.Tensor, alpha_next: torch.Tensor
 ) -> torch.Tensor:
-    """x_t = `latents` -> x at the next timestep, if `clean` is x_0 and the rest of x_t is noise."""
+    """x_t = `latents` -> x at the next timestep, if `clean` is x_0 and the rest of x_t is noise; `alpha` is ᾱ at t,
+    `alpha_next` ᾱ at the next. With x_0 as the UNet's output puts it: DDIM (Song et al., arXiv 2010.02502), η = 0."""
     noise = (latents - alpha.sqrt() * clean) / (1 - alpha).sqrt()
     return alpha_next.sqrt() * clean + (1 - alpha_next).sqrt() * noise
 

@@ -8,7 +8,7 @@ import pytest
 
 from hyperdreambooth_ext.cli.cli import main
 from hyperdreambooth_ext.images.face import crop_face, find_face
-from hyperdreambooth_ext.personalize.finetune import prepare_subject
+from hyperdreambooth_ext.personalize.batch import prepare_subject
 from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 
 

@@ -46,6 +46,10 @@ def test_gradients_reach_the_decoder_and_not_the_model(host, decoder, alpha, bet
     assert decoder.head_weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in host.unet.parameters())
     assert ("diffusion" in losses) == bool(alpha)
+    # The targets are zero.
+    theta = decoder(batch.features)
+    expected = alpha * losses.get("diffusion", 0) + beta * theta.square().sum(-1).mean()
+    torch.testing.assert_close(losses["loss"], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_prior_sample_is_compared_under_the_weights_of_its_own_identity(host, decoder):

@@ -9,10 +9,11 @@ from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Identity, finetune, make_batch, with_prior
+from hyperdreambooth_ext.lidb.weights import zeros
+from hyperdreambooth_ext.personalize.batch import make_batch, with_prior
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Identity, finetune
 from hyperdreambooth_ext.personalize.personalize import Request, personalize
 from hyperdreambooth_ext.personalize.prior_preservation import PriorPreservation
-from hyperdreambooth_ext.personalize.starts import zero_start
 from hyperdreambooth_ext.sampling.schedule import add_noise, clean_latents, random_samples
 
 
@@ -31,7 +32,7 @@ def identity(host, subject, hypernetwork):
 
 
 def learned(host, subject, identity, weight=30.0):
-    start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
+    start = zeros(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
     options = FinetuneOptions(steps=8, batch=4, identity_weight=weight)
     with host.frozen():
         return finetune(host, subject, start, options, torch.Generator().manual_seed(0), identity=identity).lidb

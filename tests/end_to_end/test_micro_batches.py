@@ -5,13 +5,14 @@ import torch
 
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, default_micro_batch_size, finetune, make_batch
-from hyperdreambooth_ext.personalize.starts import zero_start
+from hyperdreambooth_ext.lidb.weights import zeros
+from hyperdreambooth_ext.personalize.batch import make_batch
+from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, default_micro_batch_size, finetune
 
 
 def learned(host, subject, micro_batch_size: int | None) -> tuple[torch.Tensor, list[float]]:
     """All numbers after three iterations of four noises and a style, and the losses."""
-    start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
+    start = zeros(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
     losses: list[float] = []
     options = FinetuneOptions(steps=3, batch=4, micro_batch_size=micro_batch_size)
     with host.frozen():

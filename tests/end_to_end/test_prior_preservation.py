@@ -6,14 +6,13 @@ import torch.nn.functional as F
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
-from hyperdreambooth_ext.lidb.weights import LiDB
+from hyperdreambooth_ext.lidb.weights import LiDB, zeros
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, finetune
 from hyperdreambooth_ext.personalize.prior_preservation import PriorPreservation, class_prompt
-from hyperdreambooth_ext.personalize.starts import zero_start
 
 
 def learned(host, subject, **options) -> LiDB:
-    start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
+    start = zeros(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
     wanted = FinetuneOptions(steps=8, batch=4, **options)
     with host.frozen():
         return finetune(host, subject, start, wanted, torch.Generator().manual_seed(0)).lidb
@@ -63,7 +62,7 @@ def test_the_class_prompt_is_the_prompt_without_the_trigger():
 
 def test_the_text_encoder_can_be_trained_together_with_the_prior(host, subject):
     lidb = learned(host, subject, prior_batch=1, text=True)
-    start = zero_start(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
+    start = zeros(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
     text_layers = [layer.key for layer in start.architecture.layers if layer.key.startswith("lora_te")]
     assert text_layers
     assert any(not torch.equal(lidb.b_train[key], start.b_train[key]) or not torch.equal(

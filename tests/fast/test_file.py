@@ -18,7 +18,7 @@ from hyperdreambooth_ext.lidb.file import Info
 from hyperdreambooth_ext.lidb.safetensors_bytes import to_bytes
 from hyperdreambooth_ext.lidb.weights import LiDB, zeros
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
-from tests.conftest import SMALL, random_lidb
+from tests.conftest import SMALL, random_lidb, relative_error
 
 INFO = Info(
     name="anna", trigger="sks", checkpoint="small", checkpoint_hash="0123456789", start="hypernetwork", steps=40
@@ -35,7 +35,7 @@ def test_what_is_read_is_what_was_saved(saved, small_lidb):
     lidb, info = file.load(saved)
     assert info == INFO
     assert lidb.architecture == small_lidb.architecture and lidb.rank == small_lidb.rank
-    assert file.relative_error(small_lidb, lidb) < 0.01
+    assert relative_error(small_lidb, lidb) < 0.01
 
 
 def test_saving_what_was_read_gives_the_same_bytes(saved, tmp_path):
@@ -47,9 +47,9 @@ def test_sd15_at_the_default_rank_with_a_thumbnail_takes_at_most_120_kilobytes(s
     lidb = random_lidb(sd15, rank=FinetuneOptions().rank)
     path = tmp_path / "sd15.safetensors"
     file.save(path, lidb, Info(**{**INFO.__dict__, "thumbnail": b"\xff" * 6000}))
-    print(f"{path.stat().st_size} bytes, ΔW rounded by {file.relative_error(lidb, file.load(path)[0]):.1e}")
+    print(f"{path.stat().st_size} bytes, ΔW rounded by {relative_error(lidb, file.load(path)[0]):.1e}")
     assert path.stat().st_size <= 120_000
-    assert file.relative_error(lidb, file.load(path)[0]) < 0.02
+    assert relative_error(lidb, file.load(path)[0]) < 0.02
 
 
 def test_what_a_file_says_about_itself_is_read_without_its_numbers(saved):
@@ -79,7 +79,7 @@ def test_packing_is_exact_to_about_one_percent_at_any_rank_and_size(tmp_path_fac
     lidb = random_lidb(SMALL, rank, seed).map(lambda tensor: tensor * scale)
     path = tmp_path_factory.mktemp("pack") / "x.safetensors"
     file.save(path, lidb, Info())
-    assert file.relative_error(lidb, file.load(path)[0]) < 0.02
+    assert relative_error(lidb, file.load(path)[0]) < 0.02
 
 
 def test_nothing_is_left_behind_when_the_disk_is_full(tmp_path, small_lidb, monkeypatch):
@@ -201,7 +201,7 @@ def test_whatever_the_lengths_of_its_sides_a_file_read_and_saved_again_is_the_sa
     )  # fmt: skip
     file.save(tmp_path / "a.safetensors", lopsided, INFO)
     read, info = file.load(tmp_path / "a.safetensors")
-    assert file.relative_error(lopsided, read) < 0.01
+    assert relative_error(lopsided, read) < 0.01
     file.save(tmp_path / "b.safetensors", read, info)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 

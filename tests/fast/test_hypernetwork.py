@@ -1,4 +1,4 @@
-"""The hypernetwork: zero start, iterations, one file that carries all, and a loss of two optional terms."""
+"""The hypernetwork: zero start, iterations, one file that carries all."""
 
 import json
 import os
@@ -18,7 +18,6 @@ from hyperdreambooth_ext.hypernet.file import (
     save_hypernetwork,
 )
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
-from hyperdreambooth_ext.hypernet.loss import hypernetwork_loss
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.safetensors_bytes import from_file, to_bytes
 from tests.conftest import SMALL
@@ -202,13 +201,3 @@ def test_a_damaged_file_is_refused_with_a_sentence(network, tmp_path, damage):
 def test_the_configuration_survives_the_file(network, tmp_path):
     save_hypernetwork(tmp_path / "h.safetensors", network)
     assert read_config(tmp_path / "h.safetensors") == CONFIG
-
-
-def test_either_term_of_the_loss_may_be_missing():
-    theta, targets, diffusion = torch.zeros(2, 3, 5), torch.ones(2, 3, 5), torch.tensor(0.5)
-    assert hypernetwork_loss(diffusion, theta, None, 1.0, 0.0) == 0.5
-    assert hypernetwork_loss(None, theta, targets, 0.0, 2.0) == 10
-    assert hypernetwork_loss(diffusion, theta, targets, 2.0, 1.0) == 6
-    for alpha, beta in ((0, 0), (1, 1)):
-        with pytest.raises(ValueError):
-            hypernetwork_loss(None, theta, None, alpha, beta)

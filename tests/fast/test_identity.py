@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from hyperdreambooth_ext.images.face import crop_face, find_face
-from hyperdreambooth_ext.jobs.identity import _words, aligned, compare
+from hyperdreambooth_ext.images.face import crop_face, find_face, largest_face
+from hyperdreambooth_ext.jobs.identity import _words, compare
 
 WALL = np.full((128, 128, 3), 120, np.uint8)
 
@@ -14,10 +14,10 @@ def test_a_turned_face_in_a_larger_picture_is_aligned_as_the_photo_was(sample_ph
     canvas = Image.fromarray(WALL).resize((256, 256))
     canvas.paste(Image.fromarray(crop).resize((160, 160)), (70, 40))
     picture = np.asarray(canvas.rotate(20, Image.Resampling.BICUBIC, fillcolor=(120, 120, 120)))
-    again = aligned(picture, 128)
+    again = largest_face(picture, 128)
     assert again.shape == crop.shape
     assert np.abs(find_face(again).landmarks - find_face(crop).landmarks).mean() < 5
-    assert aligned(WALL, 128) is None
+    assert largest_face(WALL, 128) is None
 
 
 def test_without_a_face_in_the_picture_there_is_no_score_but_a_reason(sample_photo):

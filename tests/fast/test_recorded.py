@@ -1,22 +1,39 @@
-"""A recorded step's loss takes its known gradients along, and a batch can be copied tensor by tensor."""
+"""A recorded step's loss brings its gradients along, and a batch can be copied tensor by tensor."""
 
 import weakref
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from hyperdreambooth_ext.hypernet.training import Batch, PriorSamples
 from hyperdreambooth_ext.pretrain.progress import Reporter
-from hyperdreambooth_ext.pretrain.recorded import _WithGradients
+from hyperdreambooth_ext.pretrain.recorded import RecordedLosses
 from hyperdreambooth_ext.pretrain.trainer import Trainer
+from hyperdreambooth_ext.sampling.recorded import Recorded, RecordingFailed
 
 
-def test_a_loss_with_known_gradients_gives_them_to_whoever_asks():
+def test_a_recorded_loss_brings_its_gradients_along():
     one, unused = torch.zeros(3, requires_grad=True), torch.zeros(2, requires_grad=True)
-    loss = _WithGradients.apply(torch.tensor(0.7), (torch.tensor([1.0, 2.0, 3.0]), None), one, unused)
-    assert loss.item() == torch.tensor(0.7).item()
-    (2 * loss).backward()
-    assert one.grad.tolist() == [2, 4, 6] and unused.grad is None
+    losses_of = RecordedLosses(
+        lambda batch: {"loss": (one * batch).sum(), "size": one.sum()}, [one, unused], pytest.fail
+    )
+    losses = losses_of(torch.tensor([1.0, 2.0, 3.0]))
+    assert losses.keys() == {"loss", "size"} and not any(loss.requires_grad for loss in losses.values())
+    assert one.grad.tolist() == [1, 2, 3] and unused.grad is None
+
+
+def test_a_step_that_cannot_be_recorded_goes_on_without_and_says_so_once(monkeypatch):
+    def refuse(self, batch):
+        raise RecordingFailed("no graph")
+
+    monkeypatch.setattr(Recorded, "__call__", refuse)
+    one, told = torch.zeros(3, requires_grad=True), []
+    losses_of = RecordedLosses(lambda batch: {"loss": (one * batch).sum()}, [one], told.append)
+    for _ in range(2):
+        losses_of(torch.ones(3))
+        assert one.grad.tolist() == [1, 1, 1]
+    assert len(told) == 1 and "goes on without" in told[0]
 
 
 def test_a_batch_is_mapped_with_its_prior_samples():

@@ -12,7 +12,8 @@ from hyperdreambooth_ext.hosts.checkpoint import ddpm_alphas_cumprod
 from hyperdreambooth_ext.sampling.sampler import Sampling, Stopped, denoised, sample, sample_many
 from hyperdreambooth_ext.sampling.schedule import (
     add_noise,
-    ddim_step,
+    clean_latents,
+    step_towards,
     trailing_timesteps,
     training_target,
 )
@@ -34,7 +35,8 @@ def test_with_the_true_output_a_step_lands_on_the_forward_process(prediction_typ
     noisy = add_noise(latents, noise, alpha[None])
     output = training_target(latents, noise, alpha[None], prediction_type)
     expected = add_noise(latents, noise, alpha_next[None])
-    assert torch.allclose(ddim_step(noisy, output, alpha, alpha_next, prediction_type), expected, atol=1e-4)
+    clean = clean_latents(noisy, output, alpha[None], prediction_type)
+    assert torch.allclose(step_towards(clean, noisy, alpha, alpha_next), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])

@@ -9,19 +9,19 @@ import torch
 
 from hyperdreambooth_ext.errors import FileError
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
-from hyperdreambooth_ext.hypernet.file import load_hypernetwork, read_config, save_hypernetwork
+from hyperdreambooth_ext.hypernet.file import load_hypernetwork, read_config
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.jobs.library import entries
 from hyperdreambooth_ext.lidb import file
-from hyperdreambooth_ext.lidb.basis import Basis
-from hyperdreambooth_ext.lidb.file import Info, relative_error
+from hyperdreambooth_ext.lidb.basis import Basis, check_sizes
+from hyperdreambooth_ext.lidb.file import Info
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.lora import lora_tensors
 from hyperdreambooth_ext.lidb.safetensors_bytes import from_file, to_bytes
-from hyperdreambooth_ext.lidb.stored_basis import NamedBasis, StoredBasis
+from hyperdreambooth_ext.lidb.stored_basis import StoredBasis
 from hyperdreambooth_ext.lidb.weights import StackedLiDB
-from tests.conftest import SMALL, random_lidb
-from tests.stored import stored_basis
+from tests.conftest import SMALL, delta_of, random_lidb, relative_error
+from tests.stored import save_with_basis, stored_basis
 
 
 def made_basis(seed: int = 0) -> StoredBasis:
@@ -36,7 +36,7 @@ def shelf(tmp_path_factory):
     """A folder with one hypernetwork, which speaks in that basis."""
     folder = tmp_path_factory.mktemp("models")
     config = HypernetworkConfig(SMALL, made_basis(), encoder="mobilenetv3_small_050", image_size=64, width=16)
-    save_hypernetwork(folder / "small-hypernetwork.safetensors", Hypernetwork(config))
+    save_with_basis(folder / "small-hypernetwork.safetensors", Hypernetwork(config))
     return folder
 
 
@@ -90,7 +90,7 @@ def test_the_exported_lora_needs_no_basis():
     tensors = lora_tensors(lidb, torch.float32)
     for layer in SMALL.layers:
         delta = tensors[f"{layer.key}.lora_up.weight"] @ tensors[f"{layer.key}.lora_down.weight"]
-        assert torch.allclose(delta, lidb.delta(layer), atol=1e-5)
+        assert torch.allclose(delta, delta_of(lidb, layer), atol=1e-5)
 
 
 def test_a_hypernetwork_brings_its_basis_back_and_its_header_alone_names_it(shelf):
@@ -100,7 +100,7 @@ def test_a_hypernetwork_brings_its_basis_back_and_its_header_alone_names_it(shel
     assert read_config(path).basis.sha256 == made_basis().sha256
 
 
-@pytest.mark.parametrize("damage", ["missing", "shape", "nan", "bit", "dtype", "more", "drawn"])
+@pytest.mark.parametrize("damage", ["missing", "shape", "nan", "bit", "dtype", "more", "hadamard"])
 def test_a_damaged_basis_in_a_hypernetwork_is_refused(shelf, tmp_path, damage):
     tensors, metadata = from_file(shelf / "small-hypernetwork.safetensors", 100_000_000)
     key = f"basis_a.{SMALL.layers[0].key}"
@@ -112,7 +112,7 @@ def test_a_damaged_basis_in_a_hypernetwork_is_refused(shelf, tmp_path, damage):
         tensors[key] = tensors[key].float() * (1 + 1e-5)
     elif damage == "more":
         tensors["basis_a.lora_unet_more"] = tensors[key]
-    elif damage == "drawn":
+    elif damage == "hadamard":
         config = json.loads(metadata["hypernetwork"]) | {"basis": Basis(8, 4).to_dict()}
         metadata = metadata | {"hypernetwork": json.dumps(config)}
     else:
@@ -131,7 +131,7 @@ def test_layers_of_one_width_keep_their_own_basis_in_the_fast_step():
     factors = stacked.all_factors()
     for layer in SMALL.layers:
         up_t, down = factors[layer.key]
-        assert torch.allclose(up_t.mT @ down, lidb.delta(layer), atol=1e-5)
+        assert torch.allclose(up_t.mT @ down, delta_of(lidb, layer), atol=1e-5)
     sum((up_t.mT @ down).square().sum() for up_t, down in factors.values()).backward()
     assert all(tensor.grad.abs().sum() > 0 for tensor in stacked.parameters)
 
@@ -164,9 +164,9 @@ def test_a_lidb_of_a_basis_that_is_elsewhere_is_listed_by_its_header_alone(tmp_p
 def test_a_name_cannot_ask_for_a_large_basis(rows):
     layer = replace(SMALL.layers[0], in_features=65_000, out_features=65_000)
     with pytest.raises(ValueError, match="none that any model needs"):
-        NamedBasis("pca", rows, rows, "0" * 64).check_sizes(layer)
+        check_sizes(StoredBasis("pca", rows, rows, "0" * 64), layer)
     with pytest.raises(ValueError, match="cannot be"):
-        NamedBasis("pca", 8, 8, "0" * 64).check_sizes(replace(layer, in_features=0))
+        check_sizes(StoredBasis("pca", 8, 8, "0" * 64), replace(layer, in_features=0))
 
 
 def test_a_file_whose_basis_claims_other_shapes_is_refused_before_it_is_read(shelf, tmp_path, monkeypatch):
@@ -185,9 +185,9 @@ def test_what_was_read_while_somebody_samples_can_be_trained_with(shelf, tmp_pat
     file.save(path, random_lidb(SMALL, basis=made_basis()), Info(name="anna"))
     copied = tmp_path / "copied-hypernetwork.safetensors"
     copied.write_bytes((shelf / "small-hypernetwork.safetensors").read_bytes())
-    drawn = random_lidb(SMALL, basis=Basis(6, 5, 77))
+    hadamard = random_lidb(SMALL, basis=Basis(6, 5, 77))
     with torch.inference_mode():
         file.load(path, [])
-        drawn.all_factors(SMALL.layers)
-    for lidb in (file.load(path, [])[0].trainable(), drawn.trainable()):
+        hadamard.all_factors(SMALL.layers)
+    for lidb in (file.load(path, [])[0].trainable(), hadamard.trainable()):
         sum(up.sum() + down.sum() for up, down in lidb.all_factors(SMALL.layers).values()).backward()

@@ -11,14 +11,8 @@ from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.weights import LiDB, zeros
-from hyperdreambooth_ext.personalize.finetune import (
-    Finetuned,
-    FinetuneOptions,
-    Identity,
-    Subject,
-    finetune,
-    prepare_subject,
-)
+from hyperdreambooth_ext.personalize.batch import Subject, prepare_subject
+from hyperdreambooth_ext.personalize.finetune import Finetuned, FinetuneOptions, Identity, finetune
 from hyperdreambooth_ext.shipped import CHECKPOINT, HYPERNETWORK, SAMPLE_PHOTO
 from tests.stored import stored_basis
 

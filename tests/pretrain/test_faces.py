@@ -16,7 +16,11 @@ from hyperdreambooth_ext.pretrain.store import Folder
 class SecondOfTwo(Processes):
     """One of two processes, without the other."""
 
-    rank, count = 1, 2
+    def __init__(self) -> None:
+        super().__init__(1, 2)
+
+    def wait(self) -> None:
+        """Nobody comes."""
 
 
 def seeds_of(folder: Folder) -> list[int]:
