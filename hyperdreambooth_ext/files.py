@@ -29,10 +29,8 @@ def checked_name(name: str) -> str:
     name = unicodedata.normalize("NFC", name.strip())
     if not name:
         raise UserError("There is no name yet: give the person one, such as anna.")
-    if _FORBIDDEN.search(name):
-        raise UserError(
-            f'The name {name[:40]!r} holds a character that a tag cannot: leave out commas and < > : " / \\ | ? *.'
-        )
+    if forbidden := _FORBIDDEN.search(name):
+        raise UserError(f"The name {name[:40]!r} holds a character that a tag cannot: leave out {forbidden[0]!r}.")
     device = name.split(".")[0].strip().lower() in _DEVICES
     # First whether it is plain: halves of characters have no bytes.
     if not is_plain(name) or name[0] == "." or name[-1] == "." or device:

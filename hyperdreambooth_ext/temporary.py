@@ -43,13 +43,7 @@ def temporary_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 def remove_leftovers(folder: Path) -> int:
     """Delete the temporary files in `folder` that no living process is writing; returns how many there were."""
-    try:
-        with os.scandir(folder) as found:
-            names = [entry.path for entry in found if entry.name.startswith(".") and entry.name.endswith(SUFFIX)]
-    except OSError:
-        # Not there yet, or not readable: nothing of ours can be in it.
-        return 0
-    return sum(_removed(name) for name in names)
+    return sum(_removed(name) for name in folder.glob(f".*{SUFFIX}"))
 
 
 def _new_file(path: Path) -> tuple[BinaryIO, Path]:
@@ -78,7 +72,7 @@ def _is_ours(file: BinaryIO) -> bool:
     return free is None or (free and os.fstat(file.fileno()).st_nlink > 0)
 
 
-def _removed(name: str) -> bool:
+def _removed(name: Path) -> bool:
     """Delete the file unless somebody is writing it."""
     try:
         with open(name, "r+b") as file:
@@ -86,9 +80,9 @@ def _removed(name: str) -> bool:
             if free is None:
                 free = time.time() - os.fstat(file.fileno()).st_mtime > _OLD_SECONDS
             if free and os.name != "nt":
-                os.unlink(name)
+                name.unlink()
         if free and os.name == "nt":  # where no open file can be deleted
-            os.unlink(name)
+            name.unlink()
     except OSError:
         return False
     return free

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class Task:
         """The face, found and encoded as HyperDreamBooth does it, so that all methods see the same."""
         photo = self.person.photo
         crop = crop_face(photo, find_face(photo), self.host.default_size)
-        return prepare_subject(crop, self.host, PROMPT, masked=False)
+        return replace(prepare_subject(crop, self.host, PROMPT), mask=None)
 
 
 class Method(Protocol):

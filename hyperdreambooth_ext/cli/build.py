@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from tqdm import tqdm
 
-from ..pretrain.build import STAGES, build
+from ..pretrain.build import build
 from ..pretrain.options import BuildOptions, remembered
 from ..pretrain.processes import Processes
 from ..pretrain.progress import STAGE_WORDS, BuildProgress, Paused, Reporter
@@ -30,14 +30,13 @@ def run_build(args: argparse.Namespace) -> dict:
         args.device = f"cuda:{rank}"
     host = load_host(args, _dtype(args))
     together = Processes.started()
-    stages = STAGES if args.until is None else STAGES[: STAGES.index(args.until) + 1]
     started = time.monotonic()
     bars = _Bars(quiet=args.json or not together.first)
     file, paused = None, False
     with stop_on_interrupt(_STOPPING) as stopped, host.recomputing() if args.low_memory else nullcontext():
         try:
             wanted, reporter = named(args, BuildOptions), Reporter(bars.show, stopped)
-            file = build(args.folder, wanted, host, args.out or MODELS, reporter, together, stages)
+            file = build(args.folder, wanted, host, args.out or MODELS, reporter, together, args.until)
         except Paused:
             paused = True
         finally:

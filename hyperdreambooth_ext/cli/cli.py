@@ -5,11 +5,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from .. import __version__
 from ..errors import UserError
 from ..personalize.options import PersonalizeOptions, options_of
-from ..pretrain.options import FORMER, BuildOptions
+from ..pretrain.options import FORMER, BuildOptions, Part
 from ..temporary import remove_leftovers
 from ..texts import plain_text
 from .options import add_options
@@ -172,7 +173,7 @@ def _build(commands) -> None:
     parser.add_argument("folder", type=Path, help="where the build keeps what it makes")
     _model_options(parser)
     parser.add_argument("--out", type=Path, help="folder of the finished file (default: models/ of this extension)")
-    parser.add_argument("--until", choices=("faces", "targets", "train"), help="stop after this part")
+    parser.add_argument("--until", choices=get_args(Part), default="export", help="stop after this part")
     low = "take less memory and more time: keep no activations within the blocks of the UNet"
     parser.add_argument("--low-memory", action="store_true", help=low)
     add_options(parser, options_of(BuildOptions).values(), FORMER)

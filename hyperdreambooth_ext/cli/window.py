@@ -15,12 +15,12 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from ..api.routes import mount_api
 from ..errors import UserError
 from ..jobs.jobs import Studio
+from ..shipped import ROOT
 from ..ui.tab import build_tab
 from .backend import StandaloneBackend
 
 # Gradio's own API page would only confuse: ours is under /docs.
 _OWN_STYLE = "footer .show-api, footer .show-api + div { display: none !important; }"
-ROOT = Path(__file__).parents[2]
 SCRIPT, STYLE = ROOT / "javascript" / "hyperdreambooth.js", ROOT / "style.css"
 LOCAL = ("127.0.0.1", "localhost")
 SCRIPT_URL = "/hyperdreambooth/hyperdreambooth.js"

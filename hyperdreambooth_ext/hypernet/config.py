@@ -1,7 +1,7 @@
 """What a hypernetwork is made of and made for; carried inside its file."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 from ..errors import FileError
@@ -56,9 +56,7 @@ class HypernetworkConfig:
     def to_json(self) -> str:
         """One JSON object; the architecture as sorted [key, out, in] rows."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["architecture"] = [
-            [layer.key, layer.out_features, layer.in_features] for layer in self.architecture.layers
-        ]
+        values["architecture"] = [astuple(layer) for layer in self.architecture.layers]
         values["basis"] = self.basis.to_dict()
         return json.dumps(values, sort_keys=True)
 
@@ -73,16 +71,12 @@ class HypernetworkConfig:
                 check_sizes(basis, layer)
             values = {_FORMER.get(name, name): value for name, value in values.items()}
             known = {f.name for f in fields(cls)}
-            settings: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
-            }
+            settings = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
             config = cls(architecture=Architecture(layers), basis=basis, **settings)
             config._check()
             return config
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-            raise FileError(
-                f"This hypernetwork's configuration cannot be used ({error}): download it again."
-            ) from error
+            raise FileError(f"The hypernetwork's configuration is damaged ({error}): download it again.") from error
 
     def _check(self) -> None:
         # The encoder is tried on one picture of this size when it is made.

@@ -32,9 +32,8 @@ class FaceEncoder(nn.Module):
             with torch.no_grad():
                 self.channels = self.eval()(torch.zeros(1, 3, self.image_size, self.image_size)).shape[-1]
         except (RuntimeError, AssertionError, AttributeError, TypeError, ValueError, IndexError) as error:
-            raise UserError(
-                f"The image encoder {config.encoder} takes no pictures of {self.image_size} pixels: choose another."
-            ) from error
+            unfit = f"The image encoder {config.encoder} takes no pictures of {self.image_size} pixels"
+            raise UserError(f"{unfit}: choose another.") from error
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if images.shape[-1] != self.image_size:
@@ -78,9 +77,7 @@ def backbone(name: str, pretrained: bool, device: str = "cpu") -> nn.Module:
             f"The image encoder {name!r} needs the package {error.name}: install it with pip, then restart."
         ) from error
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"The image encoder {name!r} cannot be made ({error}): check the connection or its name."
-        ) from error
+        raise UserError(f"The image encoder {name!r} cannot be made ({error}): check its name.") from error
 
 
 def _check_open_clip(architecture: str, weights: str) -> None:

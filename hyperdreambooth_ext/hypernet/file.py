@@ -129,9 +129,5 @@ def _config(path: Path, metadata: dict[str, str]) -> HypernetworkConfig:
 def check_fits(network: Hypernetwork, architecture: Architecture) -> None:
     """Raises ArchitectureError when the hypernetwork was trained for layers of other names or shapes."""
     if network.config.architecture.fingerprint != architecture.fingerprint:
-        raise ArchitectureError(
-            f"This hypernetwork was trained for another architecture ({network.config.checkpoint or 'unknown'}): "
-            "choose another, or the gradient start.",
-            "start",
-            "hypernetwork",
-        )
+        other = f"This hypernetwork was trained for another architecture ({network.config.checkpoint or 'unknown'})"
+        raise ArchitectureError(f"{other}: choose another, or the gradient start.", "start", "hypernetwork")

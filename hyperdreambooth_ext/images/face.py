@@ -58,9 +58,7 @@ def choose_face(faces: list[Face], number: int = 1) -> Face:
         raise PhotoError(f"The photo shows fewer than {number} faces: choose a face from 1 to {len(faces)}.", "face")
     face = faces[number - 1]
     if face.size < MIN_FACE_PIXELS:
-        raise PhotoError(
-            f"The face is only {face.size:.0f} pixels high: use a photo where it has at least {MIN_FACE_PIXELS}."
-        )
+        raise PhotoError(f"The face is only {face.size:.0f} pixels high: it needs at least {MIN_FACE_PIXELS}.")
     return face
 
 

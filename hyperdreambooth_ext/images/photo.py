@@ -95,9 +95,7 @@ def _upright(file: BinaryIO, name: str) -> Image.Image:
 def _check_size(name: str, image: Image.Image) -> None:
     megapixels = image.width * image.height / 1e6
     if megapixels > MAX_MEGAPIXELS:
-        raise PhotoError(
-            f"{name} has {megapixels:.0f} megapixels: scale it below {MAX_MEGAPIXELS}, the face is cropped anyway."
-        )
+        raise PhotoError(f"{name} has {megapixels:.0f} megapixels: scale it below {MAX_MEGAPIXELS}.")
     if max(image.size) > MAX_SIDE:
         raise PhotoError(f"{name} is {max(image.size)} pixels long: use one of at most {MAX_SIDE} on each side.")
 

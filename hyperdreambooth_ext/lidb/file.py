@@ -99,7 +99,7 @@ def read_info(path: Path) -> Info:
     Raises FileError as `load` does for what the header shows, and when the file is shorter or longer than that says.
     """
     path = Path(path)
-    metadata = metadata_of(path, MAX_FILE_BYTES, whole=True)
+    metadata = metadata_of(path, MAX_FILE_BYTES)
     with _checked_header(path, metadata) as header:
         return _info(header, metadata)
 
@@ -175,31 +175,29 @@ def _metadata(lidb: LiDB, info: Info, tensors: dict[str, torch.Tensor]) -> dict[
     data = b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))
     metadata = {
         "lidb": json.dumps(header, sort_keys=True),
-        # What the WebUI and kohya's tools show or search for.
         "ss_output_name": info.name,
         "ss_network_module": "hyperdreambooth_ext.lidb",
-        "ss_network_dim": str(lidb.rank),
-        "ss_sd_model_name": info.checkpoint,
         "sshs_model_hash": hashlib.sha256(data).hexdigest(),
-        "modelspec.title": info.name,
-        "modelspec.trigger_phrase": info.trigger,
-        **family_metadata(info.model_family, "lidb"),
+        **host_metadata(info, lidb.rank, "lidb"),
     }
     if info.thumbnail:
         metadata["ssmd_cover_images"] = json.dumps([base64.b64encode(info.thumbnail).decode()])
     return metadata
 
 
-def family_metadata(family: str, kind: str) -> dict[str, str]:
-    """How the WebUI and others tell which base model a file of this `kind` is for (Lora's network.py)."""
-    if family == "sdxl":
-        return {
-            "ss_v2": "False",
-            "ss_base_model_version": "sdxl_base_v1-0",
-            "modelspec.architecture": f"stable-diffusion-xl-v1-base/{kind}",
-        }
-    version = {"sd1": "v1", "sd2": "v2-512"}.get(family, family)
-    return {"ss_v2": str(family == "sd2"), "modelspec.architecture": f"stable-diffusion-{version}/{kind}"}
+def host_metadata(info: Info, rank: int, kind: str) -> dict[str, str]:
+    """What the WebUI and kohya's tools show or search for, and tell a file's base model by (Lora's network.py)."""
+    family = info.model_family
+    version = {"sd1": "v1", "sd2": "v2-512", "sdxl": "xl-v1-base"}.get(family, family)
+    metadata = {
+        "ss_network_dim": str(rank),
+        "ss_sd_model_name": info.checkpoint,
+        "ss_v2": str(family == "sd2"),
+        "modelspec.architecture": f"stable-diffusion-{version}/{kind}",
+        "modelspec.title": info.name,
+        "modelspec.trigger_phrase": info.trigger,
+    }
+    return metadata | ({"ss_base_model_version": "sdxl_base_v1-0"} if family == "sdxl" else {})
 
 
 def _unpack(path: Path, tensors: dict[str, torch.Tensor], header: dict, folders: Sequence[Path] | None) -> LiDB:

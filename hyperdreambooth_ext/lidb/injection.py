@@ -66,10 +66,8 @@ def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB | StackedLiDB) -> No
     for layer in lidb.architecture.layers:
         linear = linears.get(layer.key)
         if linear is None or (linear.out_features, linear.in_features) != (layer.out_features, layer.in_features):
-            raise ArchitectureError(
-                f"This LiDB was made for a model of another architecture ({layer.key} differs): load its checkpoint, "
-                "or personalize again."
-            )
+            differs = f"This LiDB was made for another architecture ({layer.key} differs)"
+            raise ArchitectureError(f"{differs}: load its checkpoint, or personalize again.")
 
 
 def _factors(linears: Mapping[str, nn.Linear], applied: Applied) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

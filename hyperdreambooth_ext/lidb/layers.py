@@ -55,9 +55,7 @@ class Architecture:
             if _CHANGED.fullmatch(key)
         )
         if not layers:
-            raise ArchitectureError(
-                "This model has no attention layers that a LiDB could change: load an SD 1.x or SDXL model."
-            )
+            raise ArchitectureError("This model has no attention layers for a LiDB: load an SD 1.x or SDXL model.")
         return cls(tuple(layers))
 
     @property

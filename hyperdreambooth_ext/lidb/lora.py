@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from ..files import write_atomically
-from .file import Info, family_metadata
+from .file import Info, host_metadata
 from .safetensors_bytes import to_bytes
 from .weights import LiDB
 
@@ -32,11 +32,7 @@ def export_lora(path: Path, lidb: LiDB, info: Info, overwrite: bool = True) -> N
         # The WebUI takes it for a second name of the file, which must be no other file's.
         "ss_output_name": Path(path).stem,
         "ss_network_module": "networks.lora",
-        "ss_network_dim": str(lidb.rank),
         "ss_network_alpha": str(float(lidb.rank)),
-        "ss_sd_model_name": info.checkpoint,
-        "modelspec.title": info.name,
-        "modelspec.trigger_phrase": info.trigger,
-        **family_metadata(info.model_family, "lora"),
+        **host_metadata(info, lidb.rank, "lora"),
     }
     write_atomically(Path(path), to_bytes(lora_tensors(lidb), metadata), overwrite=overwrite)

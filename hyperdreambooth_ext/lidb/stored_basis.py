@@ -118,10 +118,8 @@ def find_basis(named: StoredBasis, layers: Iterable[Layer], folders: Iterable[Pa
         for path in sorted(Path(folder).glob("*.safetensors")):
             if _basis_named_in(path) == named.sha256:
                 return _read(path, path.stat().st_mtime_ns, named, tuple(layers))
-    raise FileError(
-        f"It uses the {named.kind} basis {named.sha256[:10]} of a hypernetwork that is not here: put that file beside "
-        "the other hypernetworks."
-    )
+    lacking = f"It uses the {named.kind} basis {named.sha256[:10]} of a hypernetwork that is not here"
+    raise FileError(f"{lacking}: put that file beside the other hypernetworks.")
 
 
 def _basis_named_in(path: Path) -> str:

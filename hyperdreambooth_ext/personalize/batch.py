@@ -33,9 +33,8 @@ class Subject:
 
 
 def prepare_subject(
-    crop: np.ndarray, host: Host, prompt: str, masked: bool = True, trigger: str = DEFAULT_TRIGGER,
-    through_autoencoder: bool = False,
-) -> Subject:  # fmt: skip
+    crop: np.ndarray, host: Host, prompt: str, trigger: str = DEFAULT_TRIGGER, through_autoencoder: bool = False
+) -> Subject:
     """Encode the aligned face `crop`, RGB uint8 [S, S, 3], upright and mirrored.
 
     `through_autoencoder`: the image is what the latents keep of the crop. A hypernetwork that learned from sampled
@@ -44,10 +43,8 @@ def prepare_subject(
     image = to_tensor([crop])
     # One after the other: of a large picture this is where a graphics card needs the most memory.
     latents = torch.cat([host.encode_images(one) for one in (image, image.flip(-1))])
-    mask = None
-    if masked:
-        weights = F.interpolate(torch.from_numpy(face_mask(len(crop)))[None, None], latents.shape[-2:], mode="area")
-        mask = (BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * weights).to(host.device)
+    weights = F.interpolate(torch.from_numpy(face_mask(len(crop)))[None, None], latents.shape[-2:], mode="area")
+    mask = (BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * weights).to(host.device)
     if through_autoencoder:
         image = host.decode_latents(latents[:1]).float().cpu().clamp(-1, 1)
     return Subject(image, latents, mask, prompt, trigger)

@@ -183,9 +183,7 @@ def finetune(
     Raises TrainingError for less than one step, also when interrupted before the first, or when the loss is no number.
     """
     if options.steps < 1:
-        raise TrainingError(
-            f"{options.steps} steps train nothing: use at least 1, {FinetuneOptions.steps} is the default.", "steps"
-        )
+        raise TrainingError(f"{options.steps} steps train nothing: use at least 1.", "steps")
     basis, lidb = lidb.basis, lidb.to(host.device)
     micro_batch_size = options.micro_batch_size or default_micro_batch_size(host, subject.latents)
     prompts, prior_batches = [subject.prompt], None
@@ -257,8 +255,6 @@ def _decay(step: int, steps: int) -> float:
 
 def _checked(loss: float, step: int) -> float:
     if not math.isfinite(loss):
-        raise TrainingError(
-            f"The loss stopped being a number at step {step}: lower the learning rate, or load the model in full "
-            "precision."
-        )
+        remedy = "lower the learning rate, or load the model in full precision"
+        raise TrainingError(f"The loss stopped being a number at step {step}: {remedy}.")
     return loss

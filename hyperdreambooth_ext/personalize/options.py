@@ -109,12 +109,11 @@ class PersonalizeOptions:
     )  # fmt: skip
     seed: int = option(0, "Of training and pictures.", 0, 2**32 - 1)
     start: Start | None = option(
-        None, "By default the hypernetwork that fits the checkpoint, else the gradient.", unset="Automatic",
-        recommended="Automatic",
-    )  # fmt: skip
+        None, "By default the hypernetwork that fits the checkpoint, else the gradient.", unset="Automatic"
+    )
     hypernetwork: str = option(
         "", "A hypernetwork's file; by default one made for this checkpoint, of several the newest.",
-        unset="Automatic", shown=("tab", "api"), recommended="Automatic",
+        unset="Automatic", shown=("tab", "api"),
     )  # fmt: skip
     preview_every: int = option(
         20, "Iterations between previews; 0: none.", 0, 2000, shown=("tab", "api"),
@@ -128,9 +127,8 @@ class PersonalizeOptions:
         label="Keep a small picture of the face in the file",
     )  # fmt: skip
     text: bool = option(
-        False, "Train the text encoder's layers too, which takes longer.", label="Train the text encoder too",
-        recommended="off",
-    )  # fmt: skip
+        False, "Train the text encoder's layers too, which takes longer.", label="Train the text encoder too"
+    )
     low_memory: bool = option(False, "Take less memory and more time, for small graphics cards.", shown=("cli",))
     predict_only: bool = option(False, "Keep the hypernetwork's prediction, train nothing.", shown=("cli",))
 

@@ -152,7 +152,7 @@ def _subject(crop: np.ndarray, host: Host, hypernetwork: Hypernetwork | None) ->
     if hypernetwork is None:
         return prepare_subject(crop, host, f"a {DEFAULT_TRIGGER} face")
     learned = hypernetwork.config
-    return prepare_subject(crop, host, learned.prompt, True, learned.trigger, learned.through_autoencoder)
+    return prepare_subject(crop, host, learned.prompt, learned.trigger, learned.through_autoencoder)
 
 
 def _identity(

@@ -10,7 +10,6 @@ export(best or last)                       one file, used from the next personal
 Every part keeps what it made in the folder and goes on from there.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from ..hypernet.latent_identity import LatentIdentityEnsemble
 from ..lidb.layers import Architecture
 from .context import Context
 from .faces import gather
-from .options import BuiltFor, settle
+from .options import BuiltFor, Part, settle
 from .prepare import Prepared, optimize_targets, prepare
 from .processes import Processes
 from .progress import Budget, BuildProgress, Reporter
@@ -31,8 +30,6 @@ from .recognizers import train_recognizers
 from .store import FaceStore, Folder
 from .trainer import Trainer, kept_score
 from .weights import configuration, new_decoder, with_encoder
-
-STAGES = ("faces", "targets", "train", "export")
 
 
 def build(
@@ -42,13 +39,13 @@ def build(
     destination: Path,
     reporter: Reporter = Reporter(),
     processes: Processes = Processes(),
-    stages: Sequence[str] = STAGES,
+    until: Part = "export",
 ) -> Path | None:
     """Build a hypernetwork for the checkpoint that `host` holds, or go on with it; returns its file in `destination`.
 
-    `wanted` are the options that were asked for by name; `stages` may leave out the later ones, and then None is
-    returned. Raises UserError with a sentence for the user, Paused when it was told to: either way everything that
-    was made is in the folder `path`.
+    `wanted` are the options that were asked for by name; after the part `until` it ends, and None is returned where
+    that is not the last. Raises UserError with a sentence for the user, Paused when it was told to: either way
+    everything that was made is in the folder `path`.
     """
     folder = Folder(Path(path))
     built_for = BuiltFor(host.checkpoint_name, host.checkpoint_hash, Architecture.of(host.linears()).fingerprint)
@@ -56,32 +53,30 @@ def build(
     budget = Budget(folder, options)
     try:
         embedder = FaceEmbedder(options.encoder, host.device)
-        return _run(Context(folder, options, host, embedder, reporter, processes), budget, destination, stages)
+        return _run(Context(folder, options, host, embedder, reporter, processes), budget, destination, until)
     finally:
         if processes.first:
             budget.note()
 
 
-def _run(context: Context, budget: Budget, destination: Path, stages: Sequence[str]) -> Path | None:
+def _run(context: Context, budget: Budget, destination: Path, until: Part) -> Path | None:
+    options = context.options
     store = gather(context, budget.faces, budget.enough_faces)
     budget.found(len(store))
     prepared = prepare(context, store)
-    if not set(stages) & {"targets", "train", "export"}:
+    if until == "faces":
         return None
     config = configuration(context, len(store))
-    _targets(context, config, prepared, asked_for=tuple(stages)[-1:] == ("targets",))
-    if not set(stages) & {"train", "export"}:
+    if until == "targets" and not options.target_steps:
+        raise UserError("Targets take steps: give each some, such as 40.", "target_steps")
+    if until == "targets" or options.warm_up or options.beta:
+        optimize_targets(context, prepared, new_decoder(context, config, prepared))
+    if until == "targets":
         return None
     identity_net = _train(context, budget, config, store, prepared)
-    return _export(context, config, identity_net, destination) if context.processes.first else None
-
-
-def _targets(context: Context, config: HypernetworkConfig, prepared: Prepared, asked_for: bool) -> None:
-    options = context.options
-    if asked_for and not options.target_steps:
-        raise UserError("Targets take steps: give each some, such as 40.", "target_steps")
-    if options.warm_up or options.beta or asked_for:
-        optimize_targets(context, prepared, new_decoder(context, config, prepared))
+    if until == "train" or not context.processes.first:
+        return None
+    return _export(context, config, identity_net, destination)
 
 
 def _train(

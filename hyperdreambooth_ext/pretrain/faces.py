@@ -102,11 +102,8 @@ class _Gathering:
             ]
             first, tried = first + size, tried + size
             if tried >= GIVE_UP_AFTER and self.count < WORST_SHARE * tried:
-                raise UserError(
-                    f"The checkpoint made {tried} pictures and {self.count} usable faces: check that it makes "
-                    "portraits, or use photos.",
-                    "photos",
-                )
+                made = f"The checkpoint made {tried} pictures and {self.count} usable faces"
+                raise UserError(f"{made}: check that it makes portraits, or use photos.", "photos")
 
     def _judge(self, batch: list[Candidate]) -> None:
         """Keep of the candidates what is one good face that is not there yet."""
@@ -138,9 +135,7 @@ class _Gathering:
         where = self.options.photos or self.options.shards
         if not self.count:
             raise UserError(f"No usable face was found in {where}: give photos with one face each, from the front.")
-        raise UserError(
-            f"Only {self.count} usable faces were found in {where}: add photos, or ask for {self.count} faces.", "faces"
-        )
+        raise UserError(f"Only {self.count} usable faces were found in {where}: add photos, or ask for fewer.", "faces")
 
 
 def usable(face: FoundFace, picture: tuple[int, int], size: int) -> bool:

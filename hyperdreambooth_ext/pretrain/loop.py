@@ -139,9 +139,7 @@ class Loop:
             os.replace(temporary, file)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            raise FileError(
-                f"{file} cannot be written ({error}): free some space, then start again; the last state is kept."
-            ) from error
+            raise FileError(f"{file} cannot be written ({error}): free some space, then start again.") from error
 
     def _one(self, losses_of: Step) -> dict[str, float]:
         options = self.options
@@ -158,11 +156,8 @@ class Loop:
         values = {name: float(value.detach()) for name, value in losses.items()}
         finite = math.isfinite(values["loss"]) and (self.scaler.is_enabled() or bool(torch.isfinite(norm)))
         if self.processes.any(not finite):
-            raise TrainingError(
-                f"The loss stopped being a number at step {self.step}: use a lower learning rate or fp32.",
-                "lr",
-                "precision",
-            )
+            sentence = f"The loss stopped being a number at step {self.step}: use a lower learning rate or fp32."
+            raise TrainingError(sentence, "lr", "precision")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

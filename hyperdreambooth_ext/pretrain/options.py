@@ -12,6 +12,7 @@ from ..personalize.options import check, option, options_of
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Kept = Literal["best", "last"]
+Part = Literal["faces", "targets", "train", "export"]
 MIN_FACES = 8
 # These may change between two runs of one build; anything else would mix two builds into one.
 CHANGEABLE = ("faces", "hours", "steps", "evaluate_every", "keep")
@@ -74,12 +75,10 @@ class BuildOptions:
         check(self)
         if self.photos and self.shards:
             raise UserError("Faces come from one place: give photos or shards, not both.", "photos", "shards")
-        if self.faces < self.held_out + MIN_FACES // 2:
-            raise UserError(
-                f"Of these faces {self.held_out} are held out: ask for at least {self.held_out + MIN_FACES // 2}.",
-                "faces",
-                "held_out",
-            )
+        fewest = self.held_out + MIN_FACES // 2
+        if self.faces < fewest:
+            sentence = f"Of these faces {self.held_out} are held out: ask for at least {fewest}."
+            raise UserError(sentence, "faces", "held_out")
         if (self.warm_up or self.beta) and not self.target_steps:
             raise UserError("A warm-up and beta learn from targets: give each steps, such as 40.", "target_steps")
         return self
@@ -127,9 +126,8 @@ def settle(file: Path, wanted: dict, built_for: BuiltFor) -> BuildOptions:
     else:
         begun, whose = known
         if whose.checkpoint_hash != built_for.checkpoint_hash or whose.architecture != built_for.architecture:
-            raise UserError(
-                f"{file.parent} was begun with the checkpoint {whose.checkpoint}: load it, or take another folder."
-            )
+            begun_with = f"{file.parent} was begun with the checkpoint {whose.checkpoint}"
+            raise UserError(f"{begun_with}: load it, or take another folder.")
         for name, value in wanted.items():
             if name not in CHANGEABLE and getattr(begun, name) != value:
                 was = f"{options_of(BuildOptions)[name].label.lower()} {getattr(begun, name)}"

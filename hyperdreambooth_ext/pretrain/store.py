@@ -129,9 +129,7 @@ class FaceStore:
             if not members or file.stat().st_size < members[-1].offset_data + members[-1].size:
                 raise tarfile.ReadError("it ends too early")
         except (tarfile.TarError, ValueError, KeyError, EOFError) as error:
-            raise FileError(
-                f"{file} is cut short or damaged ({error}): delete it and start again, its faces are made anew."
-            ) from error
+            raise FileError(f"{file} is cut short or damaged ({error}): delete it and start again.") from error
         except OSError as error:
             raise FileError(f"{file} cannot be read ({error.strerror or error}): check its permissions.") from error
 

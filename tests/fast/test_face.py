@@ -60,7 +60,7 @@ def test_no_face_is_said():
 def test_a_face_under_40_pixels_is_said(sample_photo):
     box = find_face(sample_photo).box
     tiny = cv2.resize(sample_photo, None, fx=30 / box[3], fy=30 / box[3], interpolation=cv2.INTER_AREA)
-    with pytest.raises(PhotoError, match="pixels high: use a photo where it has at least 40"):
+    with pytest.raises(PhotoError, match="pixels high: it needs at least 40"):
         find_face(tiny)
 
 

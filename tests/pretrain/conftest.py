@@ -45,7 +45,7 @@ def face_host(tiny):
 def prepared_folder(host, tmp_path_factory):
     """Faces and what is computed of them, of photos that ship with the benchmarks."""
     folder = tmp_path_factory.mktemp("faces")
-    assert build(folder, SMALL, host, folder, stages=("faces",)) is None
+    assert build(folder, SMALL, host, folder, until="faces") is None
     return folder
 
 

@@ -26,7 +26,7 @@ def refused(host, tmp_path):
 
     def go(**wanted) -> str:
         with pytest.raises(UserError) as caught:
-            build(tmp_path / "run", SMALL | {"photos": ""} | wanted, host, tmp_path / "out", stages=("faces",))
+            build(tmp_path / "run", SMALL | {"photos": ""} | wanted, host, tmp_path / "out", until="faces")
         sentence = str(caught.value)
         assert sentence.endswith(".") and "\n" not in sentence
         return sentence
@@ -82,7 +82,7 @@ def test_shards_on_this_machine_and_streamed_ones_give_the_same_faces(host, tmp_
     shard(tmp_path / "a-0.tar", 10)
     wanted = SMALL | {"photos": "", "faces": 8, "held_out": 4}
     for name, pattern in (("here", "a-*.tar"), ("streamed", "a-{0..0}.tar")):
-        build(tmp_path / name, wanted | {"shards": str(tmp_path / pattern)}, host, tmp_path, stages=("faces",))
+        build(tmp_path / name, wanted | {"shards": str(tmp_path / pattern)}, host, tmp_path, until="faces")
     here, streamed = (FaceStore(tmp_path / name / "faces") for name in ("here", "streamed"))
     assert np.array_equal(here.identities, streamed.identities) and len(here) == 8
 
@@ -121,7 +121,7 @@ def test_a_full_disk_while_faces_are_found(refused, monkeypatch):
 
 
 def test_another_checkpoint_or_other_options_do_not_mix(host, run, tmp_path, monkeypatch):
-    run(stages=("faces",))
+    run(until="faces")
     with pytest.raises(UserError, match="was begun with width 32"):
         run({"width": 64})
     monkeypatch.setattr(host, "checkpoint_hash", "0123456789")

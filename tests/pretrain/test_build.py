@@ -99,7 +99,7 @@ def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tiny, tmp
     torch.set_num_threads(1)
     wanted = {"target_steps": 2, "beta": 0.1}
     run(wanted, name="whole")
-    run(wanted, name="run", stages=("faces",))
+    run(wanted, name="run", until="faces")
     # In the first recognizer's training, in the second one's, and in the hypernetwork's between two savings.
     for stage, nth in (("recognizer", 1), ("recognizer", 3), ("train", 3)):
         child = subprocess.run(
@@ -114,7 +114,7 @@ def test_a_killed_build_ends_with_the_weights_of_one_that_was_not(run, tiny, tmp
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(run, tiny, tmp_path):
     run({"steps": 2}, name="one")
-    run({"steps": 2}, name="two", stages=("faces",))
+    run({"steps": 2}, name="two", until="faces")
     launched = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
