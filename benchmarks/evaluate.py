@@ -111,7 +111,7 @@ def measure_part(args: argparse.Namespace, part: int) -> None:
 
 
 def measure(tools: Tools, everybody: list[Person], args: argparse.Namespace, part: int) -> None:
-    """Learn and draw every `args.processes`-th person, from number `part` on."""
+    """Learn and sample every `args.processes`-th person, from number `part` on."""
     people = everybody[: args.first]
     # Person by person through all rows: a run that is cut short has measured its people in every row.
     for number in range(part, len(people), args.processes):
@@ -181,18 +181,19 @@ def read_result(file: Path) -> dict:
 
 
 def evaluate_person(row: str, number: int, person: Person, tools: Tools, args: argparse.Namespace) -> None:
-    """Learn and draw one person for one row; figures and pictures go to OUT_DIR, if they are not there yet."""
+    """Learn and sample one person for one row; figures and pictures go to OUT_DIR, if they are not there yet."""
     folder, file = args.out / row, args.out / row / f"{person.name}.json"
     if file.exists():
         read_result(file)
         return
     folder.mkdir(exist_ok=True)
     lidb, result = learn(row, person, tools, args)
-    pictures = draw(tools.host, lidb, ["a sks face"] * args.seeds, args.multiplier, first_seed=number)
+    pictures = pictures_of(tools.host, lidb, ["a sks face"] * args.seeds, args.multiplier, first_seed=number)
     for seed, picture in enumerate(pictures):
         save_png(picture, folder / f"{person.name}{f'-{seed}' if seed else ''}.png")
     styles = [STYLES[(number * STYLES_PER_PERSON + j) % len(STYLES)] for j in range(STYLES_PER_PERSON)]
-    styled = draw(tools.host, lidb, [f"a sks face, {style}" for style in styles], STYLE_MULTIPLIER, first_seed=number)
+    prompts = [f"a sks face, {style}" for style in styles]
+    styled = pictures_of(tools.host, lidb, prompts, STYLE_MULTIPLIER, first_seed=number)
     result["styles"] = [tools.classifier.accuracy([p], style) for p, style in zip(styled, styles, strict=True)]
     result["pictures"] = [tools.judges.score(picture).as_json() for picture in pictures]
     write_atomically(file, json.dumps({"version": VERSION, **result}).encode())
@@ -216,7 +217,7 @@ def learn(row: str, person: Person, tools: Tools, args: argparse.Namespace) -> t
     return learned.lidb, {"seconds": seconds, "bytes": file.stat().st_size}
 
 
-def draw(
+def pictures_of(
     host: DiffusersHost, lidb: LiDB | None, prompts: list[str], multiplier: float, first_seed: int
 ) -> list[np.ndarray]:
     """One picture a prompt, each from a seed of its own."""

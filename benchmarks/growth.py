@@ -159,7 +159,7 @@ def exponent(seconds: dict[int, float]) -> float:
 
 
 def plot(file: Path, measured: dict[str, dict[int, float]]) -> None:
-    with drawn(file, len(measured)) as all_axes:
+    with plotted(file, len(measured)) as all_axes:
         for axes, (kind, seconds) in zip(all_axes, measured.items(), strict=True):
             axes.plot(list(seconds), [1e3 * value for value in seconds.values()], "o-", color="black")
             axes.set(xscale="log", yscale="log", xlabel=KINDS[kind][0].replace(", ", ":\n"), ylabel="ms")
@@ -176,8 +176,8 @@ def plot(file: Path, measured: dict[str, dict[int, float]]) -> None:
 
 
 @contextmanager
-def drawn(file: Path, count: int) -> Iterator[list]:
-    """Axes to draw on; the PNG is written afterwards."""
+def plotted(file: Path, count: int) -> Iterator[list]:
+    """Axes to plot on; the PNG is written afterwards."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

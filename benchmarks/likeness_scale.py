@@ -1,8 +1,8 @@
-"""What the tab's likeness amounts to on drawn pictures: the scale behind its words (`hypernet/likeness.py`).
+"""What the tab's likeness amounts to on sampled pictures: the scale behind its words (`jobs/identity.py`).
 
     python -m benchmarks.likeness_scale OUT_DIR [--row hypernetwork+80]
 
-OUT_DIR is what `evaluate` filled. The first picture drawn of each person is compared, by the bundled encoder as in the
+OUT_DIR is what `evaluate` filled. The first picture of each person is compared, by the bundled encoder as in the
 tab, with the photo that it was learned from and with everybody else's.
 """
 
@@ -28,9 +28,9 @@ def main() -> None:
     parser.add_argument("--row", default="hypernetwork+80")
     args = parser.parse_args()
     people = synthetic(SYNTHETIC, 100, SIZE)
-    drawn = {person.name: args.out / args.row / f"{person.name}.png" for person in people}
-    numbers = [number for number, person in enumerate(people) if drawn[person.name].exists()]
-    faces = [largest_face(np.asarray(Image.open(drawn[people[i].name]).convert("RGB")), SIZE) for i in numbers]
+    files = {person.name: args.out / args.row / f"{person.name}.png" for person in people}
+    numbers = [number for number, person in enumerate(people) if files[person.name].exists()]
+    faces = [largest_face(np.asarray(Image.open(files[people[i].name]).convert("RGB")), SIZE) for i in numbers]
     found = [(number, face) for number, face in zip(numbers, faces, strict=True) if face is not None]
     own, strangers = scale([person.crop for person in people], found)
     print(f"{len(found)} pictures with a face, {len(numbers) - len(found)} without")
@@ -39,13 +39,13 @@ def main() -> None:
         print(f"{name}: 5, 25, 50, 75, 90, 95, 99 % are below " + ", ".join(f"{share:.2f}" for share in shares))
 
 
-def scale(photos: list[np.ndarray], drawn: list[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of drawn faces, each with the number of its person, to that person's photo and to all the others."""
+def scale(photos: list[np.ndarray], faces: list[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of sampled faces, each with the number of its person, to that person's photo and to all the others."""
     network = load_hypernetwork(HYPERNETWORK)
-    sampled = network.identities(to_tensor([face for _, face in drawn]))
-    table = (sampled @ network.identities(to_tensor(photos)).T).numpy()
+    identities = network.identities(to_tensor([face for _, face in faces]))
+    table = (identities @ network.identities(to_tensor(photos)).T).numpy()
     own = np.zeros(table.shape, dtype=bool)
-    own[np.arange(len(drawn)), [number for number, _ in drawn]] = True
+    own[np.arange(len(faces)), [number for number, _ in faces]] = True
     return table[own], table[~own]
 
 

@@ -48,9 +48,7 @@ def remove_leftovers(folder: Path) -> int:
 
 def _new_file(path: Path) -> tuple[BinaryIO, Path]:
     name = path.parent / f".{path.name[:60]}.{secrets.token_hex(6)}{SUFFIX}"
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(name, flags, 0o666)
-    return open(descriptor, "w+b"), name
+    return open(name, "x+b"), name
 
 
 def _lock(file: BinaryIO) -> bool | None:

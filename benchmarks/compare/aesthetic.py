@@ -3,7 +3,7 @@ prompt's embedding towards that of images.
 
 After https://github.com/vicgalle/stable-diffusion-aesthetic-gradients. The bundled checkpoint has no CLIP image tower
 beside its text encoder, so one is stood in for: a ridge regression from the face encoder's identity vector to the
-text encoder's pooled output, fitted on pictures that the checkpoint draws from captions (`image_head`).
+text encoder's pooled output, fitted on pictures that the checkpoint samples from captions (`image_head`).
 """
 
 import itertools
@@ -107,11 +107,11 @@ def _encoded(host: DiffusersHost, prompts: Sequence[str]):
 def image_head(host: DiffusersHost, hypernetwork: Hypernetwork, pictures: int, sampling: Sampling) -> torch.Tensor:
     """[identity width + 1, text width]: from an identity vector and a 1 to the pooled output for a fitting caption."""
     captions = _captions(pictures)
-    drawn: list[np.ndarray] = []
+    sampled: list[np.ndarray] = []
     for first in range(0, pictures, 8):
         part = captions[first : first + 8]
-        drawn += sample_many(host, part, range(first, first + len(part)), sampling)
-    images = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        sampled += sample_many(host, part, range(first, first + len(part)), sampling)
+    images = torch.from_numpy(np.stack(sampled)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
         who = hypernetwork.decoder.identity(hypernetwork.encoder(images))
         inputs = torch.cat([who, who.new_ones(len(who), 1)], dim=1)

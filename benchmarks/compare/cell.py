@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def measure(cell: Cell) -> dict:
-    """Learn, then draw with what was learned on a checkpoint that is as its file says."""
+    """Learn, then sample with what was learned on a checkpoint that is as its file says."""
     method = ROWS[cell.row]
     steps = max(1, round(method.steps * cell.scale)) if method.steps else 0
     task = _task(cell)
@@ -98,7 +98,7 @@ def _task(cell: Cell) -> Task:
 
 
 def _snapshot_steps(steps: int) -> set[int]:
-    """Six on the way, each with half the steps of the next; the last step itself is drawn anyway."""
+    """Six on the way, each with half the steps of the next; the last step itself is sampled anyway."""
     return {math.ceil(steps / 2**power) for power in range(6)}
 
 

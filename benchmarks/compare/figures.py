@@ -65,13 +65,13 @@ def _look(row: str) -> dict:
             "color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--", "alpha": 0.85}  # fmt: skip
 
 
-def _plot(file: Path, draw) -> None:
+def _plot(file: Path, plot) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.2), dpi=110)
     axes = figure.add_subplot()
-    draw(axes)
+    plot(axes)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()

@@ -26,7 +26,7 @@ class Learned(Protocol):
     """What a method knows of a person."""
 
     def applied(self, host: DiffusersHost, multiplier: float) -> AbstractContextManager[None]:
-        """Within this context `host`, a checkpoint as its file says, draws the person, as strongly as asked for."""
+        """Within this context `host`, a checkpoint as its file says, samples the person, as strongly as asked for."""
         ...
 
     def save(self, folder: Path) -> Path:

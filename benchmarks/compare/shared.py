@@ -27,11 +27,11 @@ def make_shared(file: Path, checkpoint: Path, hypernetworks: Path, pictures: int
     hypernetwork = fitting_hypernetwork(host, hypernetworks)
     if hypernetwork is None:
         raise UserError(f"No hypernetwork in {hypernetworks} fits {checkpoint.name}: say --hypernetworks FOLDER.")
-    drawn: list[np.ndarray] = []
+    sampled: list[np.ndarray] = []
     for first in range(0, pictures, AT_ONCE):
         seeds = range(first, min(first + AT_ONCE, pictures))
-        drawn += sample_many(host, [CLASS_PROMPT] * len(seeds), seeds, sampling)
-    images = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        sampled += sample_many(host, [CLASS_PROMPT] * len(seeds), seeds, sampling)
+    images = torch.from_numpy(np.stack(sampled)).permute(0, 3, 1, 2).float() / 127.5 - 1
     tensors = {
         "prior": host.encode_images(images).contiguous(),
         "image_head": image_head(host, hypernetwork, 2 * pictures, sampling).contiguous(),

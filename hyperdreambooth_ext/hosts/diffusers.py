@@ -104,7 +104,7 @@ class DiffusersHost:
             tokens = self.tokenizer(
                 list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
             )
-            # Made while somebody draws in inference mode, nothing could be trained with them afterwards.
+            # Made while somebody samples in inference mode, nothing could be trained with them afterwards.
             with torch.inference_mode(False):
                 self._kept_tokens[prompts] = tokens.input_ids.clone().to(self.device)
         return self._kept_tokens[prompts]

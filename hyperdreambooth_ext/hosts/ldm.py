@@ -62,7 +62,7 @@ class LdmHost:
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         # The mean, not a sample: the same photo gives the same latents. `sgm` returns only a sample, so the moments are
-        # read where they are made; the generator that it draws from is given back.
+        # read where they are made; the generator that it samples with is given back.
         moments: list[torch.Tensor] = []
         hook = self.sd_model.first_stage_model.quant_conv.register_forward_hook(lambda *call: moments.append(call[2]))
         try:

@@ -9,7 +9,7 @@ from ..files import file_sha256, write_atomically
 from ..hosts.protocol import Host
 from ..lidb.layers import Architecture
 from ..lidb.safetensors_bytes import from_file, metadata_of, to_bytes
-from ..lidb.stored_basis import A_PREFIX, B_PREFIX, StoredBasis, checked_basis
+from ..lidb.stored_basis import StoredBasis, checked_basis, of_basis
 from .claims import Unfilled, check_claims
 from .config import HypernetworkConfig
 from .hypernetwork import Hypernetwork
@@ -38,7 +38,8 @@ def load_hypernetwork(path: Path) -> Hypernetwork:
     for former, name in _FORMER:
         tensors = {key.replace(former, name): tensor for key, tensor in tensors.items()}
     if isinstance(config.basis, StoredBasis):
-        stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith((A_PREFIX, B_PREFIX))}
+        stored = of_basis(tensors)
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in stored}
         try:
             config = replace(config, basis=checked_basis(config.basis, stored, config.architecture.layers))
         except ValueError as error:
@@ -74,22 +75,17 @@ def find_hypernetwork(
     folders = [folders] if isinstance(folders, Path) else folders
     there = [found for folder in folders for found in list_hypernetworks(folder)]
     if name:
-        return _named(there, name)
-    fitting = []
-    for found in there:
-        if found.config is not None and found.config.architecture.fingerprint == architecture.fingerprint:
-            foreign = found.config.checkpoint_hash != checkpoint_hash
-            fitting.append((foreign, -found.path.stat().st_mtime, found.path))
+        gone = f"The hypernetwork {name} is not there any more: choose another one, or Automatic."
+        named = next((found for found in there if found.path.name == name), Found(Path(name), None, gone))
+        if named.problem:
+            raise FileError(named.problem)
+        return named.path
+    fitting = [
+        (found.config.checkpoint_hash != checkpoint_hash, -found.path.stat().st_mtime, found.path)
+        for found in there
+        if found.config is not None and found.config.architecture.fingerprint == architecture.fingerprint
+    ]
     return min(fitting)[2] if fitting else None
-
-
-def _named(there: "list[Found]", name: str) -> Path:
-    found = next((found for found in there if found.path.name == name), None)
-    if found is None:
-        raise FileError(f"The hypernetwork {name} is not there any more: choose another one, or Automatic.")
-    if found.problem:
-        raise FileError(found.problem)
-    return found.path
 
 
 @dataclass(frozen=True)

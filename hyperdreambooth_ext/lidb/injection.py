@@ -75,18 +75,15 @@ def _factors(linears: Mapping[str, nn.Linear], applied: Applied) -> dict[str, tu
     check_fits(linears, applied.lidb)
     layers = [layer for layer in applied.lidb.architecture.layers if applied.multiplier(layer.key)]
     factors = applied.lidb.all_factors(layers)
-    return {key: (_times(applied.multiplier(key), up_t), down) for key, (up_t, down) in factors.items()}
-
-
-def _times(multiplier: float, up_t: torch.Tensor) -> torch.Tensor:
-    # In training it is 1, and hundreds of operations that change nothing would be felt.
-    return up_t if multiplier == 1 else up_t * multiplier
+    if applied.unet == applied.text == 1:  # in training: hundreds of products that change nothing would be felt
+        return factors
+    return {key: (up_t * applied.multiplier(key), down) for key, (up_t, down) in factors.items()}
 
 
 def _changed_forward(linear: nn.Linear, terms: Terms):
     """What `linear` computes instead of its own forward."""
     own_forward = vars(linear).get("forward")
-    fast = _Fast(linear, *_together(terms)) if all(up_t.ndim == 2 for up_t, _ in terms) else None
+    fast = _Fast(linear, terms) if all(up_t.ndim == 2 for up_t, _ in terms) else None
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         if fast is not None and own_forward is None and _is_plain(linear, x):
@@ -94,16 +91,13 @@ def _changed_forward(linear: nn.Linear, terms: Terms):
         # Whatever the class computes at this moment: programs around us exchange it.
         output = type(linear).forward(linear, x) if own_forward is None else own_forward(x)
         for up_t, down in terms:
-            output = _plus(output, x @ down.to(x).mT, up_t.to(x))
+            thin, up_t = x @ down.to(x).mT, up_t.to(x)
+            # For a LiDB per sample product and sum in one pass.
+            per_sample = up_t.ndim == output.ndim == 3 and len(up_t) == len(output) and output.dtype == thin.dtype
+            output = torch.baddbmm(output, thin, up_t) if per_sample else output + thin @ up_t
         return output
 
     return forward
-
-
-def _plus(output: torch.Tensor, thin: torch.Tensor, up_t: torch.Tensor) -> torch.Tensor:
-    """output + thin · upᵀ; for a LiDB per sample both in one pass."""
-    per_sample = up_t.ndim == output.ndim == 3 and len(up_t) == len(output) and output.dtype == thin.dtype
-    return torch.baddbmm(output, thin, up_t) if per_sample else output + thin @ up_t
 
 
 def _is_plain(linear: nn.Linear, x: torch.Tensor) -> bool:
@@ -113,18 +107,12 @@ def _is_plain(linear: nn.Linear, x: torch.Tensor) -> bool:
     return own and not linear.weight.requires_grad and x.ndim > 1
 
 
-def _together(terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:
-    """Several LiDBs as one of their ranks' sum."""
-    if len(terms) == 1:
-        return terms[0]
-    return torch.cat([up_t for up_t, _ in terms]), torch.cat([down for _, down in terms])
-
-
 class _Fast:
-    """A plain linear layer with one change for all samples."""
+    """A plain linear layer with one change for all samples; several LiDBs are one of their ranks' sum."""
 
-    def __init__(self, linear: nn.Linear, up_t: torch.Tensor, down: torch.Tensor) -> None:
-        self._linear, self._up_t, self._down = linear, up_t, down
+    def __init__(self, linear: nn.Linear, terms: Terms) -> None:
+        self._linear = linear
+        self._up_t, self._down = terms[0] if len(terms) == 1 else map(torch.cat, zip(*terms, strict=True))
         self._merged: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

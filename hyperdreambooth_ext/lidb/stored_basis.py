@@ -13,16 +13,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open  # type: ignore[attr-defined]
 
 from ..errors import FileError
 from .layers import MAX_ROWS, Layer
-from .safetensors_bytes import metadata_of
+from .safetensors_bytes import from_file, metadata_of
 
 ALGORITHM = "stored-v1"
 A_PREFIX, B_PREFIX = "basis_a.", "basis_b."
 METADATA = "lidb_basis"
-_MAX_BYTES = 1 << 40
+_MAX_BYTES = 4_000_000_000
 
 
 @dataclass(frozen=True)
@@ -80,13 +79,9 @@ def digest(a_aux: Mapping[str, torch.Tensor], b_aux: Mapping[str, torch.Tensor])
     return total.hexdigest()
 
 
-def _shapes(named: StoredBasis, layers: Iterable[Layer]) -> dict[str, list[int]]:
-    """What a file that holds this basis of these layers calls its tensors, and their shapes."""
-    shapes: dict[str, list[int]] = {}
-    for layer in layers:
-        a, b = named.sizes_of(layer)
-        shapes |= {A_PREFIX + layer.key: [layer.out_features, a], B_PREFIX + layer.key: [b, layer.in_features]}
-    return shapes
+def of_basis(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of a hypernetwork's tensors that are its basis."""
+    return {name: tensor for name, tensor in tensors.items() if name.startswith((A_PREFIX, B_PREFIX))}
 
 
 def checked_basis(named: StoredBasis, tensors: Mapping[str, torch.Tensor], layers: Iterable[Layer]) -> StoredBasis:
@@ -95,7 +90,11 @@ def checked_basis(named: StoredBasis, tensors: Mapping[str, torch.Tensor], layer
     Raises ValueError unless they are there, float16, finite, and what the name says.
     """
     layers = tuple(layers)
-    if {name: list(tensor.shape) for name, tensor in tensors.items()} != _shapes(named, layers):
+    shapes: dict[str, list[int]] = {}
+    for layer in layers:
+        a, b = named.sizes_of(layer)
+        shapes |= {A_PREFIX + layer.key: [layer.out_features, a], B_PREFIX + layer.key: [b, layer.in_features]}
+    if {name: list(tensor.shape) for name, tensor in tensors.items()} != shapes:
         raise ValueError("its basis has other shapes, or is that of other layers")
     if any(tensor.dtype != torch.float16 for tensor in tensors.values()):
         raise ValueError("its basis is not in float16")
@@ -132,14 +131,7 @@ def _basis_named_in(path: Path) -> str:
 
 @lru_cache(maxsize=2)
 def _read(path: Path, _changed: int, named: StoredBasis, layers: tuple[Layer, ...]) -> StoredBasis:
-    try:
-        # Cached: one that was read while somebody samples in inference mode could not be trained with afterwards.
-        with torch.inference_mode(False), safe_open(str(path), framework="pt") as file:  # type: ignore[attr-defined]
-            names = [name for name in file.keys() if name.startswith((A_PREFIX, B_PREFIX))]  # noqa: SIM118
-            # Asked before anything of that size is read.
-            if {name: file.get_slice(name).get_shape() for name in names} != _shapes(named, layers):
-                raise ValueError("its basis has other shapes, or is that of other layers")
-            tensors = {name: file.get_tensor(name) for name in names}
-            return checked_basis(named, tensors, layers)
-    except (SafetensorError, OSError) as error:
-        raise FileError(f"{path.name} is damaged ({error}): download or make it again.") from error
+    # Cached: one that was read while somebody samples in inference mode could not be trained with afterwards.
+    with torch.inference_mode(False):
+        tensors, _ = from_file(path, _MAX_BYTES)
+        return checked_basis(named, of_basis(tensors), layers)

@@ -88,6 +88,9 @@ class Loop:
         # Newer torches have moved it and warn at the old place.
         scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)
         self.scaler = scaler(enabled=options.precision == "fp16")
+        # All that a resumed run needs, besides the step.
+        self._parts = {"model": model, "average": self.average, "optimizer": self.optimizer, "scaler": self.scaler}
+        self._parts |= {} if callback is None else {"callback": callback}
         self.step = self._resume()
         self._saved = time.monotonic()
 
@@ -123,12 +126,7 @@ class Loop:
         self._saved = time.monotonic()
         if not self.processes.first:
             return
-        state = {
-            "step": self.step, "model": self.model.state_dict(), "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
-        }  # fmt: skip
-        if self.callback is not None:
-            state["callback"] = self.callback.state_dict()
+        state = {"step": self.step} | {name: part.state_dict() for name, part in self._parts.items()}
         file, temporary = self.folder / "state.pt", self.folder / "state.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -179,13 +177,9 @@ class Loop:
             return 0
         try:
             state = torch.load(file, map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            if self.callback is not None:
-                # Version 0.1 called it "beside".
-                self.callback.load_state_dict(state["callback"] if "callback" in state else state["beside"])
+            for name, part in self._parts.items():
+                # What version 0.1 called "beside" is the callback.
+                part.load_state_dict(state[name] if name in state else state["beside"])
         except Exception as error:  # torch raises anything for a damaged file
             raise FileError(f"{file} is damaged ({error}): delete it, and the training begins anew.") from error
         drop_lines_after(self.folder / "log.jsonl", state["step"])

@@ -47,7 +47,7 @@ def test_the_exponent_is_the_slope_between_logarithms():
     assert growth.exponent({1: 3.0, 8: 3.0}) == pytest.approx(0)
 
 
-def test_growth_can_be_measured_and_drawn(tmp_path):
+def test_growth_can_be_measured_and_plotted(tmp_path):
     bench = growth.Bench()
     with bench.host.frozen():
         measured = {

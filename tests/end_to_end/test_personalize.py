@@ -54,16 +54,16 @@ def test_without_a_hypernetwork_the_gradient_start_is_taken(host, sample_photo):
     assert result.start == "gradient" and result.info.hypernetwork == ""
 
 
-def test_a_hypernetwork_that_learned_from_drawn_faces_is_shown_what_the_autoencoder_keeps(
+def test_a_hypernetwork_that_learned_from_sampled_faces_is_shown_what_the_autoencoder_keeps(
     host, hypernetwork, sample_photo
 ):
-    drawn = copy.copy(hypernetwork)
-    drawn.config = replace(hypernetwork.config, through_autoencoder=True)
+    of_sampled = copy.copy(hypernetwork)
+    of_sampled.config = replace(hypernetwork.config, through_autoencoder=True)
     crop = crop_face(sample_photo, find_face(sample_photo), host.default_size)
     image = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         kept = host.decode_latents(host.encode_images(image)).clamp(-1, 1)
-    for network, seen in ((hypernetwork, image), (drawn, kept)):
+    for network, seen in ((hypernetwork, image), (of_sampled, kept)):
         lidb = personalize(Photo(sample_photo), Request("x", predict_only=True), host, network).lidb
         layer = lidb.architecture.layers[5]
         assert torch.allclose(lidb.delta(layer), network.predict(seen).delta(layer), atol=1e-6)

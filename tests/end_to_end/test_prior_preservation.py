@@ -1,4 +1,4 @@
-"""The finetune leaves style words their meaning, and what is drawn without any prompt as it was."""
+"""The finetune leaves style words their meaning, and what is sampled without any prompt as it was."""
 
 import torch
 import torch.nn.functional as F

@@ -64,7 +64,7 @@ def test_the_identity_vector_alone_tells_the_decoder_who_it_is():
     assert not torch.allclose(one, other)
 
 
-def test_the_scale_of_drawn_pictures_keeps_the_persons_own_photo_apart():
+def test_the_scale_of_sampled_pictures_keeps_the_persons_own_photo_apart():
     people = synthetic(SYNTHETIC, 4, 128)
     own, strangers = scale([p.crop for p in people], [(2, people[2].crop), (0, people[0].others[0])])
     assert own[0] == pytest.approx(1, abs=1e-5) and own[1] > 0.7

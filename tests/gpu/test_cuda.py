@@ -98,10 +98,10 @@ def test_fewer_samples_a_pass_learn_the_same_in_less_memory():
 def test_a_lidb_in_a_stored_basis_is_learned_and_its_basis_stays_where_it_was():
     host = DiffusersHost(CHECKPOINT, "cuda")
     architecture = Architecture.of(host.linears())
-    drawn = Basis()
+    hadamard = Basis()
     stored = stored_basis(
-        "pca", {layer.key: drawn.a_of(layer) for layer in architecture.layers},
-        {layer.key: drawn.b_of(layer) for layer in architecture.layers},
+        "pca", {layer.key: hadamard.a_of(layer) for layer in architecture.layers},
+        {layer.key: hadamard.b_of(layer) for layer in architecture.layers},
     )  # fmt: skip
     lidb = zeros(architecture, stored, 2, torch.Generator().manual_seed(0))
     done = learn(host, lidb=lidb)

@@ -1,4 +1,4 @@
-"""A checkpoint gets a hypernetwork of its own: from faces that it draws itself to the next personalization."""
+"""A checkpoint gets a hypernetwork of its own: from faces that it samples itself to the next personalization."""
 
 import json
 import os

@@ -37,10 +37,10 @@ def test_a_search_that_one_process_began_goes_on_in_two_with_new_faces(face_host
     folder = Folder(tmp_path)
     context = Context(folder, options, face_host, FaceEmbedder())
     store = gather(context, 8)
-    drawn = store.next_number()
-    assert store.tried_by_others(1) == 0 and store.tried_by_others(2) == drawn
+    tried = store.next_number()
+    assert store.tried_by_others(1) == 0 and store.tried_by_others(2) == tried
     store = gather(replace(context, processes=SecondOfTwo()), 12)
     assert len(store) == 10, "its half of what is missing"
     seeds = seeds_of(folder)
     assert len(set(seeds)) == len(seeds) == 10
-    assert set(seeds[8:]).isdisjoint(noise_seed(number, 0) for number in range(drawn)), "what was tried is left alone"
+    assert set(seeds[8:]).isdisjoint(noise_seed(number, 0) for number in range(tried)), "what was tried is left alone"
