@@ -21,7 +21,6 @@ from hyperdreambooth_ext.cli.terminal import peak_megabytes
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
-from hyperdreambooth_ext.images.face import crop_face, find_face
 from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.layers import Architecture
@@ -30,6 +29,7 @@ from hyperdreambooth_ext.personalize.finetune import FinetuneOptions, Progress, 
 from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 
 from .machine import CLOCKS, add_machine_options
+from .people import face_of
 from .random_host import RandomHost
 
 
@@ -109,7 +109,7 @@ def personalized(host: DiffusersHost, options: FinetuneOptions, parts: Parts) ->
 
     with host.frozen(), TemporaryDirectory() as folder:
         with parts.part("face"):
-            crop = crop_face(photo, find_face(photo), host.default_size)
+            crop = face_of(photo, host.default_size)
         with parts.part("encode"):
             subject = prepare_subject(crop, host, "a sks face")
         with parts.part("predict"):

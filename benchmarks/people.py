@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hyperdreambooth_ext.errors import UserError
-from hyperdreambooth_ext.images.face import crop_face, find_face, find_faces
+from hyperdreambooth_ext.images.face import choose_face, crop_face, find_faces
 from hyperdreambooth_ext.images.photo import load_photo
 
 SYNTHETIC = Path(__file__).parent / "people"
@@ -35,9 +35,14 @@ def synthetic_person(folder: Path, number: int, size: int) -> Person:
     return _synthetic(sorted(folder.glob("*_0.jpg"))[number], size)
 
 
+def face_of(photo: np.ndarray, size: int) -> np.ndarray:
+    """The largest face, aligned, RGB uint8 [size, size, 3]. Raises PhotoError without one."""
+    return crop_face(photo, choose_face(find_faces(photo)), size)
+
+
 def _synthetic(first: Path, size: int) -> Person:
     photo, other = load_photo(first), load_photo(first.with_name(first.name.replace("_0", "_1")))
-    crops = [crop_face(picture, find_face(picture), size) for picture in (photo, other)]
+    crops = [face_of(picture, size) for picture in (photo, other)]
     return Person(first.name[:-6], photo, crops[0], (crops[1],))
 
 
@@ -57,5 +62,5 @@ def openpeople(size: int) -> list[Person]:
             picture = load_photo(folder / "assets" / name)
             faces = [face for face in find_faces(picture) if face.box[2] >= SMALLEST_FACE]
             others += [crop_face(picture, face, size) for face in faces]
-        people.append(Person(folder.name, photo, crop_face(photo, find_face(photo), size), tuple(others)))
+        people.append(Person(folder.name, photo, face_of(photo, size), tuple(others)))
     return people

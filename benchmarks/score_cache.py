@@ -13,11 +13,11 @@ import numpy as np
 
 from hyperdreambooth_ext.errors import PhotoError, UserError
 from hyperdreambooth_ext.files import write_atomically
-from hyperdreambooth_ext.images.face import crop_face, find_face
 from hyperdreambooth_ext.images.photo import load_photo
 
 from .judges import VERSION, Judges, Score
 from .nearest import PhotoIndex
+from .people import face_of
 
 _BLOCK = 50
 
@@ -33,7 +33,7 @@ class Frame:
         """RGB uint8 [size, size, 3]. Raises PhotoError for no picture, and where a crop finds no face."""
         photo = load_photo(file)
         if self.kind == "crop":
-            return crop_face(photo, find_face(photo), self.size)
+            return face_of(photo, self.size)
         side = min(photo.shape[:2])
         top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
         return _scaled(photo[top : top + side, left : left + side], self.size)

@@ -13,11 +13,10 @@ from torch import nn
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
-from hyperdreambooth_ext.images.face import crop_face, find_face
 from hyperdreambooth_ext.personalize.batch import Subject, prepare_subject
 from hyperdreambooth_ext.sampling.schedule import add_noise, training_target
 
-from ..people import Person
+from ..people import Person, face_of
 
 PROMPT, CLASS_PROMPT, TRIGGER = "a sks face", "a face", "sks"
 
@@ -67,7 +66,7 @@ class Task:
     def subject(self) -> Subject:
         """The face, found and encoded as HyperDreamBooth does it, so that all methods see the same."""
         photo = self.person.photo
-        crop = crop_face(photo, find_face(photo), self.host.default_size)
+        crop = face_of(photo, self.host.default_size)
         return replace(prepare_subject(crop, self.host, PROMPT), mask=None)
 
 

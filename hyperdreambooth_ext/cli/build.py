@@ -83,7 +83,7 @@ class _Bars:
         self._bar.update(progress.done - self._bar.n)
         if progress.score:
             self._bar.set_postfix_str(f"likeness {progress.score['likeness']:.0%}", refresh=False)
-        self.last = replace(progress, score=progress.score or (self.last and self.last.score))
+        self.last = replace(progress, score=progress.score or (self.last.score if self.last else None))
 
     def close(self) -> None:
         """The bar of the last stage stays on the screen as it is."""

@@ -42,16 +42,11 @@ def find_faces(photo: np.ndarray) -> list[Face]:
     return sorted(faces, key=lambda face: face.size, reverse=True)
 
 
-def find_face(photo: np.ndarray, number: int = 1) -> Face:
-    """The face of that number, counted from the largest.
+def choose_face(faces: list[Face], number: int = 1) -> Face:
+    """The face of that number out of `faces`, the largest first.
 
     Raises PhotoError when there is none, fewer than `number`, or when it is smaller than MIN_FACE_PIXELS.
     """
-    return choose_face(find_faces(photo), number)
-
-
-def choose_face(faces: list[Face], number: int = 1) -> Face:
-    """The face of that number out of `faces`, the largest first. Raises PhotoError as `find_face` does."""
     if not faces:
         raise PhotoError("No face was found: use a photo that shows the face from the front, in even light.")
     if not 1 <= number <= len(faces):

@@ -49,11 +49,6 @@ class LiDB:
         """
         return StackedLiDB.of(self, layers).all_factors()
 
-    def delta(self, layer: Layer) -> torch.Tensor:
-        """ΔW [..., out, in] of one layer."""
-        up_t, down = self.all_factors([layer])[layer.key]
-        return up_t.mT @ down
-
     def map(self, change) -> "LiDB":
         """A LiDB with `change(tensor)` in place of every tensor."""
         return LiDB(

@@ -1,10 +1,13 @@
 """How good the hypernetwork is by now: held-out faces, sampled with their predictions, and compared."""
 
+import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..files import write_atomically
 from ..hypernet.embedder import FaceEmbedder
 from ..hypernet.hypernetwork import WeightDecoder
 from ..images.face import largest_face
@@ -69,12 +72,18 @@ def _figures(pictures: list[np.ndarray], prepared: Prepared, embedder: FaceEmbed
     return {name: round(float(value), 4) for name, value in figures.items()}
 
 
-def write_sheet(file, title: str, store: FaceStore, first: list[np.ndarray], now: list[np.ndarray]) -> None:
-    """Held-out faces and predictions, before the training and now: written whole or not at all."""
-    shown = range(min(SHOWN, len(now)))
+def write_sheet(folder: Path, step: int, score: Score, store: FaceStore) -> None:
+    """FOLDER/sheet.png: held-out faces, and what was predicted for them before the training and after `step` steps."""
+    before = folder / "before.npz"
+    if not step:
+        content = io.BytesIO()
+        np.savez_compressed(content, pictures=np.stack(score.pictures))
+        write_atomically(before, content.getvalue())
+    first, shown = np.load(before)["pictures"], range(min(SHOWN, len(score.pictures)))
+    title = f"After {step} steps: likeness {score.figures['likeness']:.0%}, rank-1 {score.figures['rank1']:.0%}"
     rows: list[tuple[str, list[Cell]]] = [
         (title, [("held-out face", store.crop(i)) for i in shown]),
         ("", [("before training", first[i]) for i in shown]),
-        ("", [("predicted", now[i]) for i in shown]),
+        ("", [("predicted", score.pictures[i]) for i in shown]),
     ]
-    save_png(picture_sheet(rows), file)
+    save_png(picture_sheet(rows), folder / "sheet.png")

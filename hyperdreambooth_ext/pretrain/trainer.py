@@ -1,6 +1,5 @@
 """The hypernetwork's training on a build's faces: diffusion loss, identity loss, and targets where asked for."""
 
-import io
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..files import write_atomically
 from ..hypernet.hypernetwork import WeightDecoder
 from ..hypernet.latent_identity import LatentIdentityEnsemble
 from ..hypernet.loss import IdentityLoss, LossConfig
@@ -24,7 +22,7 @@ from .prepare import Prepared
 from .progress import BuildProgress, Paused
 from .recognizers import RecognizerTrainer
 from .recorded import Losses, RecordedLosses
-from .score import Score, held_out_score, write_sheet
+from .score import held_out_score, write_sheet
 from .store import FaceStore, Folder
 
 
@@ -137,21 +135,11 @@ class Trainer:
                 score = held_out_score(self.context, decoder, self.prepared)
             except Stopped as stopped:
                 raise Paused from stopped
-            self._sheet(step, score)
+            write_sheet(self.folder.training, step, score, self.store)
             if not step or score.margin > max(line["margin"] for line in lines_of(self.scores)):
                 write_weights(self.folder.best, decoder, step)
             append_line(self.scores, {"step": step, "margin": round(score.margin, 4), **score.figures})
         self.context.processes.wait()
-
-    def _sheet(self, step: int, score: Score) -> None:
-        before = self.folder.training / "before.npz"
-        if not step:
-            content = io.BytesIO()
-            np.savez_compressed(content, pictures=np.stack(score.pictures))
-            write_atomically(before, content.getvalue())
-        first = list(np.load(before)["pictures"])
-        title = f"After {step} steps: likeness {score.figures['likeness']:.0%}, rank-1 {score.figures['rank1']:.0%}"
-        write_sheet(self.folder.training / "sheet.png", title, self.store, first, score.pictures)
 
     def _newest(self) -> dict[str, Any]:
         """The sheet and the figures of the last evaluation."""

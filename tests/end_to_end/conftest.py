@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyperdreambooth_ext.cli.cli import main
-from hyperdreambooth_ext.images.face import crop_face, find_face
+from hyperdreambooth_ext.images.face import largest_face
 from hyperdreambooth_ext.personalize.batch import prepare_subject
 from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
 
@@ -19,7 +19,7 @@ def host(tiny):
 
 @pytest.fixture(scope="module")
 def subject(host, sample_photo):
-    return prepare_subject(crop_face(sample_photo, find_face(sample_photo), host.default_size), host, "a sks face")
+    return prepare_subject(largest_face(sample_photo, host.default_size), host, "a sks face")
 
 
 @pytest.fixture

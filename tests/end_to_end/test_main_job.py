@@ -9,7 +9,7 @@ from PIL import Image
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
-from hyperdreambooth_ext.images.face import crop_face, find_face
+from hyperdreambooth_ext.images.face import largest_face
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.injection import Applied
 from hyperdreambooth_ext.lidb.layers import Architecture
@@ -55,7 +55,7 @@ def test_pictures_move_towards_the_photo_as_the_multiplier_grows(learned, host, 
         with torch.no_grad():
             return (hypernetwork.encoder(images) - hypernetwork.decoder.features_mean).mean(1)
 
-    wanted = who([crop_face(sample_photo, find_face(sample_photo), host.default_size)])
+    wanted = who([largest_face(sample_photo, host.default_size)])
     likeness = []
     for multiplier in (0.0, 0.4, 0.8):
         applied = [Applied(lidb, multiplier, multiplier)]

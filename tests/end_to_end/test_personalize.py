@@ -14,12 +14,13 @@ import torch
 
 from hyperdreambooth_ext.errors import TrainingError
 from hyperdreambooth_ext.hosts.ldm import LdmHost
-from hyperdreambooth_ext.images.face import crop_face, find_face
+from hyperdreambooth_ext.images.face import largest_face
 from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
 from hyperdreambooth_ext.personalize.personalize import Callbacks, Request, personalize
 from hyperdreambooth_ext.shipped import SAMPLE_PHOTO
+from tests.conftest import delta_of
 from tests.hosts.ldm_model import ldm_model
 
 ROOT = Path(__file__).parents[2]
@@ -59,14 +60,14 @@ def test_a_hypernetwork_that_learned_from_sampled_faces_is_shown_what_the_autoen
 ):
     of_sampled = copy.copy(hypernetwork)
     of_sampled.config = replace(hypernetwork.config, through_autoencoder=True)
-    crop = crop_face(sample_photo, find_face(sample_photo), host.default_size)
+    crop = largest_face(sample_photo, host.default_size)
     image = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         kept = host.decode_latents(host.encode_images(image)).clamp(-1, 1)
     for network, seen in ((hypernetwork, image), (of_sampled, kept)):
         lidb = personalize(Photo(sample_photo), Request("x", predict_only=True), host, network).lidb
         layer = lidb.architecture.layers[5]
-        assert torch.allclose(lidb.delta(layer), network.predict(seen).delta(layer), atol=1e-6)
+        assert torch.allclose(delta_of(lidb, layer), delta_of(network.predict(seen), layer), atol=1e-6)
     assert float((kept - image).abs().mean()) > 0.01
 
 
@@ -78,7 +79,7 @@ def test_an_interrupt_stops_within_a_step_and_keeps_what_was_learned(host, hyper
     )  # fmt: skip
     assert result.steps == result.info.steps == 3 == len(steps)
     layer = next(layer for layer in result.lidb.architecture.layers if layer.key.startswith("lora_unet_"))
-    assert not torch.equal(result.lidb.delta(layer), result.first.delta(layer))
+    assert not torch.equal(delta_of(result.lidb, layer), delta_of(result.first, layer))
 
 
 def test_an_interrupt_before_the_first_step_is_an_error(host, hypernetwork, sample_photo):

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from hyperdreambooth_ext.errors import PhotoError
-from hyperdreambooth_ext.images.face import align_matrix, crop_face, face_mask, find_face, find_faces
+from hyperdreambooth_ext.images.face import align_matrix, choose_face, face_mask, find_faces, largest_face
 
 
 def landmarks_in_crop(photo, size=128):
-    face = find_face(photo)
+    face = choose_face(find_faces(photo))
     matrix = align_matrix(face.landmarks, size)
     return face.landmarks @ matrix[:, :2].T + matrix[:, 2]
 
@@ -43,25 +43,25 @@ def test_the_largest_of_several_faces_comes_first(sample_photo):
     both[:, 216:] = large
     faces = find_faces(both)
     assert len(faces) == 2 and faces[0].size > 1.5 * faces[1].size
-    assert find_face(both).box[0] > 216
+    assert choose_face(find_faces(both)).box[0] > 216
 
 
 def test_a_close_up_that_fills_the_frame_is_found(sample_photo):
-    close_up = crop_face(sample_photo, find_face(sample_photo), 512)
-    assert find_face(close_up).size > 300
+    close_up = largest_face(sample_photo, 512)
+    assert choose_face(find_faces(close_up)).size > 300
 
 
 def test_no_face_is_said():
     noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
     with pytest.raises(PhotoError, match="No face was found: use a photo"):
-        find_face(noise)
+        choose_face(find_faces(noise))
 
 
 def test_a_face_under_40_pixels_is_said(sample_photo):
-    box = find_face(sample_photo).box
+    box = choose_face(find_faces(sample_photo)).box
     tiny = cv2.resize(sample_photo, None, fx=30 / box[3], fy=30 / box[3], interpolation=cv2.INTER_AREA)
     with pytest.raises(PhotoError, match="pixels high: it needs at least 40"):
-        find_face(tiny)
+        choose_face(find_faces(tiny))
 
 
 def test_the_mask_covers_the_face_and_leaves_the_corners():

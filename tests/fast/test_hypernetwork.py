@@ -20,7 +20,7 @@ from hyperdreambooth_ext.hypernet.file import (
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.lidb.safetensors_bytes import from_file, to_bytes
-from tests.conftest import SMALL
+from tests.conftest import SMALL, delta_of
 
 CONFIG = HypernetworkConfig(SMALL, encoder="mobilenetv3_small_050", image_size=64, width=32, checkpoint="small")
 
@@ -41,14 +41,14 @@ def trained_a_little(network: Hypernetwork) -> Hypernetwork:
 def test_before_training_it_predicts_no_change(network):
     lidb = network.predict(torch.rand(1, 3, 64, 64))
     assert lidb.rank == 1
-    assert all(not lidb.delta(layer).any() for layer in SMALL.layers)
+    assert all(not delta_of(lidb, layer).any() for layer in SMALL.layers)
 
 
 def test_gradients_reach_every_part_from_the_first_steps(network):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(3):
         lidb = network(torch.rand(2, 3, 64, 64))
-        loss = sum((lidb.delta(layer) - 0.1).square().sum() for layer in SMALL.layers)
+        loss = sum((delta_of(lidb, layer) - 0.1).square().sum() for layer in SMALL.layers)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -77,7 +77,7 @@ def test_every_sample_gets_its_own_person(network):
     layer = SMALL.layers[1]
     for i in range(3):
         alone = network.predict(images[i : i + 1])
-        assert torch.allclose(together.delta(layer)[i], alone.delta(layer), atol=1e-5)
+        assert torch.allclose(delta_of(together, layer)[i], delta_of(alone, layer), atol=1e-5)
 
 
 def test_the_width_is_free_of_a_plus_b():
@@ -101,8 +101,8 @@ def test_one_file_brings_it_back(network, tmp_path):
     again = load_hypernetwork(path)
     image, layer = torch.rand(1, 3, 64, 64), SMALL.layers[2]
     assert again.config == CONFIG
-    expected = network.predict(image).delta(layer)
-    assert torch.allclose(again.predict(image).delta(layer), expected, atol=5e-3 * expected.abs().max())
+    expected = delta_of(network.predict(image), layer)
+    assert torch.allclose(delta_of(again.predict(image), layer), expected, atol=5e-3 * expected.abs().max())
 
 
 def test_latent_identity_nets_travel_in_the_file(tmp_path):

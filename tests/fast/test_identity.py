@@ -3,31 +3,31 @@
 import numpy as np
 from PIL import Image
 
-from hyperdreambooth_ext.images.face import crop_face, find_face, largest_face
+from hyperdreambooth_ext.images.face import choose_face, find_faces, largest_face
 from hyperdreambooth_ext.jobs.identity import _words, compare
 
 WALL = np.full((128, 128, 3), 120, np.uint8)
 
 
 def test_a_turned_face_in_a_larger_picture_is_aligned_as_the_photo_was(sample_photo):
-    crop = crop_face(sample_photo, find_face(sample_photo), 128)
+    crop = largest_face(sample_photo, 128)
     canvas = Image.fromarray(WALL).resize((256, 256))
     canvas.paste(Image.fromarray(crop).resize((160, 160)), (70, 40))
     picture = np.asarray(canvas.rotate(20, Image.Resampling.BICUBIC, fillcolor=(120, 120, 120)))
     again = largest_face(picture, 128)
     assert again.shape == crop.shape
-    assert np.abs(find_face(again).landmarks - find_face(crop).landmarks).mean() < 5
+    assert np.abs(choose_face(find_faces(again)).landmarks - choose_face(find_faces(crop)).landmarks).mean() < 5
     assert largest_face(WALL, 128) is None
 
 
 def test_without_a_face_in_the_picture_there_is_no_score_but_a_reason(sample_photo):
-    crop = crop_face(sample_photo, find_face(sample_photo), 128)
+    crop = largest_face(sample_photo, 128)
     identity = compare(crop, WALL, WALL)
     assert identity.score is None and identity.words.startswith("No identity score: ")
 
 
 def test_a_score_is_told_in_per_cent_where_the_recognizer_knows_somebody(sample_photo):
-    crop = crop_face(sample_photo, find_face(sample_photo), 128)
+    crop = largest_face(sample_photo, 128)
     identity = compare(crop, WALL, crop)
     assert identity.score > 0.95 and identity.score_before is None and identity.words.startswith("Likeness 9")
     assert _words(0.74, 0.12) == "Likeness 74\u00a0% (without the LiDB: 12\u00a0%)"

@@ -9,7 +9,7 @@ from torch import nn
 from hyperdreambooth_ext.errors import ArchitectureError
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.weights import LiDB
-from tests.conftest import SMALL, random_lidb
+from tests.conftest import SMALL, delta_of, random_lidb
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_output_is_that_of_the_changed_weight(linears, small_lidb):
     linear, x = linears[LAYER.key], torch.randn(3, 7, LAYER.in_features)
     with injected(linears, Applied(small_lidb, unet=0.7)):
         output = linear(x)
-    expected = nn.functional.linear(x, linear.weight + 0.7 * small_lidb.delta(LAYER), linear.bias)
+    expected = nn.functional.linear(x, linear.weight + 0.7 * delta_of(small_lidb, LAYER), linear.bias)
     assert torch.allclose(output, expected, atol=1e-4)
 
 
@@ -34,7 +34,7 @@ def test_several_lidbs_add_up(linears):
     linear, x = linears[LAYER.key], torch.randn(1, 5, LAYER.in_features)
     with injected(linears, Applied(first, unet=0.5), Applied(second, unet=-1.0)):
         output = linear(x)
-    weight = linear.weight + 0.5 * first.delta(LAYER) - second.delta(LAYER)
+    weight = linear.weight + 0.5 * delta_of(first, LAYER) - delta_of(second, LAYER)
     assert torch.allclose(output, nn.functional.linear(x, weight, linear.bias), atol=1e-4)
 
 
@@ -98,7 +98,7 @@ def test_output_and_gradients_are_those_of_autograd(linears, small_lidb, places)
                 with torch.no_grad():  # as samplers run it, step after step
                     assert all(torch.allclose(linear(inputs), output, atol=1e-4) for _ in range(2))
         else:
-            output = nn.functional.linear(inputs, linear.weight + 0.7 * lidb.delta(LAYER), linear.bias)
+            output = nn.functional.linear(inputs, linear.weight + 0.7 * delta_of(lidb, LAYER), linear.bias)
         wanted = [inputs, lidb.a_train[LAYER.key], lidb.b_train[LAYER.key]]
         results.append([output, *torch.autograd.grad((output * probe).sum(), wanted)])
     for one, other in zip(*results, strict=True):

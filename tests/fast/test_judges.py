@@ -18,7 +18,7 @@ from benchmarks.people import SYNTHETIC, synthetic
 from benchmarks.recognizer import Gallery
 from benchmarks.report import Reference, Row, distribution, summary, write_report
 from hyperdreambooth_ext.errors import UserError
-from hyperdreambooth_ext.images.face import find_face
+from hyperdreambooth_ext.images.face import choose_face, find_faces
 
 PEOPLE = 5
 RAMP = (0.16600186, 5.2403526)  # FidHelper().extract_feats of a gray ramp: mean, largest
@@ -40,7 +40,7 @@ def without_eyes(crop):
     """Skin where the eyes are, with a soft edge."""
     skin = crop[crop.shape[0] // 2 : -20, 40:-40].reshape(-1, 3).mean(0)
     eyes = np.zeros(crop.shape[:2], np.float32)
-    for x, y in find_face(crop).landmarks[:2].round().astype(int):
+    for x, y in choose_face(find_faces(crop)).landmarks[:2].round().astype(int):
         cv2.circle(eyes, (int(x), int(y)), 12, 1.0, -1)
     eyes = cv2.GaussianBlur(eyes, (0, 0), 2)[..., None]
     return (crop * (1 - eyes) + skin * eyes).astype(np.uint8)

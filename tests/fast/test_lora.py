@@ -8,7 +8,7 @@ from torch import nn
 
 from hyperdreambooth_ext.lidb.file import Info
 from hyperdreambooth_ext.lidb.lora import export_lora
-from tests.conftest import SMALL, random_lidb
+from tests.conftest import SMALL, delta_of, random_lidb
 
 
 @pytest.mark.parametrize("rank", [1, 3])
@@ -24,4 +24,4 @@ def test_lycoris_builds_the_same_delta_from_the_file(tmp_path, rank):
         linear = nn.Linear(layer.in_features, layer.out_features, bias=False)
         module = LoConModule.make_module_from_state_dict(layer.key, linear, up, down, None, alpha, None)
         delta = module.get_diff_weight(1.0)[0]
-        assert torch.allclose(delta, lidb.delta(layer), atol=2e-3 * lidb.delta(layer).abs().max())
+        assert torch.allclose(delta, delta_of(lidb, layer), atol=2e-3 * delta_of(lidb, layer).abs().max())

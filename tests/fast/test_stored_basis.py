@@ -47,8 +47,8 @@ def test_a_lidb_finds_its_basis_among_the_hypernetworks(shelf, tmp_path):
     again, _ = file.load(path, [shelf])
     assert relative_error(lidb, again) < 0.02
     for layer in SMALL.layers:
-        expected = lidb.delta(layer)
-        assert torch.allclose(again.delta(layer), expected, atol=0.05 * expected.abs().max())
+        expected = delta_of(lidb, layer)
+        assert torch.allclose(delta_of(again, layer), expected, atol=0.05 * expected.abs().max())
 
 
 def test_without_the_hypernetwork_it_says_what_is_missing_and_can_still_be_looked_at(tmp_path):
@@ -147,7 +147,7 @@ def test_a_model_computes_with_a_stored_basis_as_its_delta_says(people):
         lidb = lidb.map(lambda tensor: tensor * torch.arange(1.0, people + 1)[:, None, None])
     for layer in SMALL.layers:
         x = torch.randn(people or 2, 5, layer.in_features)
-        expected = there[layer.key](x) + x @ lidb.delta(layer).mT
+        expected = there[layer.key](x) + x @ delta_of(lidb, layer).mT
         with injected(there, Applied(lidb)):
             assert torch.allclose(there[layer.key](x), expected, atol=1e-3)
 

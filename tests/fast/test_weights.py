@@ -26,25 +26,21 @@ def test_a_rank_1_lidb_for_sd15_has_28800_numbers(sd15):
 
 def test_zero_start_changes_nothing(sd15):
     lidb = zeros(sd15, Basis(), 2, torch.Generator().manual_seed(0))
-    assert all(not lidb.delta(layer).any() for layer in sd15.layers[::24])
+    assert all(not delta_of(lidb, layer).any() for layer in sd15.layers[::24])
 
 
-def test_delta_is_the_product_of_the_four_matrices(small_lidb):
+def test_the_factors_are_the_product_of_the_four_matrices(small_lidb):
     layer = small_lidb.architecture.layers[2]
-    by_hand = (
-        Basis().a_of(layer) @ small_lidb.a_train[layer.key]
-        @ small_lidb.b_train[layer.key] @ Basis().b_of(layer)
-    )  # fmt: skip
-    assert small_lidb.delta(layer).shape == (layer.out_features, layer.in_features)
-    assert torch.allclose(small_lidb.delta(layer), by_hand, atol=1e-6)
-    assert torch.linalg.matrix_rank(by_hand) == 2
+    up_t, down = small_lidb.all_factors([layer])[layer.key]
+    assert torch.allclose(up_t.mT @ down, delta_of(small_lidb, layer), atol=1e-6)
+    assert torch.linalg.matrix_rank(up_t.mT @ down) == 2
 
 
 def test_relaxing_the_rank_keeps_delta_and_adds_room(small_lidb):
     relaxed = small_lidb.relaxed(5, torch.Generator().manual_seed(1))
     assert relaxed.rank == 5
     for layer in small_lidb.architecture.layers:
-        assert torch.allclose(relaxed.delta(layer), small_lidb.delta(layer), atol=1e-6)
+        assert torch.allclose(delta_of(relaxed, layer), delta_of(small_lidb, layer), atol=1e-6)
     with pytest.raises(ValueError, match="cannot be relaxed"):
         relaxed.relaxed(2, torch.Generator())
 
@@ -67,7 +63,7 @@ def test_lidbs_stack_to_a_batch_of_people():
         {key: torch.stack([one.b_train[key], two.b_train[key]]) for key in one.b_train},
     )  # fmt: skip
     layer = SMALL.layers[0]
-    assert torch.allclose(stacked.delta(layer)[1], two.delta(layer), atol=1e-6)
+    assert torch.allclose(delta_of(stacked, layer)[1], delta_of(two, layer), atol=1e-6)
 
 
 def test_stacked_numbers_give_the_same_factors_and_go_back_to_their_layers(small_lidb):

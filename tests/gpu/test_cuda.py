@@ -6,7 +6,7 @@ import torch
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork
 from hyperdreambooth_ext.hypernet.latent_identity import LatentIdentityEnsemble
-from hyperdreambooth_ext.images.face import crop_face, find_face
+from hyperdreambooth_ext.images.face import largest_face
 from hyperdreambooth_ext.images.photo import load_photo
 from hyperdreambooth_ext.lidb.basis import Basis
 from hyperdreambooth_ext.lidb.layers import Architecture
@@ -30,7 +30,7 @@ def learn(host: DiffusersHost, on_step=lambda progress: None, asked: bool = Fals
         Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0)
     )
     with host.frozen():
-        subject = prepare_subject(crop_face(photo, find_face(photo), host.default_size), host, "a sks face")
+        subject = prepare_subject(largest_face(photo, host.default_size), host, "a sks face")
         wanted = FinetuneOptions(**{"steps": 8, "batch": 4, **options})
         identity = asked_of_untaught(host, subject) if asked else None
         generator = torch.Generator().manual_seed(0)
