@@ -78,10 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands, name: str, what: str, example: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name, help=what, description=what, epilog=f"example:\n  python run.py {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    shown, form = f"example:\n  python run.py {name} {example}", argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(name, help=what, description=what, epilog=shown, formatter_class=form)
     parser.add_argument("--json", action="store_true", help="one JSON summary as the last line; no progress bars")
     return parser
 
@@ -98,10 +96,8 @@ def _some_options(parser: argparse.ArgumentParser, *names: str) -> None:
 
 
 def _personalize(commands) -> None:
-    parser = _command(
-        commands, "personalize", "Learn the face of one photo and save it as a LiDB.",
-        "personalize photo.jpg --name anna",
-    )  # fmt: skip
+    what = "Learn the face of one photo and save it as a LiDB."
+    parser = _command(commands, "personalize", what, "photo.jpg --name anna")
     parser.add_argument("photo", type=Path)
     parser.add_argument("--name", required=True, help="the name in <lidb:NAME:1>")
     _model_options(parser)
@@ -111,10 +107,8 @@ def _personalize(commands) -> None:
 
 
 def _generate(commands) -> None:
-    parser = _command(
-        commands, "generate", "Make a picture from a prompt with <lidb:NAME:MULTIPLIER> tags.",
-        'generate "a sks face, pencil sketch <lidb:anna:0.8>" --out anna.png',
-    )  # fmt: skip
+    what = "Make a picture from a prompt with <lidb:NAME:MULTIPLIER> tags."
+    parser = _command(commands, "generate", what, '"a sks face, pencil sketch <lidb:anna:0.8>" --out anna.png')
     parser.add_argument("prompt")
     parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
     parser.add_argument("--lidb-dir", type=Path, default=DEFAULT_DIR, help="where the LiDBs are (default: %(default)s)")
@@ -127,27 +121,21 @@ def _generate(commands) -> None:
 
 
 def _export(commands) -> None:
-    parser = _command(
-        commands, "export", "Turn a LiDB into an ordinary LoRA for hosts without this extension.",
-        "export lidb/anna.safetensors --lora anna_lora.safetensors",
-    )  # fmt: skip
+    what = "Turn a LiDB into an ordinary LoRA for hosts without this extension."
+    parser = _command(commands, "export", what, "lidb/anna.safetensors --lora anna_lora.safetensors")
     parser.add_argument("file", type=Path)
     parser.add_argument("--lora", type=Path, required=True, help="the LoRA to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
 
 
 def _inspect(commands) -> None:
-    parser = _command(
-        commands, "inspect", "Say what a LiDB or hypernetwork file is and what it was made for.",
-        "inspect lidb/anna.safetensors",
-    )  # fmt: skip
+    what = "Say what a LiDB or hypernetwork file is and what it was made for."
+    parser = _command(commands, "inspect", what, "lidb/anna.safetensors")
     parser.add_argument("file", type=Path)
 
 
 def _demo(commands) -> None:
-    parser = _command(
-        commands, "demo", "Personalize a photo and lay the pictures out on one sheet.", "demo --out demo",
-    )  # fmt: skip
+    parser = _command(commands, "demo", "Personalize a photo and lay the pictures out on one sheet.", "--out demo")
     parser.add_argument("--photo", type=Path, help="default: the bundled sample photo")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the LiDB and the sheet")
     _model_options(parser)
@@ -155,9 +143,7 @@ def _demo(commands) -> None:
 
 
 def _ui(commands) -> None:
-    parser = _command(
-        commands, "ui", "Open the tab in a window of its own, at http://127.0.0.1:7861.", "ui",
-    )  # fmt: skip
+    parser = _command(commands, "ui", "Open the tab in a window of its own, at http://127.0.0.1:7861.", "--port 7861")
     parser.add_argument("--port", type=int, default=7861, help="(default: %(default)s)")
     parser.add_argument("--listen", action="store_true", help="let other machines in too, without any password")
     parser.add_argument("--out", type=Path, default=DEFAULT_DIR, help="folder of the LiDBs (default: %(default)s)")
@@ -165,11 +151,8 @@ def _ui(commands) -> None:
 
 
 def _build(commands) -> None:
-    parser = _command(
-        commands, "build",
-        "Build a hypernetwork for a checkpoint out of faces that it samples itself; the same command goes on.",
-        "build my-checkpoint --checkpoint model.safetensors --hours 8",
-    )  # fmt: skip
+    what = "Build a hypernetwork for a checkpoint out of faces that it samples itself; the same command goes on."
+    parser = _command(commands, "build", what, "my-checkpoint --checkpoint model.safetensors --hours 8")
     parser.add_argument("folder", type=Path, help="where the build keeps what it makes")
     _model_options(parser)
     parser.add_argument("--out", type=Path, help="folder of the finished file (default: models/ of this extension)")
