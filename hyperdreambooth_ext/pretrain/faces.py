@@ -8,10 +8,9 @@ from ..errors import UserError
 from ..images.face import Face as FoundFace
 from ..images.face import align_matrix, crop_face, find_faces
 from ..images.tensors import to_tensor
-from ..sampling.sampler import Sampling, Stopped, sample_many
+from ..sampling.sampler import Sampling, sample_many
 from .context import Context
 from .photos import Candidate, photo_candidates
-from .progress import Paused
 from .prompts import Portraits, noise_seed, read_prompts
 from .store import FACES_PER_SHARD, Face, FaceStore
 
@@ -89,12 +88,7 @@ class _Gathering:
             numbers = [number * count + rank for number in range(first, first + size)]
             prompts = [own[n % len(own)] if own else portraits.prompt(n, self.options.seed) for n in numbers]
             seeds = [noise_seed(number, self.options.seed) for number in numbers]
-            try:
-                pictures = sample_many(
-                    self.context.host, prompts, seeds, sampling, should_stop=self.context.reporter.should_pause
-                )  # fmt: skip
-            except Stopped as stopped:
-                raise Paused from stopped
+            pictures = sample_many(self.context.host, prompts, seeds, sampling, should_stop=self.context.reporter.check)
             yield [
                 Candidate(first + i, picture, {"prompt": prompts[i], "seed": seeds[i]})
                 for i, picture in enumerate(pictures)

@@ -42,18 +42,18 @@ class Score:
 
 @torch.no_grad()
 def held_out_score(context: Context, decoder: WeightDecoder, prepared: Prepared) -> Score:
-    """Predict and sample the held-out faces, which are the first. Raises Stopped."""
+    """Predict and sample the held-out faces, which are the first. Raises Paused."""
     pictures: list[np.ndarray] = []
     count, sampling = context.options.held_out, Sampling(context.options.score_steps, size=context.size)
     # One of several processes cannot stop while the others wait.
-    should_stop = context.reporter.should_pause if context.processes.count == 1 else lambda: False
+    check = context.reporter.check if context.processes.count == 1 else lambda: None
     for start in range(0, count, _BATCH):
         faces = np.arange(start, min(start + _BATCH, count))
         features = prepared.rows("features", faces)[:, 0].float().to(next(decoder.parameters()).device)
         lidb = decoder.as_lidb(decoder(features))
         prompts = [decoder.config.prompt] * len(faces)
         seeds = [int(face) for face in faces]
-        pictures += sample_many(context.host, prompts, seeds, sampling, [Applied(lidb)], should_stop=should_stop)
+        pictures += sample_many(context.host, prompts, seeds, sampling, [Applied(lidb)], should_stop=check)
     return Score(_figures(pictures, prepared, context.embedder), pictures)
 
 

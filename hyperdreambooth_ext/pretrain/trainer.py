@@ -13,13 +13,12 @@ from ..hypernet.latent_identity import LatentIdentityEnsemble
 from ..hypernet.loss import IdentityLoss, LossConfig
 from ..hypernet.training import Batch, training_losses
 from ..personalize.prior_preservation import STYLES
-from ..sampling.sampler import Stopped
 from .batches import Batches
 from .context import Context
 from .loop import Loop, LoopOptions, append_line, drop_lines_after, lines_of, write_weights
 from .options import Kept
 from .prepare import Prepared
-from .progress import BuildProgress, Paused
+from .progress import BuildProgress
 from .recognizers import RecognizerTrainer
 from .recorded import Losses, RecordedLosses
 from .score import held_out_score, write_sheet
@@ -131,10 +130,7 @@ class Trainer:
             # First the state: what takes minutes must not cost minutes again.
             loop.save()
             decoder = loop.average.module if step else self.decoder
-            try:
-                score = held_out_score(self.context, decoder, self.prepared)
-            except Stopped as stopped:
-                raise Paused from stopped
+            score = held_out_score(self.context, decoder, self.prepared)
             write_sheet(self.folder.training, step, score, self.store)
             if not step or score.margin > max(line["margin"] for line in lines_of(self.scores)):
                 write_weights(self.folder.best, decoder, step)

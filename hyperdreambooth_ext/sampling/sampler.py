@@ -36,11 +36,12 @@ def sample(
     sampling: Sampling = Sampling(),
     applied: Sequence[Applied] = (),
     on_step: Callable[[], object] = lambda: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], object] = lambda: False,
 ) -> np.ndarray:
     """One picture, RGB uint8 [size, size, 3], with the LiDBs of `applied` in the model.
 
-    `should_stop` is asked before each step. Raises Stopped then, ArchitectureError when a LiDB does not fit.
+    `should_stop` is asked before each step: raises Stopped when it says so. Raises ArchitectureError when a LiDB does
+    not fit.
     """
     return sample_many(host, [prompt], [sampling.seed], sampling, applied, on_step, should_stop)[0]
 
@@ -53,7 +54,7 @@ def sample_many(
     sampling: Sampling = Sampling(),
     applied: Sequence[Applied] = (),
     on_step: Callable[[], object] = lambda: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], object] = lambda: False,
 ) -> list[np.ndarray]:
     """A batch of pictures as `sample` makes them, picture i from `prompts[i]` and the noise of `seeds[i]`.
 
