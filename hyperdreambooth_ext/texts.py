@@ -1,6 +1,9 @@
-"""Words from strangers: what may stand in a file, on a terminal and in a page as it is."""
+"""Words and values from strangers: what may stand in a file, on a terminal and in a page as it is."""
 
 import unicodedata
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 MAX_TEXT = 1000
 # Control characters (a terminal obeys them), halves of characters (no file can hold them), and what breaks a line.
@@ -17,3 +20,16 @@ def plain_text(text: str, longest: int = MAX_TEXT) -> str:
 def is_plain(text: str) -> bool:
     """Whether every character can be shown as itself."""
     return all(unicodedata.category(character) not in _UNSHOWN and character not in _TURNING for character in text)
+
+
+def check_fields(values: Any, ranges: Mapping[str, tuple[int, int]]) -> None:
+    """Raises ValueError unless the fields of a dataclass have the types of their defaults, its texts are plain and its
+    numbers within `ranges`."""
+    for field in fields(values):
+        value, kind = getattr(values, field.name), type(field.default)
+        if kind in (bool, int, str) and type(value) is not kind:
+            raise ValueError(f"{field.name} is no {kind.__name__}")
+        if isinstance(value, str) and (len(value) > MAX_TEXT or not is_plain(value)):
+            raise ValueError(f"{field.name} is no plain text")
+        if field.name in ranges and not ranges[field.name][0] <= value <= ranges[field.name][1]:
+            raise ValueError(f"{field.name} is {value}")

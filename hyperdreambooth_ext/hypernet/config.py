@@ -8,7 +8,7 @@ from ..errors import FileError
 from ..lidb.basis import AnyBasis, Basis, basis_from_dict, check_sizes
 from ..lidb.file import MAX_LAYERS
 from ..lidb.layers import Architecture, Layer, checked_layer
-from ..texts import MAX_TEXT, is_plain
+from ..texts import check_fields
 from .latent_identity import WIDTH as LATENT_IDENTITY_WIDTH
 
 # What version 0.1 called two of the fields.
@@ -80,31 +80,20 @@ class HypernetworkConfig:
 
     def _check(self) -> None:
         # The encoder is tried on one picture of this size when it is made.
-        ranges = {
+        check_fields(self, {
             "width": (1, 8192), "depth": (1, 64), "heads": (1, 256), "iterations": (1, 64), "image_size": (1, 640),
             "identity_width": (0, 8192), "identity_nets": (0, 8),
-        }  # fmt: skip
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if type(value) is not int or not low <= value <= high:
-                raise ValueError(f"{name} is {str(value)[:40]!r}")
+        })  # fmt: skip
         if self.identity_nets and self.identity_width != LATENT_IDENTITY_WIDTH:
             raise ValueError("its identity_nets know other identities than its encoder")
         if self.width % self.heads:
             raise ValueError("its width is no multiple of its heads")
-        for name in ("encoder_bundled", "through_autoencoder", "centered"):
-            if type(getattr(self, name)) is not bool:
-                raise ValueError(f"{name} is neither true nor false")
         for name in ("image_mean", "image_std"):
             values = getattr(self, name)
             if type(values) is not tuple or len(values) != 3 or not all(type(value) is float for value in values):
                 raise ValueError(f"{name} is no three numbers")
         if not all(-10 <= mean <= 10 for mean in self.image_mean) or not all(1e-3 <= s <= 1e3 for s in self.image_std):
             raise ValueError("its pictures' mean or spread cannot be")
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(f.default, str) and (type(value) is not str or len(value) > MAX_TEXT or not is_plain(value)):
-                raise ValueError(f"{f.name} is no plain text")
 
 
 def _layers(rows: list) -> tuple[Layer, ...]:

@@ -19,7 +19,7 @@ import torch
 from ..errors import FileError
 from ..files import checked_name, write_atomically
 from ..shipped import MODELS
-from ..texts import plain_text
+from ..texts import check_fields, plain_text
 from .basis import AnyBasis, Basis, basis_from_dict, check_sizes
 from .layers import Architecture, Layer, checked_layer
 from .safetensors_bytes import from_file, metadata_of, to_bytes
@@ -234,14 +234,9 @@ def _layer(key: str, shape: str, basis: AnyBasis) -> Layer:
 
 def _info(header: dict, metadata: dict[str, str]) -> Info:
     values = {f.name: header[f.name] for f in fields(Info) if f.name != "thumbnail"}
-    for f in fields(Info):
-        if f.name != "thumbnail" and type(values[f.name]) is not type(f.default):
-            raise ValueError(f"{f.name} is no {type(f.default).__name__}")
-    if any(isinstance(value, str) and value != plain_text(value) for value in values.values()):
-        raise ValueError("one of its texts is too long or holds control characters")
-    if not (0 <= values["steps"] < 1 << 31 and 0 <= values["seed"] < 1 << 63):
-        raise ValueError("its steps or its seed cannot be")
-    return Info(**values, thumbnail=_thumbnail(json.loads(metadata.get("ssmd_cover_images", "[]"))))
+    info = Info(**values, thumbnail=_thumbnail(json.loads(metadata.get("ssmd_cover_images", "[]"))))
+    check_fields(info, {"steps": (0, 2**31 - 1), "seed": (0, 2**63 - 1)})
+    return info
 
 
 def _thumbnail(covers: object) -> bytes:
