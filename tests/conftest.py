@@ -133,6 +133,14 @@ def tiny(tmp_path_factory) -> Tiny:
 
 
 @pytest.fixture(scope="session")
+def judges():
+    """What the benchmarks judge pictures by, loaded once."""
+    from benchmarks.judges import Judges
+
+    return Judges()
+
+
+@pytest.fixture(scope="session")
 def loaded_backend(tiny, tmp_path_factory):
     backend = WatchedBackend(tmp_path_factory.mktemp("unused"), tiny)
     with backend.model() as host:

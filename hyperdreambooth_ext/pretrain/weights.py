@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from .. import __version__
 from ..errors import FileError
+from ..hypernet.claims import Unfilled
 from ..hypernet.config import HypernetworkConfig
 from ..hypernet.embedder import FaceEmbedder
 from ..hypernet.hypernetwork import Hypernetwork, WeightDecoder
@@ -58,7 +59,8 @@ def with_encoder(
     """The trained decoder and the encoder together, and the latent identity nets where they know the encoder's
     identities. Raises FileError when the file is damaged."""
     try:
-        network = Hypernetwork(config)
+        with Unfilled():
+            network = Hypernetwork(config)
         network.decoder.load_state_dict(load_file(decoder_file))
     except (RuntimeError, OSError, ValueError) as error:
         raise FileError(f"{decoder_file} cannot be used ({error}): delete it and start again.") from error

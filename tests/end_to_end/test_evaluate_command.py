@@ -1,16 +1,21 @@
 """The evaluation at its smallest: it samples, judges, writes, and goes on where it was."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import evaluate
 from benchmarks.evaluate import main
 from hyperdreambooth_ext.errors import UserError
+from hyperdreambooth_ext.sampling.sampler import Sampling
 
 
-def test_the_command_judges_writes_and_goes_on_where_it_was(tmp_path, capsys):
+def test_the_command_judges_writes_and_goes_on_where_it_was(tmp_path, capsys, judges, monkeypatch):
+    monkeypatch.setattr(evaluate, "Judges", lambda: judges)
+    monkeypatch.setattr(evaluate, "Sampling", partial(Sampling, steps=8))
     command = [str(tmp_path), "--rows", "none", "--first", "2", "--identities", "3"]
     main(command)
     first = (tmp_path / "none" / "00000.json").stat().st_mtime_ns

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import faces_report
 from benchmarks.faces import main
 from benchmarks.people import SYNTHETIC
 from hyperdreambooth_ext.errors import UserError
 
 
-def test_the_command_judges_a_checkpoint_and_goes_on_where_it_was(tmp_path, capsys):
+def test_the_command_judges_a_checkpoint_and_goes_on_where_it_was(tmp_path, capsys, judges, monkeypatch):
+    monkeypatch.setattr(faces_report, "Judges", lambda: judges)
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
     for i in range(3):

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.evaluate import read_row
-from benchmarks.inception import Inception, fid, kid
-from benchmarks.judges import VERSION, Judges, Score
+from benchmarks.inception import fid, kid
+from benchmarks.judges import VERSION, Score
 from benchmarks.nearest import PhotoIndex
 from benchmarks.people import SYNTHETIC, synthetic
 from benchmarks.recognizer import Gallery
@@ -51,11 +51,6 @@ def gray(crop):
 
 
 BROKEN = (blurred, fragments, without_eyes, gray)
-
-
-@pytest.fixture(scope="module")
-def judges():
-    return Judges()
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +128,10 @@ def test_fid_is_that_of_the_covariances_and_kid_is_not_biased():
     assert abs(np.mean(same)) < 3 * np.std(same) / 200**0.5 and kid(one, other) > 5 * np.std(same)
 
 
-def test_inception_gives_what_its_package_gives():
+def test_inception_gives_what_its_package_gives(judges):
     """The scaling to 299 pixels and the range of values are those of FidHelper."""
     ramp = np.repeat(np.linspace(0, 255, 128).round().astype(np.uint8)[None, :, None], 128, 0).repeat(3, 2)
-    features = Inception().features([ramp])
+    features = judges.inception.features([ramp])
     assert features.shape == (1, 2048)
     assert float(features.mean()) == pytest.approx(RAMP[0], rel=1e-3)
     assert float(features.max()) == pytest.approx(RAMP[1], rel=1e-3)
