@@ -71,7 +71,8 @@ class HypernetworkConfig:
                 check_sizes(basis, layer)
             values = {_FORMER.get(name, name): value for name, value in values.items()}
             known = {f.name for f in fields(cls)}
-            settings = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+            settings: dict[str, Any] = {name: value for name, value in values.items() if name in known}
+            settings |= {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
             config = cls(architecture=Architecture(layers), basis=basis, **settings)
             config._check()
             return config
