@@ -66,7 +66,7 @@ def check_fits(linears: Mapping[str, nn.Linear], lidb: LiDB | StackedLiDB) -> No
     for layer in lidb.architecture.layers:
         linear = linears.get(layer.key)
         if linear is None or (linear.out_features, linear.in_features) != (layer.out_features, layer.in_features):
-            differs = f"This LiDB was made for another architecture ({layer.key} differs)"
+            differs = f"This LiDB was made for a model of another architecture ({layer.key} differs)"
             raise ArchitectureError(f"{differs}: load its checkpoint, or personalize again.")
 
 

@@ -10,8 +10,8 @@ from torch import nn
 from ..errors import ArchitectureError
 
 # The paper's counts (386 K numbers for a rank-1 LoRA, 30 K for a LiDB) come out with exactly these on SD 1.5:
-# 128 attention projections and 16 GEGLU projections in the UNet, 48 attention projections in the text encoder. SDXL's two
-# text encoders (lora_te1_, lora_te2_) are left out for the size; a file may name their layers all the same.
+# 128 attention projections and 16 GEGLU projections in the UNet, 48 attention projections in the text encoder. SDXL's
+# two text encoders (lora_te1_, lora_te2_) are left out for the size; a file may name their layers all the same.
 _CHANGED = re.compile(
     r"lora_unet_.*_attn[12]_to_(q|k|v|out_0)|lora_unet_.*_ff_net_0_proj|lora_te_.*_self_attn_(q|k|v|out)_proj"
 )
