@@ -33,9 +33,7 @@ class LiDB:
     @property
     def parameters(self) -> list[torch.Tensor]:
         """All trained tensors, A before B, in the order of the layers."""
-        return [self.a_train[layer.key] for layer in self.architecture.layers] + [
-            self.b_train[layer.key] for layer in self.architecture.layers
-        ]
+        return [side[layer.key] for side in (self.a_train, self.b_train) for layer in self.architecture.layers]
 
     def numel(self) -> int:
         """How many numbers are trained: 28,800 for SD 1.5 at rank 1."""
@@ -51,12 +49,8 @@ class LiDB:
 
     def map(self, change) -> "LiDB":
         """A LiDB with `change(tensor)` in place of every tensor."""
-        return LiDB(
-            self.architecture,
-            self.basis,
-            {key: change(value) for key, value in self.a_train.items()},
-            {key: change(value) for key, value in self.b_train.items()},
-        )
+        sides = [{key: change(value) for key, value in side.items()} for side in (self.a_train, self.b_train)]
+        return LiDB(self.architecture, self.basis, *sides)
 
     def to(self, device: torch.device) -> "LiDB":
         """The same on `device`, without gradients; a stored basis too, so that it is not copied at every use."""

@@ -10,6 +10,7 @@ export(best or last)                       one file, used from the next personal
 Every part keeps what it made in the folder and goes on from there.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,13 +99,9 @@ def _export(
     folder, host, keep = context.folder, context.host, context.options.keep
     context.reporter.tell(BuildProgress("export", 0, 1))
     config = replace(config, held_out=kept_score(folder, keep))
-    name = f"{_safe(host.checkpoint_name)}-{host.checkpoint_hash}-hypernetwork.safetensors"
+    checkpoint = re.sub(r"[^\w.-]", "_", host.checkpoint_name).strip(".") or "checkpoint"
+    name = f"{checkpoint}-{host.checkpoint_hash}-hypernetwork.safetensors"
     decoder = folder.last if keep == "last" else folder.best
     save_hypernetwork(destination / name, with_encoder(config, context.embedder, decoder, identity_net))
     context.reporter.tell(BuildProgress("done", 1, 1, message=f"{name} is used from the next personalization on."))
     return destination / name
-
-
-def _safe(name: str) -> str:
-    kept = "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
-    return kept.strip(".") or "checkpoint"

@@ -27,17 +27,13 @@ _BATCH = 8
 class Score:
     """`figures` of the held-out faces, and the picture sampled of each, RGB uint8.
 
-    likeness: the mean cosine to the own face; others: to the other held-out faces; rank1: the share of pictures whose
-    nearest held-out face is the own. All by the bundled recognizer.
+    likeness: the mean cosine to the own face; others: to the other held-out faces; margin: the difference, by which the
+    best is found, since an average face is like everybody's; rank1: the share of pictures whose nearest held-out face
+    is the own. All by the bundled recognizer.
     """
 
     figures: dict[str, float]
     pictures: list[np.ndarray]
-
-    @property
-    def margin(self) -> float:
-        """What is compared to find the best: an average face is like everybody's."""
-        return self.figures["likeness"] - self.figures["others"]
 
 
 @torch.no_grad()
@@ -66,9 +62,9 @@ def _figures(pictures: list[np.ndarray], prepared: Prepared, embedder: FaceEmbed
         if crop is not None:
             in_pictures[i] = embedder.identities(to_tensor([crop])).cpu().numpy()[0]
     cosine = in_pictures @ own.T
-    others = cosine[~np.eye(len(own), dtype=bool)]
+    likeness, others = cosine.diagonal().mean(), cosine[~np.eye(len(own), dtype=bool)].mean()
     right = (cosine.argmax(1) == np.arange(len(own))) & (cosine.max(1) > 0)
-    figures = {"likeness": cosine.diagonal().mean(), "others": others.mean(), "rank1": right.mean()}
+    figures = {"margin": likeness - others, "likeness": likeness, "others": others, "rank1": right.mean()}
     return {name: round(float(value), 4) for name, value in figures.items()}
 
 

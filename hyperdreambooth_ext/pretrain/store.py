@@ -54,20 +54,13 @@ class Face:
     source: dict
 
 
-@dataclass(frozen=True)
-class _Place:
-    file: Path
-    offset: int
-    size: int
-
-
 class FaceStore:
     """The shards of one folder. Several processes write shards of their own."""
 
     def __init__(self, folder: Path) -> None:
         """Raises FileError for a shard that is cut short."""
         self.folder = folder
-        self._places: list[_Place] = []
+        self._places: list[tuple[Path, int, int]] = []  # file, offset and size of each picture
         self._identities: list[np.ndarray] = []
         self._next: dict[tuple[int, int], int] = {}
         self._shards: dict[int, int] = {}
@@ -92,14 +85,14 @@ class FaceStore:
 
     def of_rank(self, rank: int) -> int:
         """How many faces a process has found."""
-        return sum(f"faces-{rank:04d}-" in place.file.name for place in self._places)
+        return sum(f"faces-{rank:04d}-" in file.name for file, _, _ in self._places)
 
     def crop(self, index: int) -> np.ndarray:
         """Face `index`, RGB uint8 [S, S, 3]."""
-        place = self._places[index]
-        with open(place.file, "rb") as file:
-            file.seek(place.offset)
-            return photo_from_bytes(file.read(place.size), place.file.name)
+        file, offset, size = self._places[index]
+        with open(file, "rb") as shard:
+            shard.seek(offset)
+            return photo_from_bytes(shard.read(size), file.name)
 
     def append(self, faces: list[Face], rank: int = 0, processes: int = 1) -> None:
         """Write one more shard, that of one of so many processes. Raises FileError when the disk is full."""
@@ -123,7 +116,7 @@ class FaceStore:
                 members = shard.getmembers()
                 for member in members:
                     if member.name.endswith(".jpg"):
-                        self._places.append(_Place(file, member.offset_data, member.size))
+                        self._places.append((file, member.offset_data, member.size))
                     else:
                         self._note(file, json.loads(shard.extractfile(member).read()))  # type: ignore[union-attr]
             if not members or file.stat().st_size < members[-1].offset_data + members[-1].size:

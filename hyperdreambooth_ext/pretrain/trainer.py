@@ -132,9 +132,9 @@ class Trainer:
             decoder = loop.average.module if step else self.decoder
             score = held_out_score(self.context, decoder, self.prepared)
             write_sheet(self.folder.training, step, score, self.store)
-            if not step or score.margin > max(line["margin"] for line in lines_of(self.scores)):
+            if not step or score.figures["margin"] > max(line["margin"] for line in lines_of(self.scores)):
                 write_weights(self.folder.best, decoder, step)
-            append_line(self.scores, {"step": step, "margin": round(score.margin, 4), **score.figures})
+            append_line(self.scores, {"step": step, **score.figures})
         self.context.processes.wait()
 
     def _newest(self) -> dict[str, Any]:
