@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..hosts.protocol import Host
-from ..sampling.schedule import add_noise, clean_latents, training_target
+from ..sampling.schedule import add_noise, training_target
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,10 @@ def denoising_errors(
     Call it within `injected(...)`: with a LiDB that has a leading dimension, each sample is denoised with its own
     identity's weights.
     """
-    noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])
-    predicted = host.predict(noisy, timesteps, prompt_embeds).float()
-    return errors_and_guess(host, latents, noise, timesteps, noisy, predicted)[0]
-
-
-def errors_and_guess(
-    host: Host, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, noisy: torch.Tensor,
-    predicted: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Squared errors [B, 4, h, w] of what was `predicted` for `noisy`, and the clean latents [B, 4, h, w] that it
-    amounts to."""
     alphas_cumprod = host.alphas_cumprod[timesteps]
+    predicted = host.predict(add_noise(latents, noise, alphas_cumprod), timesteps, prompt_embeds).float()
     target = training_target(latents, noise, alphas_cumprod, host.prediction_type).float()
-    guess = clean_latents(noisy, predicted, alphas_cumprod, host.prediction_type)
-    return F.mse_loss(predicted, target, reduction="none"), guess
+    return F.mse_loss(predicted, target, reduction="none")
 
 
 def min_snr_weights(alphas_cumprod: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:

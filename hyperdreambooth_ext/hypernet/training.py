@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from ..hosts.protocol import Host
 from ..lidb.injection import Applied, injected
 from ..sampling.recorded import TensorBatch
-from ..sampling.schedule import add_noise, clean_latents, spread_timesteps, step_towards
+from ..sampling.schedule import add_noise, clean_latents, spread_timesteps, step_towards, training_target
 from .hypernetwork import WeightDecoder
-from .loss import IdentityLoss, LossConfig, errors_and_guess, min_snr_weights
+from .loss import IdentityLoss, LossConfig, min_snr_weights
 
 # Samples walk down the timesteps in steps of at most this share of all.
 _MAX_STEP = 0.2
@@ -96,14 +96,16 @@ def _denoising_terms(
     alphas_cumprod = host.alphas_cumprod[timesteps]
     noisy = add_noise(latents, noise, alphas_cumprod)
     predicted, prior_predicted = _predicted(host, decoder, theta, noisy, timesteps, batch)
-    errors, guess = errors_and_guess(host, latents, noise, timesteps, noisy, predicted)
-    terms = {"diffusion": (1.0, (errors.mean((1, 2, 3)) * min_snr_weights(alphas_cumprod)).mean())}
+    target = training_target(latents, noise, alphas_cumprod, host.prediction_type).float()
+    errors = F.mse_loss(predicted, target, reduction="none").mean((1, 2, 3))
+    terms = {"diffusion": (1.0, (errors * min_snr_weights(alphas_cumprod)).mean())}
     if batch.prior is not None:
         prior = batch.prior
         with torch.no_grad():
             without = host.predict(prior.noisy, prior.timesteps, prior.class_embeds).float()
         terms["prior"] = prior.weight, F.mse_loss(prior_predicted, without)
     if config.identity is not None and batch.identities is not None:
+        guess = clean_latents(noisy, predicted, alphas_cumprod, host.prediction_type)
         identity_losses = config.identity.per_sample(guess, batch.identities, alphas_cumprod)
         terms["identity"] = config.identity.weight, identity_losses.mean()
     return terms
