@@ -45,7 +45,10 @@ def check_claims(config: HypernetworkConfig, tensors: dict[str, torch.Tensor]) -
     """Raises ValueError unless `tensors` are those of a network of this configuration, in finite numbers."""
     if any(tensor.dtype not in _DTYPES for tensor in tensors.values()):
         raise ValueError("its tensors are no floating-point numbers")
-    claimed = _shapes(config, _channels(tensors))
+    features_in = tensors.get("decoder.features_in.weight")
+    if features_in is None or features_in.ndim != 2:
+        raise ValueError("it has no layer that takes the features")
+    claimed = _shapes(config, channels=features_in.shape[1])
     found = {name: tensor.shape for name, tensor in tensors.items()}
     for name, shape in claimed.items():
         if name in found and found[name] != shape or name not in found and not name.endswith(_OPTIONAL):
@@ -54,14 +57,6 @@ def check_claims(config: HypernetworkConfig, tensors: dict[str, torch.Tensor]) -
         raise ValueError("it holds tensors that its configuration does not know")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise ValueError("it holds numbers that are none")
-
-
-def _channels(tensors: dict[str, torch.Tensor]) -> int:
-    """How many channels the encoder's features have, by the layer that takes them in."""
-    features_in = tensors.get("decoder.features_in.weight")
-    if features_in is None or features_in.ndim != 2:
-        raise ValueError("it has no layer that takes the features")
-    return features_in.shape[1]
 
 
 def _shapes(config: HypernetworkConfig, channels: int) -> dict[str, torch.Size]:

@@ -44,11 +44,16 @@ class FaceEncoder(nn.Module):
 
 
 class _OpenClipBackbone(nn.Module):
-    def __init__(self, architecture: str, weights: str | None, device: str) -> None:
+    def __init__(self, architecture: str, weights: str, pretrained: bool, device: str) -> None:
         super().__init__()
         import open_clip
 
-        self.visual = open_clip.create_model(architecture, pretrained=weights, device=device).visual
+        if architecture not in open_clip.list_models():
+            raise ValueError("open_clip has no architecture of this name")
+        if weights and weights not in open_clip.list_pretrained_tags_by_model(architecture):
+            raise ValueError("open_clip has no weights of this name")
+        wanted = weights if pretrained else None
+        self.visual = open_clip.create_model(architecture, pretrained=wanted, device=device).visual
         self.visual.output_tokens = True
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
@@ -65,8 +70,7 @@ def backbone(name: str, pretrained: bool, device: str = "cpu") -> nn.Module:
         with _nothing_unpickled() if pretrained else nullcontext():
             if name.startswith(OPEN_CLIP):
                 architecture, _, weights = name.removeprefix(OPEN_CLIP).partition("/")
-                _check_open_clip(architecture, weights)
-                return _OpenClipBackbone(architecture, weights if pretrained else None, device)
+                return _OpenClipBackbone(architecture, weights, pretrained, device)
             import timm
 
             if not _TIMM_NAME.fullmatch(name) or not timm.is_model(name):
@@ -78,15 +82,6 @@ def backbone(name: str, pretrained: bool, device: str = "cpu") -> nn.Module:
         ) from error
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
         raise UserError(f"The image encoder {name!r} cannot be made ({error}): check its name.") from error
-
-
-def _check_open_clip(architecture: str, weights: str) -> None:
-    import open_clip
-
-    if architecture not in open_clip.list_models():
-        raise ValueError("open_clip has no architecture of this name")
-    if weights and weights not in open_clip.list_pretrained_tags_by_model(architecture):
-        raise ValueError("open_clip has no weights of this name")
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,11 +93,6 @@ class Loop:
         self.step = self._resume()
         self._saved = time.monotonic()
 
-    def precision(self) -> AbstractContextManager:
-        """Within this context the model computes in the precision that was asked for."""
-        dtype = DTYPES.get(self.options.precision)
-        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
-
     def run(self, losses_of: Step, reporter: Reporter, after_step: Callable[[int], None] = lambda step: None) -> None:
         """Train until the last step. `losses_of(step, rng)` gives named losses; "loss" is minimized, all are logged.
 
@@ -143,7 +137,8 @@ class Loop:
         options = self.options
         for group in self.optimizer.param_groups:
             group["lr"] = options.schedule(self.step, options.steps, options.lr, options.warm_up)
-        with torch.enable_grad(), self.precision():
+        dtype = DTYPES.get(options.precision)
+        with torch.enable_grad(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             losses = losses_of(self.step, np.random.default_rng((options.seed, self.step)))
         # Where a step is recorded the gradients are there already.
         if losses["loss"].requires_grad:
