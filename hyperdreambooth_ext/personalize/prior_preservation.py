@@ -28,11 +28,6 @@ def class_prompt(prompt: str, trigger: str = DEFAULT_TRIGGER) -> str:
     return " ".join(word for word in prompt.split() if word != trigger)
 
 
-def random_styles(count: int, generator: torch.Generator) -> torch.Tensor:
-    """Places in STYLES, int64 [count]."""
-    return torch.randint(0, len(STYLES), (count,), generator=generator)
-
-
 @dataclass(frozen=True)
 class PriorBatch:
     """What the model shall predict with the LiDB in it: noisy, target [B, 4, h, w]; timesteps int64 [B]; prompts int64
@@ -83,7 +78,7 @@ class PriorPreservation:
     ) -> PriorBatch:
         """`size` samples, each with a style or without prompt; to be called while no LiDB is in the model."""
         unprompted = torch.rand(size, generator=generator) < self.unprompted
-        styles = random_styles(size, generator).masked_fill(unprompted, len(STYLES))
+        styles = torch.randint(0, len(STYLES), (size,), generator=generator).masked_fill(unprompted, len(STYLES))
         prompts = to_device_async(styles, host.device)
         latents, noise, timesteps = random_samples(host, latents, size, generator, WITHIN)
         noisy = add_noise(latents, noise, host.alphas_cumprod[timesteps])

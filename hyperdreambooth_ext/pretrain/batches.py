@@ -6,7 +6,7 @@ import torch
 from ..hosts.transfer import to_device_async
 from ..hypernet.loss import IdentityLoss
 from ..hypernet.training import Batch, PriorSamples, random_noise, random_sample_timesteps
-from ..personalize.prior_preservation import STYLES, WITHIN, PriorPreservation, class_prompt, random_styles
+from ..personalize.prior_preservation import STYLES, WITHIN, PriorPreservation, class_prompt
 from ..sampling.schedule import add_noise
 from .context import Context
 from .prepare import Prepared
@@ -53,7 +53,9 @@ class Batches:
         count = self.prior_batch
         noise, timesteps = random_noise(self.host, (count, *latents.shape[1:]), generator, WITHIN)
         # The order of a batch is random: from six on, each style has its places.
-        styles = random_styles(count, generator) if count < len(STYLES) else torch.arange(count) % len(STYLES)
+        styles = torch.arange(count) % len(STYLES)
+        if count < len(STYLES):
+            styles = torch.randint(0, len(STYLES), (count,), generator=generator)
         places = torch.arange(count) * self.options.batch // count
         mine = (places >= self.part.start) & (places < self.part.stop)
         if not mine.any():
