@@ -22,7 +22,7 @@ _KEPT_TOKENS = 64
 class DiffusersHost:
     """An SD 1.x or SDXL model out of diffusers' and transformers' classes. See `hosts.protocol.Host`.
 
-    An SDXL's LiDB changes the UNet unless asked otherwise (`lidb.layers`); `linears()` has its two text encoders
+    An SDXL's LiDB changes the UNet unless asked otherwise (`lidb.layers.GROUPS`); `linears()` has its two text encoders
     as well, for files that change them too.
     """
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -10,11 +10,15 @@ from torch import nn
 from ..errors import ArchitectureError
 
 # The paper's counts (386 K numbers for a rank-1 LoRA, 30 K for a LiDB) come out with exactly these on SD 1.5:
-# 128 attention projections and 16 GEGLU projections in the UNet, 48 attention projections in the text encoder. SDXL's
-# two text encoders (lora_te1_, lora_te2_) are left out for the size; a file may name their layers all the same.
-_CHANGED = re.compile(
-    r"lora_unet_.*_attn[12]_to_(q|k|v|out_0)|lora_unet_.*_ff_net_0_proj|lora_te_.*_self_attn_(q|k|v|out)_proj"
-)
+# 128 attention projections and 16 GEGLU projections in the UNet, 48 attention projections in the text encoder.
+GROUPS: dict[str, re.Pattern] = {
+    "unet_attention": re.compile(r"lora_unet_.*_attn[12]_to_(q|k|v|out_0)$"),
+    "unet_geglu": re.compile(r"lora_unet_.*_ff_net_0_proj$"),
+    "text_attention": re.compile(r"lora_te_.*_self_attn_(q|k|v|out)_proj$"),
+    # SDXL's two text encoders: a file may change them, and says so by its keys. By default none does, for the size.
+    "sdxl_text_attention": re.compile(r"lora_te[12]_.*_self_attn_(q|k|v|out)_proj$"),
+}
+DEFAULT_GROUPS = ("unet_attention", "unet_geglu", "text_attention")
 
 
 @dataclass(frozen=True, order=True)
@@ -47,12 +51,16 @@ class Architecture:
     layers: tuple[Layer, ...]
 
     @classmethod
-    def of(cls, linears: Mapping[str, nn.Linear]) -> "Architecture":
-        """The layers of `linears` (kohya key -> module) that a LiDB changes. Raises ArchitectureError without any."""
+    def of(cls, linears: Mapping[str, nn.Linear], groups: Iterable[str] = DEFAULT_GROUPS) -> "Architecture":
+        """The layers of `linears` (kohya key -> module) that belong to `groups`.
+
+        Raises ArchitectureError when there are none.
+        """
+        patterns = [GROUPS[group] for group in groups]
         layers = sorted(
             Layer(key, linear.out_features, linear.in_features)
             for key, linear in linears.items()
-            if _CHANGED.fullmatch(key)
+            if any(pattern.fullmatch(key) for pattern in patterns)
         )
         if not layers:
             raise ArchitectureError("This model has no attention layers for a LiDB: load an SD 1.x or SDXL model.")
