@@ -81,7 +81,7 @@ def backbone(name: str, pretrained: bool, device: str = "cpu") -> nn.Module:
             f"The image encoder {name!r} needs the package {error.name}: install it with pip, then restart."
         ) from error
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-        raise UserError(f"The image encoder {name!r} cannot be made ({error}): check its name.") from error
+        raise UserError(f"The image encoder {name!r} cannot be made ({error}): check name and connection.") from error
 
 
 @contextmanager
