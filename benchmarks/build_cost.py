@@ -7,7 +7,7 @@
 `measure` times a sampled face, a prepared one, an identity in a target's step and in a training step, weighs what is
 kept on the disk, and works out whole builds. `count` does so for SD 1.5 at 512 px from operations counted on its
 shapes and a rate of TFLOP/s that a card is said to sustain. `memory` does one training step on SD 1.5's shapes with
-random weights, the recognizers' training step after it included, and tells the most memory that it needed.
+random weights and tells the most memory that it needed.
 """
 
 import argparse
@@ -31,7 +31,6 @@ from hyperdreambooth_ext.hypernet.loss import IdentityLoss, LossConfig
 from hyperdreambooth_ext.hypernet.training import Batch, PriorSamples, sample_timesteps, training_losses
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.pretrain.options import BuildOptions
-from hyperdreambooth_ext.pretrain.recognizers import backward, identities_of_latents, trainable
 from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
 
 from .random_host import RandomHost, sd15_modules
@@ -72,7 +71,7 @@ def measure(args: argparse.Namespace) -> None:
     images = torch.rand(args.batch, 3, host.default_size, host.default_size, device=host.device) * 2 - 1
     features = embedder.features(images)
     batch = a_batch(features, side, args.batch)
-    identity_net, config = net_and_loss(args.batch, host.device)
+    config = a_loss(args.batch, host.device)
     sampling = Sampling(steps=2, size=host.default_size)
 
     def sample() -> None:
@@ -90,20 +89,16 @@ def measure(args: argparse.Namespace) -> None:
         with_prior = with_prior_samples(host, batch)
         training_losses(host, decoder, with_prior, torch.Generator().manual_seed(0), config)["loss"].backward()
 
-    def recognize() -> None:
-        recognizer_step(host, embedder, identity_net, batch.latents)
-
     with host.frozen():
         sampled = median_seconds(sample, args.rounds, host.device) / 2 * options.sample_steps / args.batch
         prepared = median_seconds(prepare, args.rounds, host.device) / args.batch
         optimized = median_seconds(target, args.rounds, host.device) / args.batch
-        recognized = median_seconds(recognize, args.rounds, host.device) / args.batch
-        trained = median_seconds(step, args.rounds, host.device) / args.batch + recognized
+        trained = median_seconds(step, args.rounds, host.device) / args.batch
     stored = 2 * (features[0].numel() + 4 * side**2) * 2 + 4 * 128
     print(f"{host.checkpoint_name} at {host.default_size} px on {host.device}, {args.batch} in a pass:")
     print(
         f"a sampled picture {sampled:.3f} s, a prepared face {prepared:.3f} s, an identity in a step {trained:.3f} s, "
-        f"of which {recognized:.3f} s train the recognizers, in a target's step {optimized:.3f} s"
+        f"in a target's step {optimized:.3f} s"
     )
     table({"sampled": sampled, "prepared": prepared, "step": trained, "target": optimized}, stored, host.default_size)
 
@@ -129,20 +124,10 @@ def with_prior_samples(host: Host, batch: Batch) -> Batch:
     return replace(batch, prior=prior)
 
 
-def net_and_loss(count: int, device: torch.device) -> tuple[LatentIdentityEnsemble, LossConfig]:
-    """A build's two latent identity nets, and its loss: every identity of a step is also sampled from pure noise."""
-    identity_net = LatentIdentityEnsemble.untrained(2).requires_grad_(False).to(device)
-    return identity_net, LossConfig(identity=IdentityLoss(identity_net, samples=count))
-
-
-def recognizer_step(
-    host: Host, embedder: FaceEmbedder, identity_net: LatentIdentityEnsemble, samples: torch.Tensor
-) -> None:
-    """What the nets are trained on after a step, samples and as many faces."""
-    identities = identities_of_latents(host, embedder, samples).to(samples.device)
-    with trainable(identity_net):
-        backward(identity_net, torch.cat([samples, samples]), torch.cat([identities, identities]))
-        identity_net.zero_grad(set_to_none=True)
+def a_loss(count: int, device: torch.device) -> LossConfig:
+    """A build's, with its two latent identity nets: every identity of a step is also sampled from pure noise."""
+    net = LatentIdentityEnsemble.untrained(2).requires_grad_(False).to(device)
+    return LossConfig(identity=IdentityLoss(net, samples=count))
 
 
 def count(args: argparse.Namespace) -> None:
@@ -172,8 +157,8 @@ def count(args: argparse.Namespace) -> None:
         "prepared": 2 * (looked + encoded) / rate,
         # Backward through frozen weights: once more the forward's operations.
         "target": 2 * forward / rate,
-        # Of prior samples: the frozen model's forward, and one forward and backward. The sample is decoded.
-        "step": ((4 + sample_forwards() + 3 * options.prior_share) * forward + shown + looked) / rate,
+        # Of prior samples: the frozen model's forward, and one forward and backward.
+        "step": (4 + sample_forwards() + 3 * options.prior_share) * forward / rate,
     }
     print(
         f"SD 1.5 at 512 px: {forward / 1e12:.2f} TFLOP a forward, {encoded / 1e12:.2f} a picture encoded, "
@@ -213,7 +198,7 @@ def memory(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(decoder.parameters())
     side = args.size // 8
     batch = a_batch(torch.randn(args.batch, TOKENS, CHANNELS, device=device), side, args.batch)
-    embedder, (identity_net, config) = FaceEmbedder(device=device), net_and_loss(args.batch, device)
+    config = a_loss(args.batch, device)
     began = time.perf_counter()
     before = peak(device)
     with host.frozen(), host.recomputing() if args.recompute else nullcontext():
@@ -221,7 +206,6 @@ def memory(args: argparse.Namespace) -> None:
         losses = training_losses(host, decoder, with_prior, torch.Generator().manual_seed(0), config)
         losses["loss"].backward()
         optimizer.step()
-        recognizer_step(host, embedder, identity_net, losses["samples"])
     print(
         f"batch {args.batch}, {args.size} px, {args.precision}, recompute {'on' if args.recompute else 'off'}, "
         f"{device}: {peak(device):.1f} GB at the most ({before:.1f} GB with the model loaded), "

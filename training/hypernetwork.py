@@ -139,7 +139,6 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
             return on_targets(rng, generator)
         batch = pairs.batch(rng, rng.choice(pairs.identities, args.batch, replace=False))
         parts = training_losses(host, decoder, batch, generator, config)
-        parts.pop("samples", None)
         sizes = size_of(decoder(batch.features))
         parts |= {"relative_size": sizes.detach().median(), "largest_size": sizes.detach().max()}
         return parts | {"loss": parts["loss"] + args.size_weight * sizes.square().mean()}

@@ -1,6 +1,6 @@
 """A face recognizer for latents: the identity of a face without decoding a picture, so that a loss can use it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -69,18 +69,7 @@ class LatentIdentityEnsemble(nn.Module):
         return cls(LatentIdentityNet.load(file) for file in files)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.combined([net(latents) for net in self.nets])
-
-    @staticmethod
-    def combined(identities: Sequence[torch.Tensor]) -> torch.Tensor:
-        """One identity [B, 128] out of each net's."""
-        return F.normalize(torch.stack(list(identities)).sum(0), dim=-1)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        # What version 0.1 called the list of nets, in the state of a build.
-        for key in [key for key in state_dict if key.startswith(f"{prefix}readers.")]:
-            state_dict[prefix + "nets." + key.removeprefix(f"{prefix}readers.")] = state_dict.pop(key)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        return F.normalize(torch.stack([net(latents) for net in self.nets]).sum(0), dim=-1)
 
 
 def softened(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -63,8 +63,7 @@ def training_losses(
     host: Host, decoder: WeightDecoder, batch: Batch, generator: torch.Generator, config: LossConfig = LossConfig()
 ) -> dict[str, torch.Tensor]:
     """ "loss" to minimize and its parts: α · (diffusion loss and what stands beside it) + β · ‖θ̂ − θ‖², summed over a
-    layer's numbers and averaged over layers and samples. Where identities were sampled, "samples" are the clean latents
-    [S, 4, h, w] that were judged. Call within `host.frozen()`."""
+    layer's numbers and averaged over layers and samples. Call within `host.frozen()`."""
     theta = decoder(batch.features)
     losses, weighted = {"size": theta.detach().square().mean()}, []
     if config.alpha:
@@ -73,7 +72,6 @@ def training_losses(
         if identity is not None and identity.samples and batch.identities is not None:
             samples = _sampled(host, decoder, theta, batch, generator, identity)
             terms["sampled_identity"] = identity.sampled_weight, identity.of_samples(samples, batch.identities)
-            losses["samples"] = samples.detach()
         weighted = [config.alpha * weight * term for weight, term in terms.values()]
         losses |= {name: term.detach() for name, (_, term) in terms.items()}
     if config.beta:

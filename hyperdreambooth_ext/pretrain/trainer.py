@@ -19,7 +19,6 @@ from .loop import Loop, LoopOptions, append_line, drop_lines_after, lines_of, wr
 from .options import Kept
 from .prepare import Prepared
 from .progress import BuildProgress
-from .recognizers import RecognizerTrainer
 from .recorded import Losses, RecordedLosses
 from .score import held_out_score, write_sheet
 from .store import FaceStore, Folder
@@ -40,14 +39,11 @@ class Trainer:
             many = f"A batch of {options.batch} is more than the {len(faces)} faces there are"
             raise UserError(f"{many}: use a smaller one or more faces.", "batch", "faces")
         identity: IdentityLoss | None = None
-        self.recognizer_trainer: RecognizerTrainer | None = None
         if identity_net is not None:
             # The whole batch is sampled, so that several processes sample whom one would.
             weight = options.sampled_identity_weight
             samples = part.stop - part.start if weight else 0
             identity = IdentityLoss(identity_net, options.identity_weight, samples, weight, prompt)
-            if samples:
-                self.recognizer_trainer = RecognizerTrainer(context, identity_net, prepared, faces, part)
         self.config = LossConfig(beta=options.beta, identity=identity)
         self.batches = Batches(context, prepared, prompt, faces, identity)
         self._losses_of_batch = self._recorded_where_possible()
@@ -57,7 +53,7 @@ class Trainer:
         """Train to `steps`. Raises Paused, FileError, TrainingError."""
         options = self.options
         loop_options = LoopOptions(steps, options.lr, options.seed, ema=options.ema, precision=options.precision)
-        loop = Loop(self.folder.training, self.decoder, loop_options, self.context.processes, self.recognizer_trainer)
+        loop = Loop(self.folder.training, self.decoder, loop_options, self.context.processes)
         drop_lines_after(self.scores, loop.step)
 
         def after_step(step: int) -> None:
@@ -82,11 +78,7 @@ class Trainer:
         if warming_up:
             config = LossConfig(alpha=0.0, beta=1.0)
             return training_losses(self.context.host, self.decoder, batch, torch.Generator(), config)
-        losses = self._losses_of_batch(batch)
-        samples = losses.pop("samples", None)
-        if self.recognizer_trainer is not None and samples is not None and batch.identities is not None:
-            self.recognizer_trainer.take(samples, batch.identities)
-        return losses
+        return self._losses_of_batch(batch)
 
     def _recorded_where_possible(self) -> Callable[[Batch], Losses]:
         """The losses of a batch that holds all that is random; on a graphics card recorded, where every step has the
@@ -120,8 +112,6 @@ class Trainer:
         if losses["loss"].requires_grad:
             losses["loss"].backward()
         losses["loss"].item()  # waits for a graphics card
-        if self.recognizer_trainer is not None:
-            self.recognizer_trainer.after_update(step, dry_run=True)
         self.decoder.zero_grad(set_to_none=True)
 
     def _evaluate(self, loop: Loop, step: int) -> None:

@@ -57,7 +57,7 @@ def test_the_time_of_a_step_is_taken_without_keeping_its_losses():
         def __init__(self) -> None:
             self.decoder, self._losses_of_batch = torch.nn.Linear(2, 1), None
             host = SimpleNamespace(frozen=torch.enable_grad)
-            self.context, self.recognizer_trainer = SimpleNamespace(host=host, reporter=Reporter()), None
+            self.context = SimpleNamespace(host=host, reporter=Reporter())
 
         def losses_of(self, step, rng):
             assert not any(loss() is not None for loss in alive)

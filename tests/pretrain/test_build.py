@@ -55,13 +55,9 @@ def test_training_moves_the_weights_and_keeps_the_best(run, tmp_path):
     assert f"step {best['step']}" in read_config(made).held_out
     network = load_hypernetwork(made)
     assert network.decoder.head_weight.abs().sum() > 0 or best["step"] == 0
-    # The latent identity nets as they were trained on beside the hypernetwork.
-    before = load_file(tmp_path / "run" / "recogniser" / "recogniser.safetensors")["head.weight"]
-    state = torch.load(tmp_path / "run" / "training" / "state.pt", weights_only=True)["callback"]["net"]
-    after = state["nets.0.head.weight"]
-    assert torch.equal(network.identity_net.nets[0].head.weight, after.half().float())
-    assert 0 < float((after - before).norm()) < 0.3 * float(before.norm())
-    assert -1 <= log[-1]["id_cos_image"] <= 1 and -1 <= log[-1]["id_cos_latent"] <= 1
+    # The latent identity nets as they were trained before the hypernetwork.
+    trained = load_file(tmp_path / "run" / "recogniser" / "recogniser.safetensors")["head.weight"]
+    assert torch.equal(network.identity_net.nets[0].head.weight, trained.half().float())
 
 
 def test_a_finished_build_gives_its_last_weights_too(run, tmp_path):
@@ -174,9 +170,8 @@ def test_a_build_that_version_0_1_had_begun_goes_on(run, tmp_path):
     file = tmp_path / "run" / "training" / "state.pt"
     state = torch.load(file, weights_only=True)
     assert 0 < state["step"] < SMALL["steps"]
-    callback = state.pop("callback")
-    readers = {key.replace("nets.", "readers."): value for key, value in callback.pop("net").items()}
-    state["beside"] = callback | {"readers": readers}
+    # What it trained beside the hypernetwork: nothing is any more.
+    state["beside"] = {"readers": {}, "optimizer": {}}
     for name in ("model", "average"):
         state[name] = {key.replace("identity_center", "identity_centre"): value for key, value in state[name].items()}
     torch.save(state, file)
