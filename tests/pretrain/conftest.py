@@ -49,6 +49,21 @@ def prepared_folder(host, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def finished_folder(host, prepared_folder, tmp_path_factory):
+    """A whole build of these faces, on one thread: what others are compared with."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("finished")
+    _going_on(host, prepared_folder, SMALL, folder)()
+    return folder / "run"
+
+
+@pytest.fixture
+def finished(finished_folder, tmp_path):
+    """A copy of it, which `run` goes on with."""
+    return shutil.copytree(finished_folder, tmp_path / "run")
+
+
 @pytest.fixture
 def run(host, prepared_folder, tmp_path):
     """Go on with a copy of the prepared folder; returns the file."""

@@ -103,8 +103,7 @@ def full_disk(*_arguments, **_keywords):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_keeps_the_last_state(run, tmp_path, monkeypatch):
-    run()
+def test_a_full_disk_keeps_the_last_state(run, finished, tmp_path, monkeypatch):
     state = tmp_path / "run" / "training" / "state.pt"
     before = state.read_bytes()
     monkeypatch.setattr(loop_module.os, "replace", full_disk)

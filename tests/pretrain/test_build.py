@@ -60,8 +60,7 @@ def test_training_moves_the_weights_and_keeps_the_best(run, tmp_path):
     assert torch.equal(network.identity_net.nets[0].head.weight, trained.half().float())
 
 
-def test_a_finished_build_gives_its_last_weights_too(run, tmp_path):
-    run()
+def test_a_finished_build_gives_its_last_weights_too(run, finished, tmp_path):
     last = run({"keep": "last"})
     state = torch.load(tmp_path / "run" / "training" / "state.pt", weights_only=True)["average"]
     assert "step 4" in read_config(last).held_out
@@ -161,9 +160,7 @@ def test_a_build_that_learned_in_a_way_that_there_is_no_more_says_so(remembered_
         remembered_as(removed)
 
 
-def test_a_build_that_version_0_1_had_begun_goes_on(run, tmp_path):
-    torch.set_num_threads(1)
-    run(name="whole")
+def test_a_build_that_version_0_1_had_begun_goes_on(run, finished_folder, tmp_path):
     asked = iter(range(1000))
     with pytest.raises(Paused):
         run(reporter=Reporter(should_pause=lambda: next(asked) >= 8))
@@ -176,4 +173,4 @@ def test_a_build_that_version_0_1_had_begun_goes_on(run, tmp_path):
         state[name] = {key.replace("identity_center", "identity_centre"): value for key, value in state[name].items()}
     torch.save(state, file)
     run()
-    assert same(tmp_path / "whole", tmp_path / "run")
+    assert same(finished_folder, tmp_path / "run")

@@ -26,9 +26,9 @@ def test_the_identities_of_a_build_are_what_its_faces_do_not_share(prepared):
     assert torch.allclose(apart.norm(dim=-1), torch.ones(FACES))
 
 
-def test_a_builds_file_knows_the_identities_that_its_nets_know(run, prepared, tmp_path):
-    network = load_hypernetwork(run())
+def test_a_builds_file_knows_the_identities_that_its_nets_know(finished_folder, prepared):
+    network = load_hypernetwork(next((finished_folder / "out").glob("*.safetensors")))
     assert network.config.centered and network.config.identity_nets == 2
-    crops = [FaceStore(tmp_path / "run" / "faces").crop(face) for face in range(4)]
+    crops = [FaceStore(finished_folder / "faces").crop(face) for face in range(4)]
     known = network.identities(to_tensor(crops))
     assert torch.allclose(known, prepared.identities(np.arange(4)), atol=0.02)
