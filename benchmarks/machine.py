@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
-
 Job = TypeVar("Job")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 """`cpu` adds up the time of all threads of this process: it is for one thread on a machine with other work."""
@@ -18,6 +16,8 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
     """--device, --dtype, --threads and --clock."""
+    import torch  # a process that starts others need not wait for it
+
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
