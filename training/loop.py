@@ -61,7 +61,7 @@ def precision_of(device: torch.device) -> str:
 
 
 def train(
-    out: Path, model: torch.nn.Module, losses_of: Step, run: Run, is_adamw=lambda name: False,
+    out: Path, model: torch.nn.Module, losses_of: Step, run: Run, beside=None, is_adamw=lambda name: False,
     sheet: Callable[[torch.nn.Module, int], None] | None = None,
 ) -> torch.nn.Module:  # fmt: skip
     """Train `model` in place and return its moving average, also where the minutes ended the call before the steps.
@@ -80,7 +80,7 @@ def train(
         run.steps, run.lr, run.seed, warm_up=run.warm_up, ema=run.ema, save_seconds=run.save_seconds,
         schedule=learning_rate, precision=run.precision,
     )  # fmt: skip
-    loop = Loop(out, model, options, optimizer=MuonAdamW(model, run.lr, is_adamw=is_adamw))
+    loop = Loop(out, model, options, callback=beside, optimizer=MuonAdamW(model, run.lr, is_adamw=is_adamw))
 
     def after_step(step: int) -> None:
         if step % PRINT_EVERY == 0:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -51,16 +52,28 @@ class LoopOptions:
     """The learning rate of (step, steps, peak, warm-up)."""
 
 
+class StepCallback(Protocol):
+    """What is trained beside the model, on what the same steps made."""
+
+    def after_update(self, step: int) -> dict[str, float]:
+        """Called after the model's update of this step, counted from 0; what it returns is logged."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 class Loop:
     """One training in one folder: state.pt is all that a resumed run needs, log.jsonl tells how it went."""
 
     def __init__(
         self, folder: Path, model: torch.nn.Module, options: LoopOptions, processes: Processes = Processes(),
-        optimizer: torch.optim.Optimizer | None = None,
+        callback: StepCallback | None = None, optimizer: torch.optim.Optimizer | None = None,
     ) -> None:  # fmt: skip
         """`model` is trained in place, with AdamW unless another `optimizer` of its parameters is given. Raises
         FileError for a damaged state, UserError for an impossible precision."""
         self.folder, self.model, self.options, self.processes = folder, model, options, processes
+        self.callback = callback
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         device = self.parameters[0].device
         _check_precision(options.precision, device)
@@ -76,6 +89,7 @@ class Loop:
         self.scaler = scaler(enabled=options.precision == "fp16")
         # All that a resumed run needs, besides the step.
         self._parts = {"model": model, "average": self.average, "optimizer": self.optimizer, "scaler": self.scaler}
+        self._parts |= {} if callback is None else {"callback": callback}
         self.step = self._resume()
         self._saved = time.monotonic()
 
@@ -141,6 +155,8 @@ class Loop:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.model)
+        if self.callback is not None:
+            values |= self.callback.after_update(self.step)
         self.step += 1
         return values
 
@@ -157,7 +173,8 @@ class Loop:
         try:
             state = torch.load(file, map_location=self.device, weights_only=True)
             for name, part in self._parts.items():
-                part.load_state_dict(state[name])
+                # What version 0.1 called "beside" is the callback.
+                part.load_state_dict(state[name] if name in state else state["beside"])
         except Exception as error:  # torch raises anything for a damaged file
             raise FileError(f"{file} is damaged ({error}): delete it, and the training begins anew.") from error
         drop_lines_after(self.folder / "log.jsonl", state["step"])
