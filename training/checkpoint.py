@@ -39,7 +39,7 @@ TIMESTEPS = 1000
 SCALE_PHOTOS = 512
 """How many photos say how large latents are."""
 CAPTIONS = 8
-NOISES = 2
+NOISES = 4
 """How often a batch holds each picture, at different noise levels: its caption is read once."""
 WORDLESS = 0.1
 """The share of samples whose caption is left out, for classifier-free guidance."""
@@ -246,7 +246,7 @@ def main() -> None:
     training.add_argument("--steps", type=int, default=20000)
     training.add_argument("--minutes", type=float, default=float("inf"), help="of this call; the next one goes on")
     training.add_argument("--whole", action="store_true", help="the learning rate falls before the minutes end")
-    training.add_argument("--batch", type=int, default=128)
+    training.add_argument("--batch", type=int, default=256)
     training.add_argument("--lr", type=float, default=1e-3)
     training.add_argument("--ema", type=float, default=0.9995)
     training.add_argument("--start", type=Path, help="text_to_image.safetensors of an earlier run")
