@@ -100,7 +100,8 @@ def prepare(extras: str, without_dependencies: list[str]) -> Path:
     if not python.exists():
         print(f"Making an environment in {ENVIRONMENT} (once; some gigabytes, a few minutes) …", file=sys.stderr)
         venv.create(ENVIRONMENT, with_pip=True)
-    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+    # Conflicts: packages whose own pins are left out on purpose would frighten for nothing.
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-warn-conflicts"]
     if not sys.stderr.isatty():
         pip.append("--quiet")
     pins = [] if NEWEST else ["--constraint", str(PINS)]

@@ -17,11 +17,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from hyperdreambooth_ext.cli.terminal import peak_megabytes
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.images.photo import load_photo
+from hyperdreambooth_ext.jobs.forecast import peak_megabytes
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.batch import prepare_subject

@@ -7,6 +7,8 @@
     const KEY = "hdb_job";
     // A job was started in this page: there is nothing to reconnect to.
     let started = false;
+    // The job that is under way, to tell when it ends.
+    let working = "";
 
     function root() {
         return typeof gradioApp === "function" ? gradioApp() : document;
@@ -53,45 +55,90 @@
         return !shown || shown.dataset.job !== "" || shown.dataset.answered === "yes";
     }
 
+    // The last job is shown again after a refresh, also one that is done.
     function remember() {
         const shown = find("#hdb_progress [data-job]");
-        if (!shown) return;
-        const running = shown.dataset.job && !["done", "failed"].includes(shown.dataset.stage);
-        if (running) localStorage.setItem(KEY, shown.dataset.job);
-        else if (shown.dataset.job) localStorage.removeItem(KEY);
+        if (!shown || !shown.dataset.job) return;
+        const {job, stage} = shown.dataset;
+        if (stage === "failed") localStorage.removeItem(KEY);
+        else localStorage.setItem(KEY, job);
+        if (stage === "done" && working === job) refreshCards();
+        working = stage === "done" ? "" : job;
     }
 
-    function sendToTxt2img() {
+    // The WebUI's cards are made anew by a button that it hides (modules/ui_extra_networks.py, create_ui).
+    function refreshCards() {
+        for (const tab of ["txt2img", "img2img"]) {
+            const button = find(`#${tab}_lidb_extra_refresh_internal`);
+            if (button) button.dispatchEvent(new Event("click"));
+        }
+    }
+
+    // `shown` says which size and guidance scale the checkpoint was made for.
+    function sendToTxt2img(ours, shown) {
         const prompt = find("#txt2img_prompt textarea");
-        const ours = value("#hdb_prompt");
         if (!prompt || !ours) return;
         const tag = (ours.match(/<lidb:[^>]+>/) || [""])[0];
         const there = prompt.value.trim();
         if (!tag || !there.includes(tag)) setValue("#txt2img_prompt", there ? `${there}, ${ours}` : ours);
+        if (shown && shown.dataset.size) {
+            for (const side of ["width", "height"]) setValue(`#txt2img_${side}`, shown.dataset.size);
+            setValue("#txt2img_cfg_scale", shown.dataset.cfg);
+        }
         if (typeof switch_to_txt2img === "function") switch_to_txt2img();
+    }
+
+    function sendPerson() {
+        const person = find("#hdb_people .hdb_person.hdb_chosen");
+        if (person) sendToTxt2img(person.dataset.prompt, find("#hdb_people [data-size]"));
+    }
+
+    // A picture over the whole page, until the next click or Escape.
+    function enlarge(picture) {
+        const large = document.createElement("div");
+        large.className = "hdb_large";
+        large.tabIndex = -1;
+        large.append(picture.cloneNode());
+        large.addEventListener("click", () => large.remove());
+        large.addEventListener("keydown", event => event.key === "Escape" && large.remove());
+        document.body.append(large);
+        large.focus();
     }
 
     function onClick(event) {
         const target = event.target;
         if (!(target instanceof Element)) return;
         const face = target.closest(".hdb_face");
+        const person = target.closest(".hdb_person");
         if (face) setValue("#hdb_face", face.dataset.face);
-        else if (target.closest("#hdb_send")) sendToTxt2img();
-        else if (target.closest("#hdb_personalize")) started = true;
+        else if (person) setValue("#hdb_person", person.dataset.person);
+        else if (target.matches("#hdb_result img, #hdb_generated img")) enlarge(target);
+        else if (target.closest("#hdb_send")) sendToTxt2img(value("#hdb_prompt"), find("#hdb_result [data-size]"));
+        else if (target.closest("#hdb_person_send")) sendPerson();
+        else if (target.closest("#hdb_personalize, #hdb_try, #hdb_replace")) started = true;
+    }
+
+    // Gradio makes the input anew after each photo; what is dropped is judged by the server.
+    function onlyPictures(event) {
+        const place = event.target instanceof Element && event.target.closest("#hdb_photo");
+        const input = place && place.querySelector("input[type=file]");
+        if (input) input.accept = "image/*";
     }
 
     function start() {
         root().addEventListener("click", onClick);
+        root().addEventListener("pointerdown", onlyPictures, true);
         new MutationObserver(remember).observe(find("#hdb_progress"), {childList: true, subtree: true});
         reconnect(10);
     }
 
-    // The WebUI calls back when its page is built; elsewhere we look until the tab is there.
-    function whenThere() {
+    // The WebUI calls back when its page is built; elsewhere we look until the tab is there. It never is where the
+    // WebUI's settings hide it.
+    function whenThere(tries) {
         if (find("#hdb_reconnect") && find("#hdb_progress")) start();
-        else setTimeout(whenThere, 100);
+        else if (tries > 0) setTimeout(() => whenThere(tries - 1), 100);
     }
 
-    if (typeof onUiLoaded === "function") onUiLoaded(whenThere);
-    else whenThere();
+    if (typeof onUiLoaded === "function") onUiLoaded(() => whenThere(100));
+    else whenThere(3000);
 })();

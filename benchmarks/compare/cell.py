@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
 
-from hyperdreambooth_ext.cli.terminal import peak_megabytes
 from hyperdreambooth_ext.files import write_atomically
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hypernet.file import fitting_hypernetwork
+from hyperdreambooth_ext.jobs.forecast import peak_megabytes
 from hyperdreambooth_ext.sampling.sampler import Sampling, sample_many
 
 from ..judges import VERSION

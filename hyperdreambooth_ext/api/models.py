@@ -62,8 +62,17 @@ class Submitted(BaseModel):
     id: str
 
 
+class PicturePair(BaseModel):
+    """Two pictures of one seed: without the LiDB and with it."""
+
+    seed: int
+    before: str
+    after: str
+
+
 class JobResult(BaseModel):
-    """A finished job. `identity` is a cosine, null without a score."""
+    """A finished job. `before` and `after` are the first pair's. `identity` and `identity_before` are the bundled
+    recognizer's cosines, null without one; they were not shown to agree with what people see."""
 
     file: str
     bytes: int
@@ -79,6 +88,9 @@ class JobResult(BaseModel):
     photo: str
     before: str
     after: str
+    pictures: list[PicturePair]
+    size: int
+    cfg: float
     identity: float | None
     identity_before: float | None
     identity_words: str
@@ -99,6 +111,7 @@ class Job(BaseModel):
     start_reason: str
     preview: str
     can_keep: bool
+    can_continue: bool
     result: JobResult | None
 
 
@@ -159,7 +172,8 @@ def listed_model(entry: Entry) -> ListedLidb:
 
 
 def _result_model(result: Result) -> JobResult:
-    return _sent(JobResult, result, file=str(result.path), bytes=result.file_bytes)
+    pictures = [_sent(PicturePair, pair) for pair in result.pictures]
+    return _sent(JobResult, result, file=str(result.path), bytes=result.file_bytes, pictures=pictures)
 
 
 def _sent(kind: type[Model], source: Any, **others: Any) -> Model:

@@ -62,6 +62,11 @@ def _add_job_routes(router: APIRouter, studio: Studio) -> None:
         later = request.keep and studio.job(id).can_keep
         return job_model(studio.keep(id) if later else studio.interrupt(id, request.keep))
 
+    @router.post("/jobs/{id}/continue", response_model=Job)
+    def resume(id: str) -> Job:
+        """Learn on where an interrupted job stopped."""
+        return job_model(studio.resume(id))
+
 
 def _add_file_routes(router: APIRouter, studio: Studio) -> None:
     @router.get("/lidbs", response_model=list[ListedLidb])
@@ -72,7 +77,8 @@ def _add_file_routes(router: APIRouter, studio: Studio) -> None:
     @router.post("/export", response_model=Exported)
     def export_lora(request: ExportRequest) -> Exported:
         """Write a LiDB as an ordinary LoRA, NAME_lora.safetensors, into the same folder."""
-        path = export(studio.backend.lidb_dir(), request.name, request.overwrite)
+        backend = studio.backend
+        path = export(backend.lidb_dir(), request.name, request.overwrite, backend.hypernetwork_dirs())
         return Exported(file=str(path), bytes=path.stat().st_size)
 
     @router.get("/version", response_model=Version)

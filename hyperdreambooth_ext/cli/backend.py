@@ -28,6 +28,7 @@ class StandaloneBackend:
         self._lock, self._counting = threading.Lock(), threading.Lock()
         self._host: Host | None = None
         self._waiting = 0
+        self._borrower: int | None = None
         self._fitting: tuple[Hypernetwork | None, tuple[str, list]] | None = None
 
     @contextmanager
@@ -50,9 +51,11 @@ class StandaloneBackend:
             self._lock.acquire()
             with self._counting:
                 self._waiting -= 1
+        self._borrower = threading.get_ident()
         try:
             yield
         finally:
+            self._borrower = None
             self._lock.release()
 
     def warm(self) -> None:
@@ -81,7 +84,16 @@ class StandaloneBackend:
         return self.folder / "builds"
 
     def wanted(self) -> bool:
-        return self._waiting > 0
+        return self._waiting > 0 or self._borrower not in (None, threading.get_ident())
+
+    def peek(self) -> Host | None:
+        return self._host
+
+    def can_try(self) -> bool:
+        return self._arguments.checkpoint is None
+
+    def load_bundled(self) -> None:
+        """It is the one that is loaded, or that will be."""
 
     def lidb_dir(self) -> Path:
         return self.folder
@@ -91,9 +103,6 @@ class StandaloneBackend:
 
     def report(self, stage: str, step: int, steps: int, preview: object | None) -> None:
         """The tab shows the progress; there is no other display."""
-
-    def interrupted(self) -> bool:
-        return False
 
     def generate(self, prompt: str, seed: int) -> np.ndarray:
         """One picture, RGB uint8, with the LiDBs that the prompt's tags name. Raises UserError."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from tqdm import tqdm
 
+from ..jobs.forecast import peak_megabytes
 from ..pretrain.build import build
 from ..pretrain.options import BuildOptions, remembered
 from ..pretrain.processes import Processes
@@ -18,7 +19,7 @@ from ..pretrain.store import Folder
 from ..shipped import MODELS
 from .commands import load_host
 from .options import named
-from .terminal import peak_megabytes, stop_on_interrupt
+from .terminal import stop_on_interrupt
 
 _STOPPING = "Stopping after this step; the same command goes on from there. Ctrl-C again stops at once."
 

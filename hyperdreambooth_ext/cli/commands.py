@@ -1,6 +1,8 @@
 """What each command does; every one returns the summary that --json prints."""
 
 import argparse
+import shutil
+import sys
 import time
 from contextlib import nullcontext
 from typing import Any
@@ -15,6 +17,7 @@ from ..hypernet.file import MAX_FILE_BYTES, fitting_hypernetwork, load_hypernetw
 from ..hypernet.hypernetwork import Hypernetwork
 from ..images.photo import Photo, load_photo
 from ..images.sheet import save_png
+from ..jobs.forecast import peak_megabytes
 from ..lidb import file
 from ..lidb.basis import AnyBasis
 from ..lidb.lora import export_lora
@@ -29,7 +32,14 @@ from ..texts import plain_text
 from .demo import write_sheet
 from .generate import generate as make_picture
 from .options import given
-from .terminal import peak_megabytes, progress_bar, stop_on_interrupt
+from .terminal import progress_bar, stop_on_interrupt
+
+# Of PyPI's torch for Windows, which knows no graphics card.
+NO_CUDA = (
+    "There is an NVIDIA card, but this torch cannot use it, so the processor works. To change that, run once:\n"
+    f'"{sys.executable}" -m pip install uv && '
+    f'"{sys.executable}" -m uv pip install --reinstall --torch-backend=auto torch torchvision'
+)
 
 
 def personalize(args: argparse.Namespace) -> dict:
@@ -140,9 +150,7 @@ def _basis_words(basis: AnyBasis) -> str:
 def load_host(args: argparse.Namespace, dtype: torch.dtype | None = None) -> DiffusersHost:
     """The checkpoint that the arguments name, on the device that they name; without a dtype in bfloat16 on a graphics
     card that has it."""
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device() if args.device == "auto" else args.device
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -152,6 +160,17 @@ def load_host(args: argparse.Namespace, dtype: torch.dtype | None = None) -> Dif
     # float16 would need its gradients scaled; bfloat16 has the range of float32.
     halved = device.startswith("cuda") and torch.cuda.is_bf16_supported()
     return DiffusersHost(args.checkpoint or CHECKPOINT, device, dtype or (torch.bfloat16 if halved else torch.float32))
+
+
+def best_device() -> str:
+    """The graphics card where torch can use one, NVIDIA's or Apple's, else the processor."""
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    if torch.version.cuda is None and shutil.which("nvidia-smi"):
+        print(NO_CUDA, file=sys.stderr)
+    return "cpu"
 
 
 def _hypernetwork(args: argparse.Namespace, host: DiffusersHost) -> Hypernetwork | None:

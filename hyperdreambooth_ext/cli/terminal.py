@@ -36,13 +36,3 @@ def stop_on_interrupt(
         yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, old)
-
-
-def peak_megabytes() -> float | None:
-    """The largest resident size so far, in MB; None where the system does not say (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)

@@ -154,7 +154,8 @@ def _undamaged(path: Path) -> Iterator[None]:
 def _beside(config_path: Path, version: str) -> Path:
     """The folder that a configuration names, if it lies beside it or is the bundled one: a name like that in a
     stranger's file could lead to any folder, on Windows even to another machine."""
-    for home in (config_path.parent, TOKENIZER):
+    # In full: within ".", the parent of a bare name, pathlib takes "../elsewhere" to lie.
+    for home in (config_path.parent.absolute(), TOKENIZER):
         folder = Path(os.path.normpath(home / version))
         if not version.startswith(("\\\\", "//")) and folder.is_relative_to(home):
             return folder

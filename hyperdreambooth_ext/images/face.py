@@ -9,6 +9,7 @@ from ..errors import PhotoError
 from ..shipped import MODELS
 
 MIN_FACE_PIXELS = 40
+MAX_SURROUNDINGS = 1536
 DETECTOR_FILE = MODELS / "face_detection_yunet_2023mar.onnx"
 # YuNet was trained on small faces: a close-up is found best when the photo is made small first.
 _DETECTOR_SIDES = (320, 640, 1280)
@@ -83,6 +84,22 @@ def largest_face(picture: np.ndarray, size: int) -> np.ndarray | None:
     """The largest face of a picture, cropped as `crop_face` does; None without any."""
     faces = find_faces(picture)
     return crop_face(picture, faces[0], size) if faces else None
+
+
+def surroundings(photo: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:
+    """A copy of what every crop of `face` is made of, at most MAX_SURROUNDINGS pixels long, and the face within it."""
+    matrix = align_matrix(face.landmarks, 1)
+    corners = np.array([[x, y] for x in (-0.25, 1.25) for y in (-0.25, 1.25)]) - matrix[:, 2]
+    corners = corners @ np.linalg.inv(matrix[:, :2]).T
+    left, top = np.clip(np.floor(corners.min(0)), 0, None).astype(int)
+    right, bottom = np.ceil(corners.max(0)).astype(int)
+    cut = photo[top:bottom, left:right]
+    scale = min(1.0, MAX_SURROUNDINGS / max(cut.shape[:2]))
+    width, height = (max(1, round(side * scale)) for side in (cut.shape[1], cut.shape[0]))
+    cut = cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA) if scale < 1 else cut.copy()
+    x, y, *sides = face.box
+    box = ((x - left) * scale, (y - top) * scale, sides[0] * scale, sides[1] * scale)
+    return cut, Face(box, (face.landmarks - [left, top]) * scale, face.score)
 
 
 def warp(photo: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import PhotoError
 from ..texts import plain_text
-from .face import Face, find_faces
+from .face import Face, find_faces, surroundings
 
 # Pillow reads sixty formats, some by starting other programs: nothing but what cameras and browsers write is opened.
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -41,6 +41,13 @@ class Photo:
     def faces(self) -> list[Face]:
         """Its faces, the largest first; looked for when they are first asked for, and never again."""
         return find_faces(self.pixels)
+
+    def around(self, face: Face) -> "Photo":
+        """One face with its surroundings, so that the rest of the photo can be forgotten."""
+        pixels, face = surroundings(self.pixels, face)
+        photo = Photo(pixels)
+        vars(photo)["faces"] = [face]
+        return photo
 
 
 def load_photo(path: str | Path) -> np.ndarray:

@@ -46,7 +46,19 @@ class Backend(Protocol):
         ...
 
     def wanted(self) -> bool:
-        """Whether somebody waits for the model while a job holds it: a build lets everybody else go first."""
+        """Whether anybody but the thread that asks uses the model or waits for it: a build lets them go first."""
+        ...
+
+    def peek(self) -> Host | None:
+        """The loaded model to be looked at, never to be run; None when there is none that can be personalized."""
+        ...
+
+    def can_try(self) -> bool:
+        """Whether the bundled checkpoint is the loaded one, or could be, since there is no other."""
+        ...
+
+    def load_bundled(self) -> None:
+        """Load the bundled checkpoint. Raises UserError when it cannot be."""
         ...
 
     def lidb_dir(self) -> Path:
@@ -54,13 +66,10 @@ class Backend(Protocol):
         ...
 
     def saved(self, path: Path) -> None:
-        """Called, outside of `model()`, after a LiDB was written: forget cached copies of a file of that name."""
+        """Called within `model()` after a LiDB was written: forget cached copies of a file of that name, at the latest
+        when the model is given back, so that nobody gets it who could still see the old one."""
         ...
 
     def report(self, stage: str, step: int, steps: int, preview: object | None) -> None:
         """Told about progress from the job's thread, for the program's own progress display; may do nothing."""
-        ...
-
-    def interrupted(self) -> bool:
-        """Whether the program's own Interrupt was pressed since the job began."""
         ...

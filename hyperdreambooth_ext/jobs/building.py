@@ -1,8 +1,10 @@
 """The build of a hypernetwork as a job: begun, paused, gone on with, and never in the way of a picture."""
 
 import gc
+import shutil
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,20 +13,25 @@ import torch
 
 from ..errors import UserError
 from ..hosts.protocol import Host
-from ..hypernet.file import Found, list_hypernetworks
+from ..hypernet.file import Found, find_hypernetwork, list_hypernetworks, read_config
+from ..lidb.layers import Architecture
 from ..pretrain.build import build
 from ..pretrain.progress import BuildProgress, Paused, Reporter, Stage
 from .backend import Backend
 from .failure import failure_message
 
 State = Literal["idle", "running", "waiting", "pausing", "paused", "failed", "done"]
+_USED = "{} is used from the next personalization on."
+_OFFERED = "{} stays in use: compare the held-out scores below, then choose."
+_WAITS = "{} was made and is not used yet: compare the held-out scores below, then choose."
 # So long the model is left alone after somebody else has used it: a user makes one picture after the other.
 PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class BuildStatus:
-    """A snapshot. `sheet` is a PNG, empty before the first; `message` a sentence for the user; `file` what was made."""
+    """A snapshot. `sheet` is a PNG, empty before the first; `message` a sentence for the user; `file` what was made,
+    and `offered` that it is not used yet, since another one for the same checkpoint is."""
 
     state: State = "idle"
     stage: Stage | None = None
@@ -35,6 +42,7 @@ class BuildStatus:
     message: str = ""
     folder: Path | None = None
     file: Path | None = None
+    offered: bool = False
     sheet: bytes = field(default=b"", repr=False)
 
     @property
@@ -55,8 +63,10 @@ class Builder:
         self._sheet_time = 0
 
     def status(self) -> BuildStatus:
-        """Where it is."""
+        """Where it is; before anything was done here, where the newest build on the disk was left."""
         with self._lock:
+            if self._status.state == "idle":
+                self._status = _left_on_disk(self.backend.builds_dir(), self.backend.hypernetwork_dirs())
             return self._status
 
     def start(self, wanted: dict[str, Any]) -> None:
@@ -87,6 +97,22 @@ class Builder:
             )  # fmt: skip
         threading.Thread(target=self._work, name="hyperdreambooth-build", daemon=True).start()
 
+    def use(self) -> None:
+        """From now on the hypernetwork that was made is taken for its checkpoint. Raises UserError when none waits."""
+        with self._lock:
+            file = self._status.file
+            if file is None or not self._status.offered:
+                raise UserError("No new hypernetwork waits to be used: build one first.")
+            file = self._install(file)
+            self._status = replace(self._status, file=file, offered=False, message=_USED.format(file.name))
+
+    def _install(self, file: Path) -> Path:
+        folder = self.backend.hypernetwork_dirs()[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        # Of several for one checkpoint the newest is taken.
+        file.touch()
+        return Path(shutil.move(file, folder / file.name))
+
     def pause(self) -> None:
         """Stop within one step; everything that was made is kept on the disk."""
         with self._lock:
@@ -97,6 +123,11 @@ class Builder:
     def hypernetworks(self) -> list[Found]:
         """All hypernetworks that are there now, damaged ones with the reason."""
         return [found for folder in self.backend.hypernetwork_dirs() for found in list_hypernetworks(folder)]
+
+    def offered(self) -> list[Found]:
+        """The one that was made and is not used yet, if there is one."""
+        status = self.status()
+        return list_hypernetworks(status.folder) if status.offered and status.folder else []
 
     def _work(self) -> None:
         try:
@@ -113,7 +144,7 @@ class Builder:
             with self.backend.model() as host:
                 self._change(state="pausing" if self._pause else "running", message="", file=None)
                 try:
-                    file = self._built(host)
+                    self._built(host)
                 except Paused:
                     # Asked while the model is still ours: who gets it afterwards no longer waits.
                     gives_way = self.backend.wanted() and not self._pause
@@ -124,23 +155,25 @@ class Builder:
             return not gives_way
         finally:
             _free_memory()
-        self._change(
-            state="done", file=file, eta_seconds=None,
-            message="" if file is None else f"{file.name} is used from the next personalization on.",
-        )  # fmt: skip
         return True
 
-    def _built(self, host: Host) -> Path | None:
+    def _built(self, host: Host) -> None:
         folder = self.backend.builds_dir() / f"{host.checkpoint_name or 'checkpoint'}-{host.checkpoint_hash}"
-        self._change(folder=folder)
+        self._change(folder=folder, offered=False)
         begun = (folder / "build.json").exists()
         if not begun and not self._wanted:
             raise UserError("No build was begun for this checkpoint yet: press Start.")
-        destination = self.backend.hypernetwork_dirs()[0]
-        return build(folder, self._wanted, host, destination, Reporter(self._tell, self._should_pause))
+        file = build(folder, self._wanted, host, folder, Reporter(self._tell, self._should_pause))
+        if file is None:
+            return
+        used = fitting(self.backend.hypernetwork_dirs(), host)
+        if used is None:
+            file = self._install(file)
+        message = _USED.format(file.name) if used is None else _OFFERED.format(used.name)
+        self._change(state="done", file=file, offered=used is not None, eta_seconds=None, message=message)
 
     def _should_pause(self) -> bool:
-        return self._pause or self.backend.wanted() or self.backend.interrupted()
+        return self._pause or self.backend.wanted()
 
     def _yield_to_others(self) -> None:
         """Wait until nobody else has wanted the model for a while, or until it is told to pause."""
@@ -167,6 +200,33 @@ class Builder:
             if self._pause and changes.get("state") in ("running", "waiting"):
                 changes["state"] = "pausing"
             self._status = replace(self._status, **changes)
+
+
+def fitting(folders: Sequence[Path], host: Host) -> Path | None:
+    """The hypernetwork that is used for this very checkpoint."""
+    found = find_hypernetwork(folders, Architecture.of(host.linears()), host.checkpoint_hash)
+    return found if found is not None and read_config(found).checkpoint_hash == host.checkpoint_hash else None
+
+
+def _left_on_disk(builds: Path, used: Sequence[Path]) -> BuildStatus:
+    """How the newest build was left when the program ended."""
+    begun = max(builds.glob("*/build.json"), key=_changed, default=None)
+    if begun is None:
+        return BuildStatus()
+    folder = begun.parent
+    name = f"{folder.name}-hypernetwork.safetensors"
+    if any((place / name).is_file() and _changed(place / name) > _changed(begun) for place in used):
+        return BuildStatus()
+    made = next(folder.glob("*-hypernetwork.safetensors"), None)
+    sheet = folder / "training" / "sheet.png"
+    known = BuildStatus(folder=folder, file=made, sheet=sheet.read_bytes() if sheet.is_file() else b"")
+    if made is not None:
+        return replace(known, state="done", offered=True, message=_WAITS.format(made.name))
+    return replace(known, state="paused", message=f"The build for {folder.name} was begun: Resume goes on from there.")
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _free_memory() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ..errors import UserError
 from ..images.photo import Photo
-from ..personalize.personalize import Personalized
+from ..personalize.personalize import Personalized, face_prompt
 from .task import Task
 
 Stage = Literal[
@@ -29,11 +29,21 @@ _SHARES: dict[Stage, tuple[float, float]] = {
 
 
 @dataclass(frozen=True)
-class Result:
-    """A finished job. Pictures are JPEG bytes; `before` and `after` share one seed and are empty when left out.
+class Pair:
+    """Two JPEGs of one seed: without the LiDB and with it."""
 
-    `identity` and `identity_before` are cosines between the photo's face and the picture's; None without a score,
-    and then `identity_words` says why.
+    seed: int
+    before: bytes = field(repr=False)
+    after: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished job. `pictures` is empty when they were left out. `size` and `cfg` are what the checkpoint was made
+    for: the side in pixels and the guidance scale.
+
+    `identity` and `identity_before` are the bundled recognizer's cosines between the photo's face and the first pair's;
+    None without a score, and then `identity_words` says why.
     """
 
     path: Path
@@ -46,8 +56,9 @@ class Result:
     trigger: str
     seed: int
     photo: bytes = field(repr=False)
-    before: bytes = field(default=b"", repr=False)
-    after: bytes = field(default=b"", repr=False)
+    size: int = 512
+    cfg: float = 7.0
+    pictures: tuple[Pair, ...] = ()
     identity: float | None = None
     identity_before: float | None = None
     identity_words: str = ""
@@ -60,14 +71,25 @@ class Result:
     @property
     def prompt(self) -> str:
         """A whole prompt with trigger and tag."""
-        return f"a {self.trigger} face {self.tag}"
+        return f"{face_prompt(self.trigger)} {self.tag}"
+
+    @property
+    def before(self) -> bytes:
+        """The first pair's picture without the LiDB, empty without pictures."""
+        return self.pictures[0].before if self.pictures else b""
+
+    @property
+    def after(self) -> bytes:
+        """The first pair's picture with the LiDB, empty without pictures."""
+        return self.pictures[0].after if self.pictures else b""
 
 
 @dataclass(frozen=True)
 class JobStatus:
     """A snapshot. `step` of `steps` counts within the stage; `preview` is the newest JPEG, empty before the first.
 
-    `message` is a sentence for the user. `can_keep`: it was interrupted, and what was learned can still be saved.
+    `message` is a sentence for the user. `can_keep`: it was interrupted, and what was learned can still be saved;
+    `can_continue`: or learned on.
     """
 
     id: str
@@ -86,6 +108,7 @@ class JobStatus:
     preview: bytes = field(default=b"", repr=False)
     preview_step: int = 0
     can_keep: bool = False
+    can_continue: bool = False
     result: Result | None = None
 
     @property
@@ -119,6 +142,8 @@ class Job:
         self.keep = False
         """Save what was learned although it was interrupted."""
         self.learned: Personalized | None = None
+        self.seconds = 0.0
+        """What it has taken so far, without waiting."""
 
     @property
     def task(self) -> Task:

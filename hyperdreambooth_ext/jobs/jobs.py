@@ -5,12 +5,15 @@ import uuid
 from collections import OrderedDict, deque
 
 from ..errors import UserError
+from ..personalize.options import PersonalizeOptions
 from ..personalize.personalize import destination
 from ..temporary import remove_leftovers
 from .backend import Backend
 from .building import Builder
 from .failure import failure_message
+from .forecast import Forecast, Timings, forecast
 from .job import Cancelled, Job, JobStatus, Result, Stage
+from .library import forget_deleted
 from .task import Task
 from .work import Work
 
@@ -37,8 +40,10 @@ class Studio:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
+        self.timings = Timings(backend.builds_dir() / "timings.json")
         # What a process that was killed while it saved has left.
         remove_leftovers(backend.lidb_dir())
+        forget_deleted(backend.lidb_dir())
 
     def submit(self, task: Task) -> str:
         """Put a task in the queue and return the job's id.
@@ -54,6 +59,11 @@ class Studio:
         job = Job(uuid.uuid4().hex[:12], task)
         self._enqueue(job)
         return job.status().id
+
+    def forecast(self, options: PersonalizeOptions) -> Forecast | None:
+        """What a job with these options will be like; None while no model is loaded. Raises UserError."""
+        host = self.backend.peek()
+        return None if host is None else forecast(host, options, self.backend.hypernetwork_dirs(), self.timings)
 
     def check_room(self) -> None:
         """Raises QueueFull when a task could not be taken now."""
@@ -101,16 +111,24 @@ class Studio:
 
         Raises UnknownJob, QueueFull, and UserError when there is nothing or a job of the same name is under way.
         """
+        return self._take_up(id, keep=True)
+
+    def resume(self, id: str) -> JobStatus:
+        """Learn on where an interrupted job stopped. Raises as `keep` does."""
+        return self._take_up(id, keep=False)
+
+    def _take_up(self, id: str, keep: bool) -> JobStatus:
         job = self._find(id)
         with self._lock:
-            if not job.status().can_keep:
+            before = job.status()
+            if not (before.can_keep if keep else before.can_continue):
                 raise UserError("There is nothing to keep: this job was not interrupted after its first step.")
-            job.update(can_keep=False)
-        job.keep = True
+            job.update(can_keep=False, can_continue=False)
+        job.keep = keep
         try:
             self._enqueue(job)
         except UserError:
-            job.update(can_keep=True)
+            job.update(can_keep=before.can_keep, can_continue=before.can_continue)
             raise
         return job.status()
 
@@ -160,7 +178,7 @@ class Studio:
     def _do(self, job: Job) -> None:
         """Run one job; whatever happens is told in its status."""
         try:
-            result = Work(job, self.backend).run()
+            result = Work(job, self.backend, self.timings).run()
         except Cancelled as cancelled:
             job.learned = cancelled.learned
             _end(job, "cancelled", _cancelled_message(job))
@@ -175,7 +193,10 @@ class Studio:
 def _end(job: Job, stage: Stage, message: str, result: Result | None = None) -> None:
     job.forget_photo()
     can_keep = job.learned is not None
-    job.update(stage=stage, message=message, eta_seconds=None, can_keep=can_keep, result=result)
+    can_continue = job.learned is not None and job.learned.steps < job.task.finetune().steps
+    job.update(
+        stage=stage, message=message, eta_seconds=None, can_keep=can_keep, can_continue=can_continue, result=result
+    )  # fmt: skip
 
 
 def _cancelled_message(job: Job) -> str:

@@ -31,6 +31,11 @@ class Pace:
         """One sampling step is done."""
         self._sampling = self._mean(self._sampling)
 
+    @property
+    def seconds(self) -> tuple[float | None, float | None]:
+        """Of one iteration and of one sampling step; None before the first."""
+        return self._iteration, self._sampling
+
     def left(self, iterations: int, sampling_steps: int) -> float | None:
         """Seconds for so many more of each; None before anything was measured."""
         sampling = self._sampling

@@ -173,16 +173,13 @@ def _metadata(lidb: LiDB, info: Info, tensors: dict[str, torch.Tensor]) -> dict[
         "architecture": lidb.architecture.fingerprint,
     }
     data = b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))
-    metadata = {
+    return {
         "lidb": json.dumps(header, sort_keys=True),
         "ss_output_name": info.name,
         "ss_network_module": "hyperdreambooth_ext.lidb",
         "sshs_model_hash": hashlib.sha256(data).hexdigest(),
         **host_metadata(info, lidb.rank, "lidb"),
     }
-    if info.thumbnail:
-        metadata["ssmd_cover_images"] = json.dumps([base64.b64encode(info.thumbnail).decode()])
-    return metadata
 
 
 def host_metadata(info: Info, rank: int, kind: str) -> dict[str, str]:
@@ -197,6 +194,8 @@ def host_metadata(info: Info, rank: int, kind: str) -> dict[str, str]:
         "modelspec.title": info.name,
         "modelspec.trigger_phrase": info.trigger,
     }
+    if info.thumbnail:
+        metadata["ssmd_cover_images"] = json.dumps([base64.b64encode(info.thumbnail).decode()])
     return metadata | ({"ss_base_model_version": "sdxl_base_v1-0"} if family == "sdxl" else {})
 
 

@@ -174,11 +174,13 @@ def finetune(
     on_step: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
     identity: Identity | None = None,
+    done: int = 0,
 ) -> Finetuned:
     """Train `lidb` on the subject; the model itself stays frozen (call it within `host.frozen()`).
 
     `identity` says who is to be seen, with the options' `identity_weight`; without it the diffusion loss teaches alone.
-    `should_stop` is asked before each iteration; what was learned until then is returned.
+    `should_stop` is asked before each iteration; what was learned until then is returned. `done`: so many iterations
+    `lidb` has seen already, when an interrupted finetune goes on.
 
     Raises TrainingError for less than one step, also when interrupted before the first, or when the loss is no number.
     """
@@ -199,7 +201,7 @@ def finetune(
     optimizer_step = OptimizerStep(objective, trained, options.lr)
     take = Recorded(optimizer_step) if host.capturable and not options.text else optimizer_step
     identity_weight = IDENTITY_WEIGHT if options.identity_weight is None else options.identity_weight
-    step, loss_before = 0, None
+    step, loss_before = done, None
     while step < options.steps and not should_stop():
         optimizer_step.set_lr(options.lr * _decay(step, options.steps))
         batch = make_batch(host, subject, options.batch, generator, identity_weight)

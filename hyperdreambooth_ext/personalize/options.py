@@ -47,8 +47,10 @@ class Option:
             return
         if self.choices and value not in self.choices:
             raise UserError(f"{self.label}: choose {', '.join(self.choices)}, not {value!r}.", self.name)
-        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
-            raise UserError(f"{self.label}: choose from {self.low:,.10g} to {self.high:,.10g}, not {value}.", self.name)
+        if self.low is not None and not value >= self.low:
+            raise UserError(f"{self.label}: at least {self.low:,.10g}.", self.name)
+        if self.high is not None and value > self.high:
+            raise UserError(f"{self.label}: at most {self.high:,.10g}.", self.name)
         if self.multiple and value % self.multiple:
             raise UserError(f"{self.label}: choose a multiple of {self.multiple}, not {value}.", self.name)
 
@@ -118,6 +120,10 @@ class PersonalizeOptions:
     preview_every: int = option(
         20, "Iterations between previews; 0: none.", 0, 2000, shown=("tab", "api"),
         recommended="20; 0 saves a little time",
+    )  # fmt: skip
+    pictures: int = option(
+        2, "Seeds of the pictures before and after.", 1, 4, label="Pictures", shown=("tab", "api"),
+        recommended="2; 1 saves time",
     )  # fmt: skip
     picture_steps: int = option(25, "Sampling steps of the pictures before and after.", 1, 200, shown=("api",))
     face: int = option(1, "Which face, counted from the largest.", 1, 100)

@@ -7,7 +7,7 @@ save(lidb)
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -71,7 +71,7 @@ def _ignore(*_: object) -> None:
 @dataclass(frozen=True)
 class Callbacks:
     """What is told as the job goes on: each stage before it begins, the aligned face (RGB uint8 [S, S, 3]), the start
-    with the prompt that the person is learned as, each iteration. Whatever a callback raises ends the job.
+    with the trigger that the person is learned as, each iteration. Whatever a callback raises ends the job.
     `should_stop` is asked before each iteration."""
 
     on_stage: Callable[[Stage], object] = _ignore
@@ -87,11 +87,15 @@ def personalize(
     host: Host,
     hypernetwork: Hypernetwork | None = None,
     callbacks: Callbacks = Callbacks(),
+    begun: Personalized | None = None,
 ) -> Personalized:
     """Learn a face of `photo` on the model that `host` holds.
 
-    The model is given back as it was, whatever happens. Raises UserError with a sentence for the user.
+    `begun` is what an interrupted job had learned, to be gone on with; `photo` is not looked at then. The model is
+    given back as it was, whatever happens. Raises UserError with a sentence for the user.
     """
+    if begun is not None:
+        return _continue(begun, request, host, hypernetwork, callbacks)
     name = checked_name(request.name)
     start = choose_start(request.start, hypernetwork)
     if request.predict_only and start != "hypernetwork":
@@ -104,7 +108,7 @@ def personalize(
     generator = torch.Generator().manual_seed(request.seed)
     with host.frozen():
         subject = _subject(crop, host, hypernetwork)
-        callbacks.on_start(start, subject.prompt)
+        callbacks.on_start(start, subject.trigger)
         first = first_weights(start, host, subject, hypernetwork, request.options.rank, generator)
         if request.predict_only:
             done = Finetuned(first, 0)
@@ -128,6 +132,30 @@ def personalize(
         thumbnail=jpeg(crop_face(photo.pixels, face, THUMBNAIL_SIZE), quality=80) if request.thumbnail else b"",
     )
     return Personalized(face, len(photo.faces), crop, start, first, done.lidb, done.steps, info)
+
+
+def _continue(
+    begun: Personalized, request: Request, host: Host, hypernetwork: Hypernetwork | None, callbacks: Callbacks
+) -> Personalized:
+    """The rest of the finetune. Raises UserError when another checkpoint is loaded by now."""
+    if host.checkpoint_hash != begun.info.checkpoint_hash:
+        raise UserError(f"It was begun with the checkpoint {begun.info.checkpoint}: load that, then continue.")
+    generator = torch.Generator().manual_seed(request.seed + begun.steps)
+    with host.frozen():
+        subject = _subject(begun.crop, host, hypernetwork)
+        callbacks.on_start(begun.start, subject.trigger)
+        callbacks.on_stage("finetune")
+        identity = _identity(begun.start, host, subject, hypernetwork, request.options.identity_weight)
+        done = finetune(
+            host, subject, begun.lidb, request.options, generator, callbacks.on_step, callbacks.should_stop, identity,
+            begun.steps,
+        )  # fmt: skip
+    return replace(begun, lidb=done.lidb, steps=done.steps, info=replace(begun.info, steps=done.steps))
+
+
+def face_prompt(trigger: str) -> str:
+    """What shows the person, and nothing else."""
+    return f"a {trigger} face"
 
 
 def save(

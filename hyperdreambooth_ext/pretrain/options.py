@@ -32,7 +32,7 @@ class BuildOptions:
     """Every option with its default, its help and its range: command line, tab and docs/options.md are made from it."""
 
     faces: int = _shown(1000, "How many to learn from.", MIN_FACES, 10_000_000)
-    photos: str = _shown("", "A folder of photos, one face in each, instead of faces that the checkpoint samples.")
+    photos: str = _shown("", "A folder of photos on this machine, one face in each, instead of sampled faces.")
     shards: str = _option("", "Webdataset shards instead: a pattern such as 'data/*.tar', or URLs with {000..099}.")
     hours: float = _shown(0.0, "Time limit, which sets the number of steps; 0: none.", 0, 10_000)
     steps: int = _option(3000, "Of the training, where no hours are given.", 1, 10_000_000)

@@ -107,8 +107,9 @@ class Budget:
         if not options.hours:
             return options.steps
         if "steps" not in self.plan:
-            seconds = max(60.0, options.hours * 3600 - self.spent()) / _BESIDE_STEPS
-            self.plan["steps"] = max(options.evaluate_every, int(seconds / seconds_per_step()))
+            per_step = seconds_per_step()
+            seconds = (options.hours * 3600 - self.spent()) / _BESIDE_STEPS
+            self.plan["steps"] = max(1, int(seconds / per_step))
             self.note()
         return self.plan["steps"]
 

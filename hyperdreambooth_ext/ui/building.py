@@ -18,8 +18,10 @@ from ..pretrain.options import BuildOptions
 from ..pretrain.progress import STAGE_WORDS
 from . import html
 from .advanced import number
+from .folder import is_local
 
 POLL_SECONDS = 0.5
+Updates = tuple[Any, ...]
 _QUIET = {"show_progress": "hidden"}
 _STATES = {"waiting": "Waiting", "pausing": "Pausing", "paused": "Paused", "failed": "Stopped", "done": "Done"}
 _SCORES = {"likeness": "Likeness", "others": "Likeness to others", "rank1": "Rank-1 of held-out faces"}
@@ -45,60 +47,84 @@ class BuildPanel:
                     )  # fmt: skip
                     batch = number(known["batch"], "hdb_build_batch", 8)
                     size = number(known["size"], "hdb_build_size")
-                start = gr.Button("Start", variant="primary", elem_id="hdb_build_start")
+                self.start = gr.Button("Start", variant="primary", elem_id="hdb_build_start")
                 with gr.Row():
-                    pause = gr.Button("Pause", elem_id="hdb_build_pause")
-                    resume = gr.Button("Resume", elem_id="hdb_build_resume")
+                    self.pause = gr.Button("Pause", interactive=False, elem_id="hdb_build_pause")
+                    self.resume = gr.Button("Resume", interactive=False, elem_id="hdb_build_resume")
             with gr.Column(scale=3, min_width=320):
                 self.status = gr.HTML(status_page(BuildStatus()), elem_id="hdb_build_status")
+                self.use = gr.Button("Use the new hypernetwork", visible=False, elem_id="hdb_build_use")
                 self.shelf = gr.HTML("", elem_id="hdb_build_shelf")
                 refresh = gr.Button("Refresh", elem_id="hdb_build_refresh")
-        shown = [self.status, self.shelf]
-        start.click(self.begin, [faces, hours, photos, batch, size], shown, **_QUIET)
-        resume.click(self.resume, None, shown, **_QUIET)
+        self.shown = [self.status, self.shelf, self.start, self.pause, self.resume, self.use]
+        self.start.click(self.begin, [faces, hours, photos, batch, size], self.shown, **_QUIET)
+        self.resume.click(self.go_on, None, self.shown, **_QUIET)
+        self.use.click(self.take, None, self.shown, **_QUIET)
         # Not through gradio's queue: it must act while the queue is busy.
-        pause.click(builder.pause, None, None, queue=False)
+        self.pause.click(builder.pause, None, None, queue=False)
         refresh.click(self.refresh, None, [self.shelf], **_QUIET)
 
     def begin(
-        self, faces: float | None, hours: float | None, photos: str, batch: float | None, size: float | None
-    ) -> Iterator[tuple[Any, Any]]:  # fmt: skip
+        self, faces: float | None, hours: float | None, photos: str, batch: float | None, size: float | None,
+        request: gr.Request,
+    ) -> Iterator[Updates]:  # fmt: skip
         """Start, and follow."""
         wanted: dict[str, Any] = {"faces": int(faces or 0), "hours": float(hours or 0), "batch": int(batch or 0)}
-        if photos.strip():
-            wanted["photos"] = photos.strip()
         if size:
             wanted["size"] = int(size)
-        yield from self._go(lambda: self.builder.start(wanted))
 
-    def resume(self) -> Iterator[tuple[Any, Any]]:
-        """Go on, and follow."""
+        def start() -> None:
+            if photos.strip():
+                if not is_local(request):
+                    raise UserError("A folder of photos can be chosen only on the machine itself: leave it empty.")
+                wanted["photos"] = photos.strip()
+            self.builder.start(wanted)
+
+        yield from self._go(start)
+
+    def go_on(self) -> Iterator[Updates]:
+        """Resume, and follow."""
         yield from self._go(self.builder.resume)
 
-    def refresh(self) -> str:
-        """The hypernetworks that are in the folders now."""
-        return shelf(self.builder.hypernetworks())
+    def take(self) -> Iterator[Updates]:
+        """Use the hypernetwork that was made from now on."""
+        yield from self._go(self.builder.use)
 
-    def follow(self) -> Iterator[tuple[Any, Any]]:
+    def refresh(self) -> str:
+        """The hypernetworks that are in the folders now, and the one that is not used yet."""
+        return shelf([*self.builder.hypernetworks(), *self.builder.offered()])
+
+    def follow(self) -> Iterator[Updates]:
         """The page's updates as long as something happens."""
         seen = None
-        yield gr.update(), self.refresh()
+        yield gr.update(), self.refresh(), *[gr.update()] * 4
         while True:
             status = self.builder.status()
             if status != seen:
-                yield status_page(status), self.refresh() if status.state == "done" else gr.update()
+                found = self.refresh() if status.state == "done" else gr.update()
+                yield status_page(status), found, *buttons(status)
             if not status.working:
                 return
             seen = status
             time.sleep(POLL_SECONDS)
 
-    def _go(self, begin: Callable[[], None]) -> Iterator[tuple[Any, Any]]:
+    def _go(self, begin: Callable[[], None]) -> Iterator[Updates]:
         try:
             begin()
         except UserError as error:
-            yield html.card(html.note(str(error), "error")), gr.update()
+            yield html.card(html.note(str(error), "error")), *[gr.update()] * 5
             return
         yield from self.follow()
+
+
+def buttons(status: BuildStatus) -> Updates:
+    """Start, Pause, Resume, Use: each can be pressed when it does something."""
+    return (
+        gr.update(interactive=not status.working),
+        gr.update(interactive=status.state in ("running", "waiting")),
+        gr.update(interactive=status.state in ("paused", "failed")),
+        gr.update(visible=status.offered),
+    )
 
 
 def status_page(build: BuildStatus) -> str:

@@ -13,16 +13,20 @@ from ..errors import UserError
 
 def can_open(request: Any) -> bool:
     """Whether the browser of this gradio request runs on this machine, and there is a file manager to open."""
+    return is_local(request) and _opener() is not None
+
+
+def is_local(request: Any) -> bool:
+    """Whether the browser of this gradio request runs on this machine."""
     client = getattr(request, "client", None)
     headers = getattr(request, "headers", None) or {}
     # Behind a proxy everybody seems to be local.
     if client is None or any(name in headers for name in ("x-forwarded-for", "forwarded")):
         return False
     try:
-        local = ipaddress.ip_address(client.host).is_loopback
+        return ipaddress.ip_address(client.host).is_loopback
     except ValueError:
         return False
-    return local and _opener() is not None
 
 
 def open_folder(folder: Path) -> None:

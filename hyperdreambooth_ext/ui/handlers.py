@@ -1,8 +1,10 @@
 """What the tab's buttons do. Every handler answers a UserError with its sentence, in the page."""
 
+import contextlib
 import io
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,20 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from ..images.face import choose_face
+from ..images.photo import Photo, load_photo
 from ..jobs.job import JobStatus
 from ..jobs.jobs import Studio, UnknownJob
-from ..jobs.library import export
+from ..jobs.library import entries, export
 from ..jobs.task import Task
+from ..personalize.options import QUALITIES, PersonalizeOptions
+from ..shipped import SAMPLE_PHOTO
 from . import html
 from .folder import can_open, open_folder
-from .upload import Photo, describe, read_upload
+from .page import Page, idle, refused, shown
+from .upload import Faces, chosen, describe, faces_of, read_upload
 
 POLL_SECONDS = 0.2
 Generate = Callable[[str, int], np.ndarray]
-Updates = tuple[Any, ...]
 
 
 class Handlers:
@@ -33,74 +37,107 @@ class Handlers:
     ) -> None:  # fmt: skip
         self.studio, self.task_values, self.generate = studio, task_values, generate
 
-    def look(self, file: Any) -> tuple[Photo | None, str, int]:
-        """A photo was dropped, or taken away: the photo, what was found in it, and the largest face chosen."""
-        if file is None:
-            return None, "", 1
+    def look(self, file: Any) -> tuple[None, Faces | None, str, int, str, Any]:
+        """A photo was dropped: an empty place for the next, the faces, what is said of them, the largest chosen, and no
+        refusal any more."""
+        cleared = "", gr.update(visible=False)
         try:
-            photo = read_upload(file)
+            faces = read_upload(file)
         except UserError as error:
-            return None, html.note(str(error), "error"), 1
-        return photo, describe(photo, 1), 1
+            return None, None, html.note(str(error), "error"), 1, *cleared
+        return None, faces, describe(faces, 1), 1, *cleared
 
-    def choose(self, photo: Photo | None, face: float | None) -> str:
+    def choose(self, faces: Faces | None, face: float | None) -> str:
         """Another face of the same photo."""
-        return "" if photo is None else describe(photo, int(face or 1))
+        return "" if faces is None else describe(faces, int(face or 1))
+
+    def try_now(self) -> tuple[Faces, str, int, str, str]:
+        """The built-in model and the sample photo: the faces, what is said of them, the chosen one, a name that is
+        free, and the quickest quality. Raises gradio's Error, so that nothing follows."""
+        try:
+            self.studio.backend.load_bundled()
+        except UserError as error:
+            raise gr.Error(str(error)) from error
+        faces = faces_of(Photo(load_photo(SAMPLE_PHOTO)))
+        taken = {entry.name for entry in entries(self._folder())}
+        name = next(name for name in (f"sample{number or ''}" for number in count()) if name not in taken)
+        return faces, describe(faces, 1), 1, name, QUALITIES[0]
+
+    def can_try(self) -> Any:
+        """Show or hide the button for it."""
+        return gr.update(visible=self.studio.backend.can_try())
+
+    def forecast(self, quality: str, *advanced: Any) -> str:
+        """The line below the form."""
+        try:
+            options = PersonalizeOptions(**{"quality": quality, **self.task_values(advanced)})
+            return html.forecast(self.studio.forecast(options))
+        except UserError as error:
+            return html.note(str(error), "warning")
 
     def personalize(
-        self, photo: Photo | None, face: float | None, name: str, quality: str, *advanced: Any
-    ) -> Iterator[Updates]:  # fmt: skip
+        self, faces: Faces | None, face: float | None, name: str, quality: str, *advanced: Any
+    ) -> Iterator[Page]:  # fmt: skip
         """Start a job and follow it."""
+        values = {"quality": quality, **self.task_values(advanced)}
+        yield from self._begun(lambda: self._submit(faces, int(face or 1), name, values))
+
+    def replace(
+        self, faces: Faces | None, face: float | None, name: str, quality: str, *advanced: Any
+    ) -> Iterator[Page]:  # fmt: skip
+        """The same, instead of the LiDB of that name."""
+        values = {"quality": quality, **self.task_values(advanced), "overwrite": True}
+        yield from self._begun(lambda: self._submit(faces, int(face or 1), name, values))
+
+    def keep(self, id: str) -> Iterator[Page]:
+        """Save what an interrupted job had learned, and follow that."""
+        yield from self._begun(lambda: self.studio.keep(id).id)
+
+    def resume(self, id: str) -> Iterator[Page]:
+        """Learn on where it was interrupted, and follow that."""
+        yield from self._begun(lambda: self.studio.resume(id).id)
+
+    def _begun(self, begin: Callable[[], str]) -> Iterator[Page]:
         try:
-            id = self._submit(photo, int(face or 1), name, quality, advanced)
+            id = begin()
         except UserError as error:
-            yield _refusal(str(error))
+            yield refused(error)
             return
         yield from self.follow(id)
 
-    def follow(self, id: str) -> Iterator[Updates]:
+    def follow(self, id: str) -> Iterator[Page]:
         """The page's updates until the job ends. An id that is not known shows the welcome again."""
         if not id:
-            yield _idle(html.note(self.studio.backend.unfit(), "warning"))
+            yield idle(self.studio.backend.unfit())
             return
         seen: JobStatus | None = None
         while True:
             try:
                 status = self.studio.job(id)
             except UnknownJob:
-                yield _idle("")
+                yield idle()
                 return
             if status != seen:
-                yield _shown(status)
+                yield shown(status, seen)
             if status.ended:
                 return
             seen = status
             time.sleep(POLL_SECONDS)
 
     def interrupt(self, id: str) -> None:
-        """Stop within one step."""
-        if id:
+        """Stop within one step; a job that is not known any more has stopped."""
+        with contextlib.suppress(UnknownJob):
             self.studio.interrupt(id)
 
-    def keep(self, id: str) -> Iterator[Updates]:
-        """Save what an interrupted job had learned, and follow that."""
-        try:
-            self.studio.keep(id)
-        except UserError as error:
-            yield _refusal(str(error))
-            return
-        yield from self.follow(id)
-
     def export(self, id: str, overwrite: bool) -> str:
-        """The result as an ordinary LoRA."""
+        """Write the job's LiDB as an ordinary LoRA beside it."""
         try:
             result = self.studio.job(id).result
             if result is None:
                 raise UserError("There is nothing to export yet: personalize first.")
-            path = export(result.path.parent, result.name, overwrite)
+            return exported(self.studio, result.path.parent, result.name, overwrite)
         except UserError as error:
             return html.note(str(error), "error")
-        return html.saved(f"Saved as a LoRA: use it as <lora:{path.stem}:1>.", path)
 
     def open_folder(self, request: gr.Request) -> str:
         """Show the LiDBs' folder, to somebody at this machine."""
@@ -129,40 +166,16 @@ class Handlers:
         Image.fromarray(pixels).save(buffer, "PNG")
         return f'<div class="hdb_pictures hdb_one">{html.picture(buffer.getvalue(), prompt, kind="png")}</div>'
 
-    def _submit(self, photo: Photo | None, face: int, name: str, quality: str, advanced: tuple) -> str:
-        if photo is None:
+    def _submit(self, faces: Faces | None, face: int, name: str, values: dict[str, Any]) -> str:
+        if faces is None:
             raise UserError("There is no photo yet: drop one first.")
-        choose_face(photo.faces, face)
-        values = {"quality": quality, "face": face, **self.task_values(advanced)}
-        return self.studio.submit(Task(photo, name or "", **values))
+        return self.studio.submit(Task(chosen(faces, face), name or "", **values))
 
     def _folder(self) -> Path:
         return self.studio.backend.lidb_dir().resolve()
 
 
-def _shown(status: JobStatus) -> Updates:
-    """Job id, progress, result, Personalize, the row of Interrupt and Keep, both, the actions below, the prompt."""
-    done = status.result
-    return (
-        status.id,
-        html.progress(status),
-        html.result(done) if done else "",
-        gr.update(interactive=status.ended),
-        gr.update(visible=not status.ended or status.can_keep),
-        gr.update(visible=not status.ended),
-        gr.update(visible=status.can_keep),
-        gr.update(visible=done is not None),
-        done.prompt if done else gr.update(),
-    )
-
-
-def _refusal(sentence: str) -> Updates:
-    """The sentence, and everything else as it was."""
-    same = gr.update()
-    return same, html.card(html.note(sentence, "error")), *[same] * 7
-
-
-def _idle(note: str) -> Updates:
-    """The first page. The buttons are as the page was built; a job that was started meanwhile keeps them."""
-    same = gr.update()
-    return "", note + html.welcome(answered=True), "", *[same] * 6
+def exported(studio: Studio, folder: Path, name: str, overwrite: bool = False) -> str:
+    """Write a LiDB as a LoRA, and what is said of it. Raises UserError."""
+    path = export(folder, name, overwrite, studio.backend.hypernetwork_dirs())
+    return html.saved(f"Saved as a LoRA: use it as <lora:{path.stem}:1>.", path)

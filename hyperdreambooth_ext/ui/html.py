@@ -4,11 +4,17 @@ Labels and numbers are text nodes of their own: the WebUI's localization replace
 """
 
 import base64
+import time
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from ..hosts.protocol import Host
+from ..jobs.forecast import Forecast
 from ..jobs.job import JobStatus, Result
+from ..jobs.library import Entry
+from ..jobs.work import usual_cfg
+from ..personalize.personalize import face_prompt
 
 _STAGES = {
     "queued": "Waiting",
@@ -19,6 +25,11 @@ _STAGES = {
     "pictures": "Sampling",
     "failed": "Failed",
     "cancelled": "Interrupted",
+}
+_STARTS = {
+    "hypernetwork": ("starts from its hypernetwork", "close to the person"),
+    "gradient": ("starts along the gradient", "less alike; a hypernetwork starts closer"),
+    "zero": ("starts at nothing", "less alike"),
 }
 _WELCOME = (
     ("One photo", "A face from the front, in even light. It stays on this machine and is not kept."),
@@ -81,7 +92,7 @@ def faces(crops: Sequence[bytes], chosen: int) -> str:
 
 
 def progress(status: JobStatus) -> str:
-    """Where a job is: the bar, the time left, photo and preview; once it ended, its last sentence."""
+    """Where a job is: the bar and the time left; once it ended, its last sentence."""
     known = f'data-job="{escape(status.id)}" data-stage="{status.stage}"'
     if status.stage == "done":
         # The result says the rest.
@@ -90,7 +101,6 @@ def progress(status: JobStatus) -> str:
     lines = [head, f'<div class="hdb_line"><b>{_STAGES[status.stage]}</b>{_counts(status)}</div>']
     if not status.ended:
         lines.append(bar(status.fraction))
-    lines.append(_pictures_so_far(status))
     if status.stage == "failed":
         lines.append(note(status.message, "error"))
     elif status.message:
@@ -100,23 +110,78 @@ def progress(status: JobStatus) -> str:
     return "".join([*lines, "</div>"])
 
 
+def so_far(status: JobStatus) -> str:
+    """The photo's face and the newest preview, empty once there is a result."""
+    if status.stage == "done" or not status.photo:
+        return ""
+    shown = picture(status.photo, "The photo")
+    if status.preview:
+        shown += picture(status.preview, "So far", "hdb_live")
+    elif not status.ended:
+        shown += '<figure class="hdb_picture hdb_empty"><div></div><figcaption>So far</figcaption></figure>'
+    return f'<div class="hdb_pictures">{shown}</div>'
+
+
 def result(done: Result) -> str:
-    """A finished job: the pictures, how alike they are, and the file."""
-    shown = picture(done.photo, "The photo")
-    if done.before and done.after:
-        shown += picture(done.before, "Before") + picture(done.after, "After", "hdb_after")
-    facts = (
+    """The pictures of a finished job; a click enlarges one, by the script."""
+    shown = picture(done.photo, "The photo", "hdb_original")
+    shown += "".join(picture(pair.before, "Before") for pair in done.pictures)
+    shown += "".join(picture(pair.after, "After", "hdb_after") for pair in done.pictures)
+    known = f'data-size="{done.size}" data-cfg="{done.cfg:g}"'
+    return (
+        f'<div class="hdb_card hdb_result" {known}>'
+        f'<div class="hdb_pictures hdb_seeds_{len(done.pictures)}">{shown}</div></div>'
+    )
+
+
+def facts(done: Result) -> str:
+    """What is to be known of the file."""
+    rows = (
         ("File", f'<code class="hdb_path">{escape(str(done.path))}</code>'),
         ("Size", f"<span>{done.file_bytes / 1000:.0f} KB</span>"),
         ("Time", f"<span>{clock(done.seconds)}</span>"),
         ("Iterations", f"<span>{done.steps}</span>"),
         ("Seed", f"<span>{done.seed}</span>"),
     )
-    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts)
+    shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in rows)
+    return f'<dl class="hdb_facts">{shown}</dl><p class="hdb_message hdb_quiet">{escape(done.start_reason)}</p>'
+
+
+def forecast(known: Forecast | None) -> str:
+    """One line before the press: checkpoint, size, start, time and memory; empty while nothing is known."""
+    if known is None:
+        return ""
+    parts = [escape(known.checkpoint), f"{known.size} px", *(f"<span>{words}</span>" for words in _STARTS[known.start])]
+    if known.seconds is None:
+        parts.append("<span>the time is known after the first job</span>")
+    else:
+        parts.append(f"<span>about</span> {clock(known.seconds)}")
+        parts += [f"{known.megabytes / 1000:.1f} GB"] if known.megabytes else []
+    return f'<p class="hdb_forecast">{" · ".join(parts)}</p>'
+
+
+def people(entries: Sequence[Entry], chosen: str, host: Host | None) -> str:
+    """The LiDBs that are there as cards; a click chooses one, by the script."""
+    if not entries:
+        return '<p class="hdb_message hdb_quiet">Nobody was learned yet.</p>'
+    size = f'data-size="{host.default_size}" data-cfg="{usual_cfg(host.default_size):g}"' if host else ""
+    return f'<div class="hdb_people" {size}>{"".join(_person(entry, entry.name == chosen) for entry in entries)}</div>'
+
+
+def prompt_of(entry: Entry) -> str:
+    """A whole prompt with trigger and tag."""
+    return f"{face_prompt(entry.info.trigger)} <lidb:{entry.name}:1>"
+
+
+def _person(entry: Entry, chosen: bool) -> str:
+    face = f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(entry.info.thumbnail).decode()}">'
+    day = time.strftime("%Y-%m-%d", time.localtime(entry.modified))
     return (
-        f'<div class="hdb_card hdb_result"><div class="hdb_pictures">{shown}</div>'
-        f'<p class="hdb_message">{escape(done.identity_words)}</p><dl class="hdb_facts">{rows}</dl>'
-        f'<p class="hdb_message hdb_quiet">{escape(done.start_reason)}</p></div>'
+        f'<button type="button" class="hdb_person{" hdb_chosen" if chosen else ""}" '
+        f'aria-pressed="{str(chosen).lower()}" data-person="{escape(entry.name)}" '
+        f'data-prompt="{escape(prompt_of(entry))}">'
+        f"{face if entry.info.thumbnail else '<div></div>'}<b>{escape(entry.name)}</b>"
+        f'<span class="hdb_quiet">{escape(entry.info.checkpoint)}</span><span class="hdb_quiet">{day}</span></button>'
     )
 
 
@@ -155,12 +220,3 @@ def bar(fraction: float) -> str:
         f'<div class="hdb_bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">'
         f'<div style="width:{percent}%"></div></div>'
     )
-
-
-def _pictures_so_far(status: JobStatus) -> str:
-    shown = picture(status.photo, "The photo") if status.photo else ""
-    if status.preview:
-        shown += picture(status.preview, "So far", "hdb_live")
-    elif status.photo and not status.ended:
-        shown += '<figure class="hdb_picture hdb_empty"><div></div><figcaption>So far</figcaption></figure>'
-    return f'<div class="hdb_pictures">{shown}</div>' if shown else ""

@@ -11,6 +11,8 @@ from . import html
 from .advanced import Advanced
 from .building import BuildPanel
 from .handlers import Generate, Handlers
+from .page import Page, updates
+from .people import PeoplePanel
 
 _QUIET = {"show_progress": "hidden"}
 
@@ -26,16 +28,19 @@ def build_tab(studio: Studio, generate: Generate | None = None) -> gr.Blocks:
             with gr.Tab("Personalize", elem_id="hdb_personalize_tab") as personalizing:
                 with gr.Row():
                     with gr.Column(scale=2, min_width=280):
-                        inputs = _Inputs(_usable(studio))
+                        inputs = _Inputs(_usable(studio), studio.backend.can_try())
                     with gr.Column(scale=3, min_width=320):
                         outputs = _Outputs(generate is not None)
+                people = PeoplePanel(studio, generate is not None)
             with gr.Tab("Build hypernetwork", elem_id="hdb_build_tab") as building:
                 panel = BuildPanel(studio.builder)
-        _wire(Handlers(studio, inputs.advanced.values, generate), inputs, outputs)
-        building.select(panel.follow, None, [panel.status, panel.shelf], **_QUIET)
+        do = Handlers(studio, inputs.advanced.values, generate)
+        _wire(do, inputs, outputs, people)
+        building.select(panel.follow, None, panel.shown, **_QUIET)
         advanced = inputs.advanced
         # A build may be done, or a file have been put into the folder.
         personalizing.select(lambda: advanced.offer(_usable(studio)), None, [advanced.hypernetwork], **_QUIET)
+        personalizing.select(do.forecast, inputs.options, [inputs.forecast], **_QUIET)
     return tab
 
 
@@ -47,10 +52,11 @@ def _usable(studio: Studio) -> list[str]:
 class _Inputs:
     """The left column."""
 
-    def __init__(self, hypernetworks: list[str]) -> None:
+    def __init__(self, hypernetworks: list[str], can_try: bool) -> None:
         self.file = gr.File(label="Photo", file_count="single", elem_id="hdb_photo")
+        self.try_now = gr.Button("Try it now with the sample photo", visible=can_try, elem_id="hdb_try")
         self.faces = gr.HTML("", elem_id="hdb_faces")
-        self.photo = gr.State(None)
+        self.photos = gr.State(None)
         # Which face: a click on its picture sets it, by the script. Not under "Advanced", whose closed lid newer gradio
         # keeps out of the page.
         with gr.Column(elem_classes=["hdb_hidden"]):
@@ -61,7 +67,20 @@ class _Inputs:
         qualities = [(quality.capitalize(), quality) for quality in QUALITIES]
         self.quality = gr.Radio(qualities, value="balanced", label="Quality", elem_id="hdb_quality")
         self.advanced = Advanced(hypernetworks)
+        self.forecast = gr.HTML("", elem_id="hdb_forecast")
         self.personalize = gr.Button("Personalize", variant="primary", elem_id="hdb_personalize")
+        self.refusal = gr.HTML("", elem_id="hdb_refusal")
+        self.replace = gr.Button("Replace", visible=False, elem_id="hdb_replace")
+
+    @property
+    def options(self) -> list:
+        """What the forecast depends on."""
+        return [self.quality, *self.advanced.components]
+
+    @property
+    def asked(self) -> list:
+        """Everything that a job is begun with."""
+        return [self.photos, self.face, self.name, *self.options]
 
 
 class _Outputs:
@@ -69,11 +88,20 @@ class _Outputs:
 
     def __init__(self, own_generate: bool) -> None:
         self.progress = gr.HTML(html.welcome(), elem_id="hdb_progress")
+        self.so_far = gr.HTML("", elem_id="hdb_so_far")
         with gr.Row(visible=False, elem_id="hdb_stop") as self.stop:
             self.interrupt = gr.Button("Interrupt", visible=False, elem_id="hdb_interrupt")
-            self.keep = gr.Button("Keep what we have", variant="primary", visible=False, elem_id="hdb_keep")
+            self.resume = gr.Button("Continue", variant="primary", visible=False, elem_id="hdb_continue")
+            self.keep = gr.Button("Keep what we have", visible=False, elem_id="hdb_keep")
         self.result = gr.HTML("", elem_id="hdb_result")
         with gr.Column(visible=False, elem_id="hdb_actions") as self.actions:
+            with gr.Row():
+                if own_generate:
+                    self.generate = gr.Button("Generate", variant="primary", elem_id="hdb_generate")
+                else:
+                    gr.Button("Send to txt2img", variant="primary", elem_id="hdb_send")
+                self.export = gr.Button("Export as LoRA", elem_id="hdb_export")
+                self.folder = gr.Button("Open folder", visible=False, elem_id="hdb_folder")
             with gr.Row():
                 self.prompt = gr.Textbox(
                     label="Prompt", lines=2, interactive=True, scale=4, min_width=200, elem_id="hdb_prompt"
@@ -82,16 +110,10 @@ class _Outputs:
                     self.seed = gr.Number(
                         1, label="Seed", precision=0, scale=1, min_width=80, elem_id="hdb_generate_seed"
                     )  # fmt: skip
-            with gr.Row():
-                if own_generate:
-                    self.generate = gr.Button("Generate", variant="primary", elem_id="hdb_generate")
-                else:
-                    gr.Button("Send to txt2img", variant="primary", elem_id="hdb_send")
-                self.export = gr.Button("Export as LoRA", elem_id="hdb_export")
-                self.folder = gr.Button("Open folder", visible=False, elem_id="hdb_folder")
             self.note = gr.HTML("", elem_id="hdb_note")
             if own_generate:
                 self.picture = gr.HTML("", elem_id="hdb_generated")
+        self.facts = gr.HTML("", elem_id="hdb_facts")
         # The script writes the id of the job that it remembers here and presses the button: see Handlers.follow.
         with gr.Column(elem_classes=["hdb_hidden"]):
             self.job = gr.Textbox("", label="Job", elem_id="hdb_job")
@@ -99,23 +121,36 @@ class _Outputs:
             self.reconnect = gr.Button("Reconnect", elem_id="hdb_reconnect")
 
 
-def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs) -> None:
-    shown = [
-        outputs.job, outputs.progress, outputs.result, inputs.personalize, outputs.stop, outputs.interrupt,
-        outputs.keep, outputs.actions, outputs.prompt,
-    ]  # fmt: skip
+def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs, people: PeoplePanel) -> None:
+    page = [getattr(outputs, name, None) or getattr(inputs, name) for name in Page._fields]
     # Not `change`: newer releases of gradio send it twice, and the first time the upload is read and deleted.
-    for event in (inputs.file.upload, inputs.file.clear):
-        event(do.look, [inputs.file], [inputs.photo, inputs.faces, inputs.face])
-    inputs.face.change(do.choose, [inputs.photo, inputs.face], [inputs.faces], **_QUIET)
-    asked = [inputs.photo, inputs.face, inputs.name, inputs.quality, *inputs.advanced.components]
-    inputs.personalize.click(do.personalize, asked, shown, **_QUIET)
-    outputs.reconnect.click(do.follow, [outputs.job], shown, **_QUIET)
+    seen = [inputs.file, inputs.photos, inputs.faces, inputs.face, inputs.refusal, inputs.replace]
+    inputs.file.upload(do.look, [inputs.file], seen, **_QUIET)
+    inputs.face.change(do.choose, [inputs.photos, inputs.face], [inputs.faces], **_QUIET)
+    for option in inputs.options:
+        option.change(do.forecast, inputs.options, [inputs.forecast], **_QUIET)
+    tried = [inputs.photos, inputs.faces, inputs.face, inputs.name, inputs.quality]
+    begin, job_id = updates(do.personalize), [outputs.job]
+    jobs = (
+        inputs.try_now.click(do.try_now, None, tried, **_QUIET).success(begin, inputs.asked, page, **_QUIET),
+        inputs.personalize.click(begin, inputs.asked, page, **_QUIET),
+        inputs.replace.click(updates(do.replace), inputs.asked, page, **_QUIET),
+        outputs.keep.click(updates(do.keep), job_id, page, **_QUIET),
+        outputs.resume.click(updates(do.resume), job_id, page, **_QUIET),
+        outputs.reconnect.click(updates(do.follow), job_id, page, **_QUIET),
+    )
+    for job in jobs:
+        job.then(people.refresh, [people.person], [people.list], **_QUIET)
+        job.then(do.forecast, inputs.options, [inputs.forecast], **_QUIET)
+    outputs.reconnect.click(people.refresh, [people.person], [people.list], **_QUIET)
+    outputs.reconnect.click(do.forecast, inputs.options, [inputs.forecast], **_QUIET)
     outputs.reconnect.click(do.can_open, None, [outputs.folder], **_QUIET)
-    outputs.keep.click(do.keep, [outputs.job], shown, **_QUIET)
+    outputs.reconnect.click(do.can_try, None, [inputs.try_now], **_QUIET)
     # Not through gradio's queue: it must act while the queue is busy.
     outputs.interrupt.click(do.interrupt, [outputs.job], None, queue=False)
     outputs.export.click(do.export, [outputs.job, inputs.advanced.overwrite], [outputs.note], **_QUIET)
     outputs.folder.click(do.open_folder, None, [outputs.note], **_QUIET)
+    people.again.click(people.learn_again, [people.person], [inputs.name, inputs.refusal], **_QUIET)
     if do.generate is not None:
         outputs.generate.click(do.sample, [outputs.prompt, outputs.seed], [outputs.picture])
+        people.use.click(people.prompt_of, [people.person], [outputs.prompt, outputs.actions], **_QUIET)

@@ -9,17 +9,21 @@ from typing import Any
 from ..errors import PhotoError
 from ..images.face import choose_face, crop_face
 from ..images.photo import Photo, check_photo_bytes, photo_from_bytes
-from ..jobs.work import jpeg
+from ..images.sheet import jpeg
 from . import html
 
 CROP = 192
 _SHOWN_FACES = 8
 
 
-def read_upload(file: Any) -> Photo:
+Faces = tuple[Photo, ...]
+
+
+def read_upload(file: Any) -> Faces:
     """Read what gradio's File component hands over, then delete gradio's copies: photos are not kept.
 
-    Raises PhotoError for what is no photo, or too large.
+    What is returned are the largest faces with their surroundings. Raises PhotoError for what is no photo or too
+    large.
     """
     path = Path(getattr(file, "name", file))
     copies = [path, Path(getattr(file, "orig_name", None) or path)]
@@ -36,17 +40,27 @@ def read_upload(file: Any) -> Photo:
         for copy in copies:
             with contextlib.suppress(OSError):
                 copy.unlink()
-    return Photo(pixels)
+    return faces_of(Photo(pixels))
 
 
-def describe(photo: Photo, number: int) -> str:
+def faces_of(photo: Photo) -> Faces:
+    """The largest faces of a photo, each with its surroundings alone."""
+    return tuple(photo.around(face) for face in photo.faces[:_SHOWN_FACES])
+
+
+def chosen(faces: Faces, number: int) -> Photo:
+    """The face of that number, counted from the largest. Raises PhotoError as `choose_face` does."""
+    choose_face([photo.faces[0] for photo in faces], number)
+    return faces[number - 1]
+
+
+def describe(faces: Faces, number: int) -> str:
     """The faces that were found as HTML, with a warning for none, several, or one that is too small."""
-    found = photo.faces
-    number = min(max(1, number), max(1, len(found)))
-    crops = [jpeg(crop_face(photo.pixels, face, CROP)) for face in found[:_SHOWN_FACES]]
-    sentence = "Several faces were found: click the one to learn." if len(found) > 1 else ""
+    number = min(max(1, number), max(1, len(faces)))
+    crops = [jpeg(crop_face(photo.pixels, photo.faces[0], CROP)) for photo in faces]
+    sentence = "Several faces were found: click the one to learn." if len(faces) > 1 else ""
     try:
-        choose_face(found, number)
+        chosen(faces, number)
     except PhotoError as error:
         sentence = str(error)
     return (html.faces(crops, number) if crops else "") + html.note(sentence, "warning")

@@ -1,5 +1,6 @@
 """The WebUI as a job sees it: its loaded model, its folders, its progress bar and its Interrupt."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,10 @@ from ..hosts.ldm import LdmHost
 from ..hosts.protocol import Host
 from ..hypernet.file import fitting_hypernetwork
 from ..hypernet.hypernetwork import Hypernetwork
-from . import forge, settings
+from . import bundled, forge, settings
 from .builtin_lora import forget
 from .host import find_forge_networks, find_networks, missing_package, patches_models
+from .interrupt import WaitingPictures
 
 
 class WebuiBackend:
@@ -25,7 +27,9 @@ class WebuiBackend:
 
     def __init__(self) -> None:
         self.name = f"WebUI {launch_utils.git_tag()}"
-        self._lending = False
+        self.pictures = WaitingPictures()
+        self._borrower: int | None = None
+        self._saved: list[Path] = []
 
     @contextmanager
     def model(self) -> Iterator[Host]:
@@ -33,13 +37,15 @@ class WebuiBackend:
             if unfit := self.unfit():
                 raise UserError(unfit)
             shared.state.begin(job="hyperdreambooth")
-            self._lending = True
+            self._borrower = threading.get_ident()
             try:
                 with forge.reopened() if patches_models() else _lent() as host:
                     yield host
             finally:
-                self._lending = False
+                self._borrower = None
+                self.pictures.take_interrupt()
                 shared.state.end()
+                self._forget_saved()
 
     def unfit(self) -> str:
         if missing := missing_package():
@@ -56,15 +62,38 @@ class WebuiBackend:
         return settings.hypernetwork_dir() / "builds"
 
     def wanted(self) -> bool:
-        # modules/fifo_lock.py: those who called acquire() and were not let in yet.
-        return self._lending and bool(getattr(queue_lock, "_pending_threads", ()))
+        # modules/fifo_lock.py: those who called acquire() and were not let in yet, and whether somebody was.
+        taken = queue_lock._lock.locked() and self._borrower != threading.get_ident()
+        return taken or bool(queue_lock._pending_threads)
+
+    def peek(self) -> Host | None:
+        sd_model = sd_models.model_data.sd_model
+        # Forge and its kin open a model of ours from the file, and only to train on.
+        return None if sd_model is None or patches_models() or self.unfit() else _host(sd_model)
+
+    def can_try(self) -> bool:
+        if patches_models():
+            return False
+        sd_model = sd_models.model_data.sd_model
+        if sd_model is not None:
+            return getattr(getattr(sd_model, "sd_checkpoint_info", None), "model_name", "") == bundled.NAME
+        return {info.model_name for info in sd_models.checkpoints_list.values()} <= {bundled.NAME}
+
+    def load_bundled(self) -> None:
+        bundled.load()
 
     def lidb_dir(self) -> Path:
         return settings.lidb_dir()
 
     def saved(self, path: Path) -> None:
-        with queue_lock, torch.no_grad():
-            networks, forge_networks = find_networks(), find_forge_networks()
+        # Not now: when the model is given back, the LoRAs that were merged before are merged again.
+        self._saved.append(path)
+
+    @torch.no_grad()
+    def _forget_saved(self) -> None:
+        networks, forge_networks = find_networks(), find_forge_networks()
+        while self._saved:
+            path = self._saved.pop()
             if networks is not None:
                 forget(networks, path, sd_models.model_data.loaded_sd_models)
             elif forge_networks is not None:
@@ -72,17 +101,15 @@ class WebuiBackend:
             _forget_conditions()
 
     def report(self, stage: str, step: int, steps: int, preview: object | None) -> None:
-        if not self._lending:
+        if self._borrower is None:
             return
+        self.pictures.take_interrupt()
         state = shared.state
         state.textinfo = f"HyperDreamBooth: {stage}"
         state.job_count, state.job_no = 1, 0
         state.sampling_step, state.sampling_steps = step, steps
         if isinstance(preview, Image.Image):
             state.assign_current_image(preview)
-
-    def interrupted(self) -> bool:
-        return self._lending and (shared.state.interrupted or shared.state.stopping_generation)
 
 
 @contextmanager

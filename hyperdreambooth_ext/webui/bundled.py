@@ -4,17 +4,32 @@ import filecmp
 from pathlib import Path
 
 from modules import sd_models, shared
+from modules.call_queue import queue_lock
 
+from ..errors import UserError
 from ..files import write_atomically
-from ..shipped import MODELS
+from ..shipped import CHECKPOINT, MODELS
 
-NAME = "faces128"
+NAME = CHECKPOINT.stem
 SETTING = "hyperdreambooth_bundled"
 
 
 def offer_as_set() -> None:
     """The setting's onchange: put the checkpoint into the WebUI's folder, or take it out again."""
     offer(bool(shared.opts.data.get(SETTING, False)), Path(shared.cmd_opts.ckpt_dir or sd_models.model_path))
+
+
+def load() -> None:
+    """Offer the checkpoint and load it, as if it was chosen at the top left. Raises UserError when it cannot be."""
+    shared.opts.set(SETTING, True, run_callbacks=False)
+    offer_as_set()
+    info = sd_models.get_closet_checkpoint_match(NAME)
+    if info is None:
+        raise UserError("The small built-in model is missing: install the extension again.")
+    shared.opts.set("sd_model_checkpoint", info.title, run_callbacks=False)
+    shared.opts.save(shared.config_filename)
+    with queue_lock:
+        sd_models.reload_model_weights(info=info)
 
 
 def offer(wanted: bool, folder: Path) -> None:

@@ -1,13 +1,14 @@
 """The page "LiDB" of the extra networks: one card a file, with the face that the file carries."""
 
 import os
+import sys
 from collections.abc import Iterator
 from html import escape
 from typing import Any
 
 from modules import shared, ui_extra_networks
 
-from .card_prompt import card_prompt
+from .card_prompt import card_prompt, default_notes
 from .host import any_networks
 from .settings import cards_wanted, lora_dir
 from .tag import TAG
@@ -71,6 +72,12 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
             item["user_metadata"] = {}
         if not isinstance(item.get("description"), str | None):
             item["description"] = str(item["description"])
+        item["user_metadata"] = default_notes(item["metadata"]) | item["user_metadata"]
+
+    def create_user_metadata_editor(self, ui: Any, tabname: str) -> Any:
+        """That of the Lora cards, which has activation text and preferred weight, where Lora is on."""
+        editor = getattr(sys.modules.get("ui_edit_user_metadata"), "LoraUserMetadataEditor", None)
+        return editor(ui, tabname, self) if editor else super().create_user_metadata_editor(ui, tabname)
 
     def allowed_directories_for_previews(self) -> list[str]:
         return [str(lora_dir())]

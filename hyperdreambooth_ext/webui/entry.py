@@ -24,6 +24,10 @@ class TagNotes(scripts.Script):
     def show(self, is_img2img: bool) -> Any:  # noqa: ARG002
         return scripts.AlwaysVisible
 
+    def process(self, p: Any, *args: Any) -> None:  # noqa: ARG002
+        """modules/processing.py, process_images_inner: before the first batch of a picture."""
+        mount.backend().pictures.begin()
+
     def after_extra_networks_activate(self, p: Any, *args: Any, extra_network_data: dict, **kwargs: Any) -> None:  # noqa: ARG002
         """modules/extra_networks.py, activate: for each batch, and again for hires fix."""
 

@@ -13,9 +13,15 @@ from .backend import WebuiBackend
 
 
 @cache
+def backend() -> WebuiBackend:
+    """The WebUI as the jobs see it."""
+    return WebuiBackend()
+
+
+@cache
 def studio() -> Studio:
     """The one queue of this process: a job goes on through a "Reload UI", and the new tab finds it again."""
-    return Studio(WebuiBackend())
+    return Studio(backend())
 
 
 def _credentials() -> dict[str, str]:

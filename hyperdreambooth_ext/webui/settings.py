@@ -31,9 +31,9 @@ def add_settings() -> None:
     shared.opts.add_option(
         bundled.SETTING,
         shared.OptionInfo(
-            False, "Offer the small checkpoint faces128 that comes with HyperDreamBooth, to try it",
+            False, f"Offer the small checkpoint {bundled.NAME} that comes with HyperDreamBooth, to try it",
             onchange=bundled.offer_as_set, section=SECTION,
-        ).info("then reload the list of checkpoints; made for faces at 128 x 128 pixels"),
+        ).info("then reload the list of checkpoints; it was made for small pictures of faces"),
     )  # fmt: skip
 
 

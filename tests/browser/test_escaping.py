@@ -3,13 +3,14 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from hyperdreambooth_ext.jobs.job import JobStatus, Result
+from hyperdreambooth_ext.jobs.forecast import Forecast
+from hyperdreambooth_ext.jobs.job import JobStatus, Pair, Result
+from hyperdreambooth_ext.jobs.library import Entry
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.ui import html
-from hyperdreambooth_ext.ui.upload import Photo, describe
+from hyperdreambooth_ext.ui.upload import describe
 from tests.browser.test_tab import drop
 from tests.conftest import SMALL, random_lidb
 
@@ -28,13 +29,15 @@ def with_texts(thing, text):
 
 def pages(text: str) -> list[str]:
     """All that the tab makes of words from outside."""
-    result = with_texts(Result(Path(text), 1, 1.0, 1, "", "", "", "", 0, b"x", b"x", b"x", 0.5, 0.4, ""), text)
+    result = with_texts(Result(Path(text), 1, 1.0, 1, "", "", "", "", 0, b"x", pictures=(Pair(0, b"x", b"x"),)), text)
     stages = ("queued", "face", "predict", "finetune", "saving", "pictures", "failed", "cancelled")
     status = JobStatus("id", "n", step=1, steps=2, photo=b"x", preview=b"x", message="m", start="s", start_reason="r")
     shown = [html.progress(replace(with_texts(status, text), stage=stage)) for stage in stages]
-    shown += [html.result(result), html.result(replace(result, identity=None)), html.saved(text, Path(text))]
+    info = with_texts(file.Info(), text)
+    shown += [html.result(result), html.facts(result), html.saved(text, Path(text)), html.so_far(status)]
+    shown += [html.people([Entry(text, Path(text), 1, 0.0, info)], "", None), html.forecast(Forecast(text, 64, "zero"))]
     shown += [html.note(text, kind) for kind in ("info", "warning", "error")] + [html.picture(b"x", text)]
-    return [*shown, describe(Photo(np.zeros((9, 9, 3), np.uint8)), 1)]
+    return [*shown, describe((), 1)]
 
 
 @pytest.mark.parametrize("text", ATTEMPTS)
@@ -61,7 +64,7 @@ def test_hostile_names_prompts_and_files_in_the_window(page, lidb_dir, tmp_path)
     page.wait_for_selector("#hdb_faces .hdb_error")
     page.fill("#hdb_name textarea, #hdb_name input", text)
     page.click("#hdb_personalize")
-    page.wait_for_selector("#hdb_progress .hdb_error")
+    page.wait_for_selector("#hdb_refusal .hdb_error")
     listed = page.evaluate("fetch('/hyperdreambooth/v1/lidbs').then(answer => answer.json())")
     assert any(entry["trigger"] == text for entry in listed)
     page.wait_for_timeout(200)

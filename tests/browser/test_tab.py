@@ -100,7 +100,7 @@ def test_from_a_dropped_photo_to_pictures_and_files(page, open_page, lidb_dir, s
     fill(page, "anna")
     assert "Face used for training" in page.inner_text("#hdb_faces")
     page.click("#hdb_personalize")
-    page.wait_for_selector("#hdb_progress .hdb_live")
+    page.wait_for_selector("#hdb_so_far .hdb_live")
     first = bar(page)
     assert page.is_disabled("#hdb_personalize")
     assert re.search(rf"\d+ / {PRESETS['fast'].steps}\b", page.inner_text("#hdb_progress"))
@@ -108,10 +108,19 @@ def test_from_a_dropped_photo_to_pictures_and_files(page, open_page, lidb_dir, s
     job = job_of(page)
     page.wait_for_function(f"+document.querySelector('#hdb_progress .hdb_bar').ariaValueNow > {first}")
     page.wait_for_selector("#hdb_result .hdb_after")
-    shown = page.inner_text("#hdb_result")
-    assert all(words in shown for words in ("The photo", "Before", "After", "KB", "anna.safetensors"))
-    assert "made for this checkpoint" in shown and (lidb_dir / "anna.safetensors").stat().st_size < 120_000
+    assert all(words in page.inner_text("#hdb_result") for words in ("The photo", "Before", "After"))
+    shown = page.inner_text("#hdb_facts")
+    assert "KB" in shown and "anna.safetensors" in shown and "made for this checkpoint" in shown
+    assert (lidb_dir / "anna.safetensors").stat().st_size < 120_000
     assert page.input_value("#hdb_prompt textarea") == "a sks face <lidb:anna:1>"
+    below = [page.locator(name).first.bounding_box()["y"] for name in ("#hdb_result", "#hdb_generate", "#hdb_facts")]
+    assert below == sorted(below), "pictures, buttons, facts"
+    assert page.locator("#hdb_result .hdb_after").count() == 2
+    page.click("#hdb_result .hdb_after img >> nth=0")
+    assert page.locator(".hdb_large img").bounding_box()["height"] > 600
+    page.keyboard.press("Escape")
+    assert page.locator(".hdb_large").count() == 0
+    assert "about" in page.inner_text("#hdb_forecast") and "GB" in page.inner_text("#hdb_forecast")
     page.click("#hdb_export")
     page.wait_for_selector("#hdb_note >> text=anna_lora.safetensors")
     assert (lidb_dir / "anna_lora.safetensors").exists()
@@ -130,17 +139,24 @@ def test_from_a_dropped_photo_to_pictures_and_files(page, open_page, lidb_dir, s
 def test_interrupt_keep_and_a_page_that_is_refreshed_meanwhile(page, open_page, lidb_dir, screenshots):
     fill(page, "bea", iterations=900)
     page.click("#hdb_personalize")
-    page.wait_for_selector("#hdb_progress .hdb_live")
+    page.wait_for_selector("#hdb_so_far .hdb_live")
     job = job_of(page)
     page.reload()
-    page.wait_for_selector("#hdb_progress .hdb_live")
+    page.wait_for_selector("#hdb_so_far .hdb_live")
     assert job_of(page) == job and page.is_visible("#hdb_interrupt")
     before = bar(page)
     page.wait_for_function(f"+document.querySelector('#hdb_progress .hdb_bar').ariaValueNow > {before}")
     for width, theme in VIEWS:
         other = open_page(width, theme, job)
-        other.wait_for_selector("#hdb_progress .hdb_live")
+        other.wait_for_selector("#hdb_so_far .hdb_live")
         look(other, screenshots, f"learning-{width}-{theme}")
+    page.click("#hdb_interrupt")
+    page.wait_for_selector("#hdb_keep", state="visible")
+    assert page.is_visible("#hdb_continue") and "nothing is saved yet" in page.inner_text("#hdb_progress")
+    page.click("#hdb_continue")
+    page.wait_for_selector("#hdb_interrupt", state="visible")
+    page.wait_for_selector("#hdb_progress [data-stage=finetune]")
+    page.wait_for_timeout(1000)
     page.click("#hdb_interrupt")
     page.wait_for_selector("#hdb_keep", state="visible")
     assert "nothing is saved yet" in page.inner_text("#hdb_progress") and not (lidb_dir / "bea.safetensors").exists()
@@ -166,7 +182,7 @@ def test_no_face(page, wall, screenshots):
     page.wait_for_selector("#hdb_faces >> text=No face was found")
     page.fill("#hdb_name textarea, #hdb_name input", next(names))
     page.click("#hdb_personalize")
-    page.wait_for_selector("#hdb_progress .hdb_error >> text=No face was found")
+    page.wait_for_selector("#hdb_refusal .hdb_error >> text=No face was found")
     look(page, screenshots, "no-face-1280-light")
 
 
@@ -194,16 +210,18 @@ def test_a_file_that_is_no_picture(page, tmp_path):
 
 def test_no_photo_no_name_and_a_name_that_cannot_be(page, open_page, screenshots):
     page.click("#hdb_personalize")
-    page.wait_for_selector("#hdb_progress .hdb_error >> text=There is no photo yet")
+    page.wait_for_selector("#hdb_refusal .hdb_error >> text=There is no photo yet")
     drop(page, SAMPLE_PHOTO)
     page.wait_for_selector("#hdb_faces img")
     page.click("#hdb_personalize")
-    page.wait_for_selector("#hdb_progress .hdb_error >> text=There is no name yet")
+    page.wait_for_selector("#hdb_refusal .hdb_error >> text=There is no name yet")
     page.fill("#hdb_name textarea, #hdb_name input", "<b>a/b</b>")
     page.click("#hdb_personalize")
-    page.wait_for_selector("#hdb_progress .hdb_error >> text=character that a tag cannot")
-    assert "<b>a/b</b>" in page.inner_text("#hdb_progress")
+    page.wait_for_selector("#hdb_refusal .hdb_error >> text=character that a tag cannot")
+    assert "<b>a/b</b>" in page.inner_text("#hdb_refusal") and "One photo" in page.inner_text("#hdb_progress")
     look(page, screenshots, "bad-name-1280-light")
+    drop(page, SAMPLE_PHOTO)
+    page.wait_for_selector("#hdb_refusal .hdb_error", state="detached")
 
 
 def test_a_job_that_the_server_does_not_know_is_forgotten(open_page):
@@ -215,19 +233,57 @@ def sends_to_txt2img(page):
     """In the WebUI's place we put its prompt and its button; the script is the real one."""
     page.evaluate(
         """() => document.body.insertAdjacentHTML("beforeend",
-            "<div id=txt2img_prompt><textarea>a castle</textarea></div><button id=hdb_send>Send</button>")"""
+            "<div id=txt2img_prompt><textarea>a castle</textarea></div><button id=hdb_send>Send</button>" +
+            ["width", "height", "cfg_scale"].map(name => `<p id=txt2img_${name}><input value=7></p>`).join(""))"""
     )
     ours = page.input_value("#hdb_prompt textarea")
     for _ in range(2):
         page.dispatch_event("#hdb_send", "click")
     assert page.input_value("#txt2img_prompt textarea") == f"a castle, {ours}"
+    sent = [page.input_value(f"#txt2img_{name} input") for name in ("width", "height", "cfg_scale")]
+    assert sent == [str(SIZE), str(SIZE), "4"]
 
 
-def test_a_seen_result_does_not_come_back(page):
+def test_the_last_result_is_there_after_a_refresh(page):
     fill(page, iterations=1)
     page.click("#hdb_personalize")
     page.wait_for_selector("#hdb_result .hdb_after")
     sends_to_txt2img(page)
     page.reload()
     page.wait_for_selector(ANSWERED, state="attached")
-    assert "One photo" in page.inner_text("#hdb_progress") and not page.is_visible("#hdb_actions")
+    page.wait_for_selector("#hdb_result .hdb_after")
+    assert page.is_visible("#hdb_actions")
+
+
+def test_one_click_tries_it_and_a_name_that_is_taken_can_be_replaced(page):
+    page.click("#hdb_try")
+    page.wait_for_selector("#hdb_result .hdb_after")
+    name = page.input_value("#hdb_name textarea, #hdb_name input")
+    assert name.startswith("sample") and "Face used for training" in page.inner_text("#hdb_faces")
+    page.click("#hdb_personalize")
+    page.wait_for_selector("#hdb_refusal >> text=exists already")
+    page.click("#hdb_replace")
+    page.wait_for_selector("#hdb_progress [data-stage=finetune]")
+    page.wait_for_selector("#hdb_progress [data-stage=done]", state="attached")
+
+
+def test_my_people_are_renamed_deleted_and_brought_back(page, lidb_dir, screenshots):
+    fill(page, "zoe", iterations=1)
+    page.click("#hdb_personalize")
+    page.wait_for_selector("#hdb_people [data-person=zoe]")
+    page.click("#hdb_people [data-person=zoe]")
+    page.wait_for_selector("#hdb_person_actions", state="visible")
+    page.click("#hdb_person_send")
+    page.wait_for_function("document.querySelector('#hdb_prompt textarea').value.includes('<lidb:zoe:1>')")
+    page.fill("#hdb_person_name textarea, #hdb_person_name input", "zora")
+    page.click("#hdb_person_rename")
+    page.wait_for_selector("#hdb_people [data-person=zora]")
+    look(page, screenshots, "people-1280-light")
+    page.click("#hdb_people [data-person=zora]")
+    page.wait_for_selector("#hdb_person_actions", state="visible")
+    page.click("#hdb_person_delete")
+    page.wait_for_selector("#hdb_people [data-person=zora]", state="detached")
+    assert not (lidb_dir / "zora.safetensors").exists()
+    page.click("#hdb_person_undo")
+    page.wait_for_selector("#hdb_people [data-person=zora]")
+    assert (lidb_dir / "zora.safetensors").exists()

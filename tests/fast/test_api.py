@@ -20,7 +20,8 @@ from tests.studio import SHORT
 
 PHOTO = base64.b64encode(SAMPLE_PHOTO.read_bytes()).decode()
 ROUTES = {
-    ("POST", "/personalize"), ("GET", "/jobs/{id}"), ("POST", "/jobs/{id}/interrupt"), ("GET", "/lidbs"),
+    ("POST", "/personalize"), ("GET", "/jobs/{id}"), ("POST", "/jobs/{id}/interrupt"),
+    ("POST", "/jobs/{id}/continue"), ("GET", "/lidbs"),
     ("POST", "/export"), ("GET", "/version"),
 }  # fmt: skip
 
@@ -57,6 +58,7 @@ def test_a_whole_job_by_requests(client):
     result = job["result"]
     assert Path(result["file"]).stat().st_size == result["bytes"] and result["tag"] == "<lidb:anna:1>"
     assert base64.b64decode(result["after"]).startswith(b"\xff\xd8")
+    assert result["pictures"][0]["after"] == result["after"] and len(result["pictures"]) == 2
     (listed,) = client.get(PREFIX + "/lidbs").json()
     assert listed["name"] == "anna" and base64.b64decode(listed["thumbnail"]).startswith(b"\xff\xd8")
     exported = post(client, "/export", name="anna").json()
@@ -72,8 +74,12 @@ def test_interrupt_and_keep(client, studio):
     post(client, f"/jobs/{id}/interrupt", keep=False)
     job = wait(client, id)
     assert job["stage"] == "cancelled" and job["can_keep"]
+    assert job["can_continue"] and post(client, f"/jobs/{id}/continue").status_code == 200
+    while studio.job(id).step <= job["step"]:
+        time.sleep(0.01)
     post(client, f"/jobs/{id}/interrupt", keep=True)
-    assert wait(client, id)["result"]["steps"] < 500
+    result = wait(client, id)["result"]
+    assert result["steps"] < 500 and (result["size"], result["cfg"]) == (64, 4) and "identity_words" in result
 
 
 def test_every_route_asks_for_credentials_first(studio):

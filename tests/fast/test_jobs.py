@@ -12,7 +12,8 @@ from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.jobs.jobs import MAX_WAITING, QueueFull, Studio, UnknownJob
 from hyperdreambooth_ext.jobs.task import Task
 from hyperdreambooth_ext.lidb import file
-from hyperdreambooth_ext.personalize.options import PRESETS
+from hyperdreambooth_ext.personalize.options import PRESETS, PersonalizeOptions
+from hyperdreambooth_ext.sampling.sampler import sample
 from tests.studio import ended, short_task
 from tests.tiny import SIZE
 
@@ -45,12 +46,39 @@ def test_a_job_passes_its_stages_and_leaves_a_file_and_pictures(studio, small_ph
     assert pixels(result.before).shape == pixels(result.after).shape == pixels(result.photo).shape == (SIZE, SIZE, 3)
     assert np.abs(pixels(result.before) - pixels(result.after)).mean() > 0.5
     assert result.prompt == "a sks face <lidb:anna:1>" and "made for this checkpoint" in result.start_reason
-    assert result.identity_words
+    assert result.identity is not None or result.identity_words
+    assert len(result.pictures) == 2 and len({pair.after for pair in result.pictures}) == 2
+    assert (result.size, result.cfg) == (SIZE, 4.0), "what the checkpoint was made for"
 
 
-def test_the_program_hears_of_a_saved_file_when_it_has_its_model_back(studio, small_photo):
+def test_the_program_hears_of_a_saved_file_before_anybody_else_gets_the_model(studio, small_photo):
     ended(studio, studio.submit(short_task(small_photo, "anna")))
-    assert studio.backend.saved_while_lent == [False]
+    assert studio.backend.saved_while_lent == [True]
+
+
+def test_previews_and_pictures_have_the_same_prompt(studio, small_photo, monkeypatch):
+    prompts = []
+
+    def sampled(host, prompt, *args):
+        prompts.append(prompt)
+        return sample(host, prompt, *args)
+
+    monkeypatch.setattr("hyperdreambooth_ext.jobs.work.sample", sampled)
+    result = ended(studio, studio.submit(short_task(small_photo, "anna", preview_every=1, steps=2))).result
+    assert len(prompts) > 4 and set(prompts) == {"a sks face"} and result.prompt.startswith("a sks face <")
+
+
+def test_the_next_job_is_foretold_by_the_last(studio, small_photo):
+    with studio.backend.model():
+        pass
+    first = studio.forecast(PersonalizeOptions(size=64, steps=10, picture_steps=1))
+    assert (first.checkpoint, first.size, first.start, first.seconds) == ("tiny", 64, "hypernetwork", None)
+    done = ended(studio, studio.submit(short_task(small_photo, "anna", steps=3)))
+    told = studio.forecast(PersonalizeOptions(size=64, steps=3, pictures=2, picture_steps=1))
+    assert told.seconds == pytest.approx(done.result.seconds, rel=0.6) and told.megabytes > 100
+    more = studio.forecast(PersonalizeOptions(size=64, steps=300, picture_steps=1))
+    assert more.seconds > 5 * told.seconds
+    assert studio.forecast(PersonalizeOptions(start="zero")).start == "zero"
 
 
 def test_the_bar_never_goes_back_and_the_time_left_is_told(studio, small_photo):
@@ -92,6 +120,38 @@ def test_what_an_interrupted_job_learned_can_be_kept_once(studio, small_photo):
     assert status.stage == "done" and status.result.steps == 1 and status.result.after
     with pytest.raises(UserError, match="nothing to keep"):
         studio.keep(id)
+
+
+def test_an_interrupted_job_goes_on_where_it_was(studio, small_photo):
+    interrupt_at(studio, "finetune", 2)
+    id = studio.submit(short_task(small_photo, "anna", steps=5))
+    assert ended(studio, id).can_continue
+    studio.backend.on_report, studio.backend.reports = lambda stage, step: None, []
+    studio.resume(id)
+    status = ended(studio, id)
+    assert [step for stage, step, _ in studio.backend.reports if stage == "finetune"] == [0, 3, 4, 5]
+    assert status.stage == "done" and status.result.steps == 5 and file.load(status.result.path)[1].steps == 5
+    with pytest.raises(UserError, match="nothing to keep"):
+        studio.resume(id)
+
+
+def test_what_was_begun_on_another_checkpoint_is_not_gone_on_with(studio, small_photo, monkeypatch):
+    interrupt_at(studio, "finetune", 2)
+    id = studio.submit(short_task(small_photo, "anna", steps=5))
+    ended(studio, id)
+    monkeypatch.setattr(studio.backend._host, "checkpoint_hash", "another")
+    studio.resume(id)
+    status = ended(studio, id)
+    assert status.stage == "failed" and "load that, then continue" in status.message and status.can_keep
+
+
+def test_the_time_of_what_was_kept_includes_the_learning(studio, small_photo):
+    interrupt_at(studio, "finetune", 3)
+    id = studio.submit(short_task(small_photo, "anna", steps=500))
+    ended(studio, id)
+    learned = studio._find(id).seconds
+    studio.keep(id)
+    assert ended(studio, id).result.seconds > learned > 0
 
 
 def test_a_job_can_be_kept_the_moment_it_has_ended(studio, small_photo, monkeypatch):

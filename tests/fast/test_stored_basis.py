@@ -11,7 +11,7 @@ from hyperdreambooth_ext.errors import FileError
 from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
 from hyperdreambooth_ext.hypernet.file import load_hypernetwork, read_config
 from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
-from hyperdreambooth_ext.jobs.library import entries
+from hyperdreambooth_ext.jobs.library import entries, export, rename
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.lidb.basis import Basis, check_sizes
 from hyperdreambooth_ext.lidb.file import Info
@@ -49,6 +49,14 @@ def test_a_lidb_finds_its_basis_among_the_hypernetworks(shelf, tmp_path):
     for layer in SMALL.layers:
         expected = delta_of(lidb, layer)
         assert torch.allclose(delta_of(again, layer), expected, atol=0.05 * expected.abs().max())
+
+
+def test_it_is_exported_and_renamed_where_the_users_own_hypernetworks_are(shelf, tmp_path):
+    file.save(tmp_path / "anna.safetensors", random_lidb(SMALL, basis=made_basis()), Info(name="anna"))
+    with pytest.raises(FileError, match="not here"):
+        export(tmp_path, "anna")
+    assert export(tmp_path, "anna", hypernetworks=[shelf]).is_file()
+    assert file.load(rename(tmp_path, "anna", "bea"), [shelf])[1].name == "bea"
 
 
 def test_without_the_hypernetwork_it_says_what_is_missing_and_can_still_be_looked_at(tmp_path):

@@ -12,21 +12,26 @@ import pytest
 from PIL import Image
 
 from hyperdreambooth_ext.errors import PhotoError, UserError
+from hyperdreambooth_ext.images.face import MAX_SURROUNDINGS, crop_face
 from hyperdreambooth_ext.images.photo import Photo
-from hyperdreambooth_ext.jobs.job import JobStatus, Result
+from hyperdreambooth_ext.jobs.forecast import Forecast
+from hyperdreambooth_ext.jobs.job import JobStatus, Pair, Result
+from hyperdreambooth_ext.jobs.library import Entry
 from hyperdreambooth_ext.jobs.task import Task
+from hyperdreambooth_ext.lidb.file import Info
 from hyperdreambooth_ext.personalize.options import PRESETS
 from hyperdreambooth_ext.shipped import HYPERNETWORK, SAMPLE_PHOTO
 from hyperdreambooth_ext.ui import html
 from hyperdreambooth_ext.ui.advanced import Advanced
 from hyperdreambooth_ext.ui.folder import can_open
 from hyperdreambooth_ext.ui.handlers import Handlers
+from hyperdreambooth_ext.ui.page import Page, updates
+from hyperdreambooth_ext.ui.people import PeoplePanel
 from hyperdreambooth_ext.ui.tab import build_tab
-from hyperdreambooth_ext.ui.upload import describe, read_upload
+from hyperdreambooth_ext.ui.upload import describe, faces_of, read_upload
 from tests.studio import SHORT, ended
 
 EVIL = "<img src=x onerror=alert(1)>"
-PROGRESS, RESULT, INTERRUPT, KEEP = 1, 2, 5, 6
 
 
 @pytest.fixture
@@ -67,6 +72,7 @@ def test_the_visible_form_has_three_inputs_and_the_rest_is_under_one_lid(studio)
     outside = [block for block in found.values() if isinstance(block, inputs) and left in ancestors(block)]
     outside = [block for block in outside if found["hdb_advanced"] not in ancestors(block)]
     assert {block.elem_id for block in outside if not hidden(block)} == {"hdb_photo", "hdb_name", "hdb_quality"}
+    assert {"hdb_try", "hdb_forecast", "hdb_people"} <= found.keys()
 
 
 def hidden(block):
@@ -130,8 +136,11 @@ def test_the_hypernetworks_that_are_there_can_be_chosen(studio, tmp_path, monkey
 
 def test_what_comes_from_outside_is_escaped():
     status = JobStatus(EVIL, EVIL, "failed", message=EVIL, start_reason=EVIL)
-    result = Result(Path(EVIL), 1, 1, 1, EVIL, EVIL, EVIL, EVIL, 0, b"x", b"x", b"x", 0.5, 0.1, EVIL)
+    pairs = (Pair(0, b"x", b"x"),)
+    result = Result(Path(EVIL), 1, 1, 1, EVIL, EVIL, EVIL, EVIL, 0, b"x", pictures=pairs, identity_words=EVIL)
     shown = [html.progress(status), html.note(EVIL, "error"), html.result(result), html.picture(b"", EVIL)]
+    entry = Entry(EVIL, Path(EVIL), 1, 0.0, Info(name=EVIL, trigger=EVIL, checkpoint=EVIL))
+    shown += [html.facts(result), html.people([entry], "", None), html.forecast(Forecast(EVIL, 512, "gradient"))]
     shown += [html.saved(EVIL, Path(EVIL)), html.progress(JobStatus("a", EVIL, "finetune", message=EVIL))]
     for page in shown:
         assert "<img src=x" not in page and 'alt="<' not in page
@@ -149,7 +158,25 @@ def test_times_as_a_clock():
 
 def test_an_upload_is_read_and_its_copies_deleted(uploads):
     file = uploads(SAMPLE_PHOTO.read_bytes())
-    assert len(read_upload(file).faces) == 1 and not Path(file.name).exists()
+    assert len(read_upload(file)) == 1 and not Path(file.name).exists()
+
+
+def test_of_a_photo_only_the_surroundings_of_its_faces_are_kept(uploads, sample_photo):
+    canvas = np.full((3000, 4000, 3), 127, np.uint8)
+    canvas[500 : 500 + len(sample_photo), 700 : 700 + sample_photo.shape[1]] = sample_photo
+    whole = Photo(canvas)
+    (kept,) = faces_of(whole)
+    assert kept.pixels.nbytes < canvas.nbytes / 10 and kept.pixels.base is None
+    for size in (64, 512):
+        crops = [crop_face(one.pixels, one.faces[0], size).astype(int) for one in (whole, kept)]
+        assert np.abs(crops[0] - crops[1]).max() <= 1, "what is learned is the same"
+    large = Photo(
+        np.asarray(Image.fromarray(sample_photo).resize((4000, 4000 * len(sample_photo) // len(sample_photo[0]))))
+    )
+    (kept,) = faces_of(large)
+    assert max(kept.pixels.shape) <= MAX_SURROUNDINGS
+    crops = [crop_face(one.pixels, one.faces[0], 256).astype(int) for one in (large, kept)]
+    assert np.abs(crops[0] - crops[1]).mean() < 2
 
 
 def test_a_file_that_is_no_picture_is_a_sentence_and_deleted_too(uploads):
@@ -178,28 +205,104 @@ def test_a_photo_that_is_too_large(uploads, monkeypatch):
 
 
 def test_none_one_and_several_faces(sample_photo, small_photo, photo):
-    wall = describe(Photo(np.full((90, 90, 3), 90, np.uint8)), 1)
+    wall = describe((), 1)
     assert "No face was found" in wall and "hdb_warning" in wall
     assert "hdb_warning" not in describe(photo, 1) and describe(photo, 1).count("<img") == 1
-    two = Photo(photo.pixels)
-    vars(two)["faces"] = photo.faces * 2
-    several = describe(two, 2)
+    several = describe(photo * 2, 2)
     assert several.count("<img") == 2 and 'hdb_chosen" data-face="2"' in several and "click the one" in several
 
 
 def test_another_photo_starts_with_its_largest_face(handlers, uploads):
-    photo, shown, face = handlers.look(uploads(SAMPLE_PHOTO.read_bytes()))
-    assert face == 1 and len(photo.faces) == 1 and "<img" in shown
-    assert handlers.look(None) == (None, "", 1)
-    nothing, shown, _ = handlers.look(uploads(b"hello"))
+    place, photo, shown, face, refusal, replace = handlers.look(uploads(SAMPLE_PHOTO.read_bytes()))
+    assert face == 1 and len(photo) == 1 and "<img" in shown
+    assert place is None, "the next photo can be dropped at once"
+    assert refusal == "" and not replace["visible"], "what was refused before is over"
+    _, nothing, shown, *_ = handlers.look(uploads(b"hello"))
     assert nothing is None and "hdb_error" in shown
 
 
 def test_personalize_follows_the_job_to_its_result(handlers, photo):
     pages = list(handlers.personalize(photo, 1, "anna", "balanced"))
-    assert pages[0][INTERRUPT]["visible"] and not pages[-1][INTERRUPT]["visible"]
-    assert 'data-stage="done"' in pages[-1][PROGRESS] and "After" in pages[-1][RESULT]
-    assert pages[-1][-1] == "a sks face <lidb:anna:1>"
+    assert pages[0].interrupt["visible"] and not pages[-1].interrupt["visible"]
+    assert 'data-stage="done"' in pages[-1].progress and pages[-1].result.count("After") == 4
+    assert " KB" in pages[-1].facts and " KB" not in pages[-1].result
+    assert pages[-1].prompt == "a sks face <lidb:anna:1>" and pages[-1].actions["visible"]
+
+
+def test_gradio_gets_plain_values(handlers):
+    """gradio 3 asks for the very types list and tuple."""
+    (values,) = updates(handlers.follow)("")
+    assert type(values) is tuple and len(values) == len(Page._fields)
+
+
+def test_no_score_and_no_verdict_is_shown(handlers, photo):
+    *_, page = handlers.personalize(photo, 1, "anna", "balanced")
+    words = re.sub(r'src="[^"]*"', "", page.result + page.facts)
+    assert not re.search(r"likeness|alike|%|identity", words, re.IGNORECASE)
+
+
+def test_pictures_are_sent_once(handlers, photo):
+    handlers.task_values = lambda advanced: {**SHORT, "steps": 30, "preview_every": 0}
+    pages = list(handlers.personalize(photo, 1, "anna", "balanced"))
+    assert len(pages) > 6 and not any("<img" in page.progress for page in pages)
+    assert sum(isinstance(page.so_far, str) and "<img" in page.so_far for page in pages) == 1
+    assert sum(isinstance(page.result, str) and "<img" in page.result for page in pages) == 1
+
+
+def test_a_name_that_is_taken_offers_to_replace(handlers, photo):
+    list(handlers.personalize(photo, 1, "anna", "fast"))
+    (page,) = handlers.personalize(photo, 1, "anna", "fast")
+    assert "exists already" in page.refusal and page.replace["visible"]
+    *_, page = handlers.replace(photo, 1, "anna", "fast")
+    assert "After" in page.result and not page.replace["visible"]
+
+
+def test_try_now_takes_the_built_in_model_and_the_sample_photo(handlers, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(type(handlers.studio.backend), "load_bundled", lambda self: loaded.append(True))
+    faces, shown, face, name, quality = handlers.try_now()
+    assert loaded and "<img" in shown and (face, name, quality) == (1, "sample", "fast")
+    *_, page = handlers.personalize(faces, face, name, quality)
+    assert "After" in page.result and handlers.try_now()[3] == "sample1"
+
+    def fails(self):
+        raise UserError("The small built-in model is missing.")
+
+    monkeypatch.setattr(type(handlers.studio.backend), "load_bundled", fails)
+    with pytest.raises(gr.Error, match="is missing"):
+        handlers.try_now()
+
+
+def test_a_line_before_the_press_tells_checkpoint_size_start_and_time(handlers, photo):
+    with handlers.studio.backend.model():
+        pass
+    line = handlers.forecast("fast")
+    assert (
+        "tiny" in line and "64 px" in line and "starts from its hypernetwork" in line and "after the first job" in line
+    )
+    list(handlers.personalize(photo, 1, "anna", "fast"))
+    assert re.search(r"about</span> 0:\d\d · \d+\.\d GB", handlers.forecast("fast"))
+    handlers.studio.backend._host = None
+    assert handlers.forecast("fast") == ""
+
+
+def test_my_people_are_listed_renamed_deleted_and_brought_back(handlers, photo):
+    list(handlers.personalize(photo, 1, "anna", "fast"))
+    with gr.Blocks():
+        people = PeoplePanel(handlers.studio, True)
+    shown, buttons = people.choose("anna")
+    assert 'data-person="anna"' in shown and "hdb_chosen" in shown and "tiny" in shown and buttons["visible"]
+    assert 'data-prompt="a sks face &lt;lidb:anna:1&gt;"' in shown and 'data-size="64"' in shown
+    assert people.prompt_of("anna")[0] == "a sks face <lidb:anna:1>"
+    assert "anna_lora" in people.export_one("anna") and "exists already" in people.export_one("anna")
+    shown, person, buttons, said, undo = people.rename_one("anna", "bea")
+    assert 'data-person="bea"' in shown and person == "" and not buttons["visible"] and "bea was anna" in said
+    assert "hdb_error" in people.rename_one("bea", "a/b")[3]
+    shown, *_, undo = people.delete_one("bea")
+    assert "Nobody was learned yet" in shown and undo["visible"]
+    assert 'data-person="bea"' in people.undo_delete()[0]
+    name, said = people.learn_again("bea")
+    assert name == "bea" and "drop one of the same person" in said
 
 
 @pytest.mark.parametrize(
@@ -208,39 +311,44 @@ def test_personalize_follows_the_job_to_its_result(handlers, photo):
 )
 def test_what_is_missing_or_wrong_is_a_sentence(handlers, photo, name, has_photo, sentence):
     (page,) = handlers.personalize(photo if has_photo else None, 1, name, "fast")
-    assert sentence in page[PROGRESS] and "hdb_error" in page[PROGRESS]
+    assert sentence in page.refusal and "hdb_error" in page.refusal and not page.replace["visible"]
 
 
 def test_an_interrupted_job_offers_to_keep(handlers, photo):
     handlers.task_values = lambda advanced: {**SHORT, "steps": 500}
     for page in handlers.personalize(photo, 1, "anna", "fast"):
         # Not at 0: before the first iteration there is nothing to keep.
-        if re.search(r"[1-9]\d* / 500", page[PROGRESS]):
-            handlers.interrupt(page[0])
-    assert page[KEEP]["visible"] and "nothing is saved yet" in page[PROGRESS]
-    *_, page = handlers.keep(page[0])
-    assert "After" in page[RESULT] and not page[KEEP]["visible"]
+        if re.search(r"[1-9]\d* / 500", page.progress):
+            handlers.interrupt(page.job)
+    assert page.keep["visible"] and page.resume["visible"] and "nothing is saved yet" in page.progress
+    handlers.interrupt("gone")
+    before = int(re.search(r"after (\d+)", page.progress)[1])
+    for again in handlers.resume(page.job):
+        if (found := re.search(r"(\d+) / 500", again.progress)) and int(found[1]) > before:
+            handlers.interrupt(page.job)
+    *_, page = handlers.keep(page.job)
+    assert "After" in page.result and not page.keep["visible"]
 
 
 def test_after_a_refresh_a_job_is_found_again_and_an_unknown_one_shows_the_first_page(handlers, photo):
     id = handlers.studio.submit(handlers_task(photo))
     *_, page = handlers.follow(id)
-    assert "After" in page[RESULT]
+    assert "After" in page.result
     for unknown in ("", "gone"):
         (page,) = handlers.follow(unknown)
-        assert "hdb_welcome" in page[PROGRESS] and page[0] == ""
+        assert "hdb_welcome" in page.progress and page.job == ""
 
 
 def handlers_task(photo):
     from tests.studio import short_task
 
-    return short_task(photo.pixels, "bea")
+    return short_task(photo[0].pixels, "bea")
 
 
 def test_a_model_that_is_unfit_is_said_on_the_first_page(handlers, monkeypatch):
     monkeypatch.setattr(type(handlers.studio.backend), "unfit", lambda self: "Load another model.")
     (page,) = handlers.follow("")
-    assert "Load another model." in page[PROGRESS]
+    assert "Load another model." in page.progress
 
 
 def test_export_writes_a_lora_once(handlers, photo):

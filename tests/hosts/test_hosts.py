@@ -2,9 +2,11 @@
 
 import gc
 import json
+import shutil
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from hyperdreambooth_ext.errors import ArchitectureError
@@ -142,6 +144,20 @@ def random_sd15(tmp_path_factory):
     del unet, parts, tensors
     gc.collect()
     return path
+
+
+def test_a_bare_name_leads_into_no_other_folder(tiny, tmp_path, monkeypatch):
+    home, config = tmp_path / "home", yaml.safe_load(tiny.checkpoint.with_suffix(".yaml").read_text())
+    home.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.json").write_text("{}")
+    shutil.copy(tiny.checkpoint, home / "model.safetensors")
+    config["model"]["params"]["cond_stage_config"]["params"]["version"] = "../elsewhere"
+    (home / "model.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(home)
+    checkpoint = read_checkpoint("model.safetensors")
+    monkeypatch.setattr("hyperdreambooth_ext.hosts.checkpoint.read_text_config", lambda file, shapes: {"file": file})
+    assert checkpoint.text_config()["file"] == CONFIGS / "clip_l.json"
 
 
 @pytest.mark.slow

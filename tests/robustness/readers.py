@@ -168,8 +168,10 @@ def _check_sidecar(config: dict) -> None:
 
 
 _TEXT = r'"(?:[^"\\]|\\.)*"'
+_LACKS = rf'get_uiCurrentTabContent\(\)\.querySelector\("textarea"\)\.value\.includes\({_TEXT}\)'
 _EXPRESSION = re.compile(
-    rf'"<lidb:anna:" \+ (?:opts\.extra_networks_default_multiplier|-?[\d.e-]+) \+ ">"(?: \+ {_TEXT})?'
+    rf'"<lidb:anna:" \+ (?:opts\.extra_networks_default_multiplier|-?[\d.e-]+) \+ ">"'
+    rf'(?: \+ \({_LACKS} && !{_LACKS} \? "" : {_TEXT}\))?'
 )
 _TEXT_SHAPES = {
     "text_model.embeddings.token_embedding.weight": (49408, 64),

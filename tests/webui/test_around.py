@@ -1,6 +1,7 @@
 """What is around the tag: cards, X/Y/Z axes, pasted infotexts, settings, credentials, and the order of it all."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def anna(webui, small_lidb):
-    file.save(webui.lora_dir / "anna.safetensors", small_lidb, Info(name="anna", thumbnail=b"jpeg"))
+    file.save(webui.lora_dir / "anna.safetensors", small_lidb, Info(name="anna", trigger="sks", thumbnail=b"jpeg"))
     webui.networks.list_available_networks()
     return webui.networks.available_networks["anna"]
 
@@ -29,7 +30,12 @@ def test_a_card_inserts_the_tag_and_shows_the_face_of_the_file(webui, anna):
     (page,) = webui.ui_extra_networks.extra_pages
     webui.shared.sd_model = SimpleNamespace(is_sd1=True)
     (item,) = page.list_items()
-    assert item["prompt"] == '"<lidb:anna:" + opts.extra_networks_default_multiplier + ">"'
+    prompt = 'get_uiCurrentTabContent().querySelector("textarea").value'
+    assert item["prompt"] == (
+        '"<lidb:anna:" + opts.extra_networks_default_multiplier + ">" + '
+        f'({prompt}.includes("a sks face") && !{prompt}.includes("<lidb:anna:") ? "" : " a sks face")'
+    )
+    assert item["user_metadata"]["activation text"] == "a sks face", "the card's editor shows it"
     assert item["preview"] == "./cover?item=anna" and item["shorthash"] == anna.shorthash
 
 
@@ -192,7 +198,13 @@ def test_a_strangers_notes_and_hash_are_data_on_the_card(webui, monkeypatch):
     evil = '0); window.owned=1; ("'
     for weight in (evil, True, [1], {"a": 1}, float("nan"), 10**400):
         prompt = cards.card_prompt('lidb:x"y', {"preferred weight": weight, "activation text": '"); owned("'})
-        assert prompt == ('"<lidb:x\\"y:" + opts.extra_networks_default_multiplier + ">" + " \\"); owned(\\""'), prompt
+        assert prompt.startswith('"<lidb:x\\"y:" + opts.extra_networks_default_multiplier + ">" + (get_ui'), prompt
+        outside = re.sub(r'"(?:\\.|[^"\\])*"', '""', prompt)
+        assert outside == (
+            '"" + opts.extra_networks_default_multiplier + "" + '
+            '(get_uiCurrentTabContent().querySelector("").value.includes("") && '
+            '!get_uiCurrentTabContent().querySelector("").value.includes("") ? "" : "")'
+        ), prompt
     assert cards.card_prompt("lidb:x", {"preferred weight": 0.7, "activation text": 5}) == '"<lidb:x:" + 0.7 + ">"'
     file.save(webui.lora_dir / "anna.safetensors", random_lidb(SMALL), file.Info(name="anna"))
     webui.networks.list_available_networks()

@@ -55,7 +55,7 @@ LACKING = {
     },
 }  # fmt: skip
 LACKING["forge-neo"] = LACKING["forge"] | _NO_LOWVRAM | {
-    "networks.networks_in_memory", "sd_vae.resolve_vae",
+    "networks.networks_in_memory", "sd_models.reload_model_weights", "sd_vae.resolve_vae",
     "modules/sd_models.py: if isinstance(v, str) and v[0:1] == '{':",
 }  # fmt: skip
 # Nor these members of classes that they have, and these arguments of functions.

@@ -115,7 +115,7 @@ def test_a_photo_is_learned_and_the_retrained_file_takes_effect(forge, tiny, sma
     def acting(at, step, steps, preview):
         report(at, step, steps, preview)
         if at == "finetune" and act == "interrupt":
-            forge.shared.state.interrupted = True
+            studio.interrupt(studio.jobs()[-1].id)
         if at == "finetune" and act == "error":
             raise ValueError("nobody foresaw this")
 
@@ -128,6 +128,7 @@ def test_a_photo_is_learned_and_the_retrained_file_takes_effect(forge, tiny, sma
         model.current_lora_hash = "[['anna.safetensors', 1.0, 1.0]]"
         first = forge.networks.available_networks["anna"]
         backend.saved(forge.lora_dir / "anna.safetensors")
+        backend._forget_saved()
         assert model.current_lora_hash == "" and forge.networks.available_networks["anna"] is not first
 
 

@@ -210,22 +210,58 @@ def test_after_no_memory_in_the_middle_of_a_layer(webui, sd_model, busy, sample_
     assert everything(sd_model, webui) == before
 
 
-def test_the_webuis_interrupt_stops_within_a_step(webui, sd_model, busy, sample_photo):
-    before = everything(sd_model, webui)
+def test_the_webuis_interrupt_ends_the_picture_that_waits_and_not_the_training(webui, sd_model, busy):
+    backend, state, progress = webui.ours("mount").backend(), webui.shared.state, webui.progress
+    notes = webui.ours("entry").TagNotes()
+    with backend.model():
+        progress.pending_tasks["task(waits)"] = 0.0
+        state.interrupted = True
+        backend.report("finetune", 1, 2, None)
+        assert not state.interrupted and (state.sampling_step, state.sampling_steps) == (1, 2)
+        progress.pending_tasks["task(came later)"] = 0.0
+    for task, interrupted in (("task(came later)", False), ("task(waits)", True), ("task(waits)", False)):
+        progress.current_task = task
+        state.begin(task)
+        notes.process(None)
+        assert state.interrupted == interrupted
+
+
+def test_what_was_saved_is_forgotten_before_anybody_else_gets_the_model(webui, sd_model, busy, monkeypatch):
+    module, seen = webui.ours("backend"), []
+    backend = module.WebuiBackend()
+    monkeypatch.setattr(
+        module, "forget", lambda networks, path, models: seen.append((path, webui.call_queue.queue_lock.locked()))
+    )
+    with pytest.raises(RuntimeError, match="pictures"), backend.model():
+        backend.saved(webui.lora_dir / "anna.safetensors")
+        assert not seen, "LoRAs that were merged before are merged again when the model is given back"
+        raise RuntimeError("pictures")
+    assert seen == [(webui.lora_dir / "anna.safetensors", True)]
+
+
+def test_a_build_sees_a_picture_that_is_being_made(webui, sd_model, busy):
     backend = webui.ours("backend").WebuiBackend()
-    assert not backend.interrupted()
+    with webui.call_queue.queue_lock:
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(backend.wanted()))
+        thread.start()
+        thread.join()
+    assert seen == [True] and not backend.wanted()
 
-    def on_step(progress):
-        backend.report("finetune", progress.step, progress.steps, None)
-        webui.shared.state.interrupted = True
 
-    with backend.model() as host:
-        callbacks = Callbacks(on_step=on_step, should_stop=backend.interrupted)
-        result = personalize(Photo(sample_photo), REQUEST, host, None, callbacks)
-        assert (webui.shared.state.sampling_step, webui.shared.state.sampling_steps) == (1, 2)
-    assert result.steps == 1
-    assert everything(sd_model, webui) == before
-    assert not backend.interrupted()
+def test_the_built_in_model_can_be_tried_where_there_is_no_other(webui, sd_model, busy):
+    backend, models = webui.ours("backend").WebuiBackend(), webui.sd_models
+    name = webui.ours("bundled").NAME
+    assert not backend.can_try(), "another checkpoint is loaded"
+    models.model_data.sd_model = None
+    assert backend.can_try()
+    models.checkpoints_list["other"] = SimpleNamespace(model_name="other", title="other")
+    assert not backend.can_try()
+    webui.shared.cmd_opts.ckpt_dir = str(webui.lora_dir / "checkpoints")
+    models.list_models = lambda: models.checkpoints_list.update({name: SimpleNamespace(model_name=name, title=name)})
+    backend.load_bundled()
+    assert models.model_data.sd_model.model_name == name
+    assert (webui.lora_dir / "checkpoints" / f"{name}.safetensors").exists()
 
 
 def test_what_was_learned_on_a_busy_webui_equals_what_a_quiet_one_learns(webui, sd_model, busy, sample_photo):
@@ -339,7 +375,9 @@ def test_after_saving_the_cached_text_conditions_are_gone(webui, sd_model, busy)
     )  # fmt: skip
     for cached in lists:
         cached[:] = ["key", "condition"]
-    webui.ours("backend").WebuiBackend().saved(webui.lora_dir / "last.safetensors")
+    backend = webui.ours("backend").WebuiBackend()
+    with backend.model():
+        backend.saved(webui.lora_dir / "last.safetensors")
     assert all(cached == [None, None] for cached in lists)
     assert all(torch.equal(busy.pristine[key], linear.weight) for key, linear in busy.linears.items())
 

@@ -95,10 +95,15 @@ class Server:
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process is not None and self._process.poll() is None:
-            if self.starts() >= starts:
+            # Without a page it says so a moment before it listens.
+            if self.starts() >= starts and self._listens():
                 return
             time.sleep(0.3)
         raise RuntimeError(f"The WebUI did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+
+    def _listens(self) -> bool:
+        with socket.socket() as knock:
+            return knock.connect_ex(("127.0.0.1", self.port)) == 0
 
     def starts(self) -> int:
         """How often it has started or reloaded."""

@@ -1,12 +1,13 @@
 """The extension in a real WebUI 1.10 on the embedded checkpoint."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.bundled import NAME
+from tests.bundled import NAME, SIZE
 
 from .conftest import freeze
 from .server import Server, refused
@@ -90,7 +91,7 @@ def test_no_memory_in_the_middle_leaves_nothing_behind(webui, photo, anna):
     assert not (webui.data / "models" / "Lora" / "never.safetensors").exists()
 
 
-def test_the_webuis_interrupt_stops_a_job(webui, photo, anna):
+def test_the_webuis_interrupt_ends_the_picture_that_waits_and_not_the_job(webui, photo, anna):
     webui.picture("a sks face <lidb:anna:1>")
     before = webui.call("/probe/inside")
     job = webui.submit(photo, "never", steps=500)
@@ -98,9 +99,19 @@ def test_the_webuis_interrupt_stops_a_job(webui, photo, anna):
         pass
     progress = webui.call("/sdapi/v1/progress")
     assert 0 < progress["progress"] < 1 and progress["state"]["job"] == "hyperdreambooth"
-    webui.call("/sdapi/v1/interrupt", post=True)
-    status = webui.ended(job)
-    assert status["stage"] == "cancelled" and status["can_keep"]
+    wanted = {"prompt": "a sks face", "width": SIZE, "height": SIZE, "steps": 4}
+    with ThreadPoolExecutor() as pool:
+        picture = pool.submit(webui.call, "/sdapi/v1/txt2img", wanted)
+        while not webui.call("/internal/pending-tasks")["size"]:
+            pass
+        webui.call("/sdapi/v1/interrupt", post=True)
+        interrupted_at = webui.call(f"/hyperdreambooth/v1/jobs/{job}")["step"]
+        while webui.call(f"/hyperdreambooth/v1/jobs/{job}")["step"] < interrupted_at + 2:
+            pass
+        webui.call(f"/hyperdreambooth/v1/jobs/{job}/interrupt", {"keep": False})
+        status = webui.ended(job)
+        assert status["stage"] == "cancelled" and status["can_keep"] and status["can_continue"]
+        assert picture.result()["images"] == []
     assert webui.call("/probe/inside") == before
 
 

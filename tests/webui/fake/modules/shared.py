@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 cmd_opts = SimpleNamespace(lora_dir="", lowvram=False, medvram=False, api=False, nowebui=False, api_auth=None)
+config_filename = "config.json"
 loaded_hypernetworks = []
 sd_model = None
 
@@ -23,6 +24,12 @@ class Options:
 
     def __init__(self, data_labels, restricted_opts):
         self.data, self.data_labels = {}, data_labels
+
+    def set(self, key, value, is_api=False, run_callbacks=True):
+        self.data[key] = value
+
+    def save(self, filename):
+        pass
 
     def add_option(self, key, info):
         self.data_labels[key] = info

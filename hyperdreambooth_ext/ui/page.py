@@ -1,0 +1,83 @@
+"""What the tab shows of a job, as one value: each field is the component of that name."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from ..errors import UserError
+from ..jobs.job import JobStatus
+from . import html
+
+
+class Page(NamedTuple):
+    """Updates in the order of the outputs that `tab` wires; made by `page`."""
+
+    job: Any
+    progress: Any
+    so_far: Any
+    result: Any
+    actions: Any
+    prompt: Any
+    facts: Any
+    personalize: Any
+    stop: Any
+    interrupt: Any
+    keep: Any
+    resume: Any
+    refusal: Any
+    replace: Any
+
+
+def page(**changes: Any) -> Page:
+    """These fields anew, and everything else as it was."""
+    return Page(**{name: gr.update() for name in Page._fields} | changes)
+
+
+def updates(handler: Callable[..., Iterator[Page]]) -> Callable[..., Iterator[tuple]]:
+    """The handler as an event's function: gradio 3 takes a value of the type tuple for several, and no other kind."""
+
+    def plain(*given: Any) -> Iterator[tuple]:
+        yield from map(tuple, handler(*given))
+
+    return plain
+
+
+def shown(status: JobStatus, before: JobStatus | None) -> Page:
+    """A job's status; pictures are sent only when they changed since `before`."""
+    done = status.result
+    changes = {
+        "job": status.id,
+        "progress": html.progress(status),
+        "personalize": gr.update(interactive=status.ended),
+        "stop": gr.update(visible=not status.ended or status.can_keep),
+        "interrupt": gr.update(visible=not status.ended),
+        "keep": gr.update(visible=status.can_keep),
+        "resume": gr.update(visible=status.can_continue),
+        "refusal": "",
+        "replace": gr.update(visible=False),
+    }
+    if before is None or html.so_far(before) != html.so_far(status):
+        changes["so_far"] = html.so_far(status)
+    if before is None or done != before.result:
+        changes |= {
+            "result": html.result(done) if done else "",
+            "facts": html.facts(done) if done else "",
+            "actions": gr.update(visible=done is not None),
+        }
+    if done:
+        changes["prompt"] = done.prompt
+    return page(**changes)
+
+
+def refused(error: UserError) -> Page:
+    """The sentence below the button, with a way to replace what is there."""
+    taken = gr.update(visible="overwrite" in error.options)
+    return page(refusal=html.note(str(error), "error"), replace=taken)
+
+
+def idle(note: str = "") -> Page:
+    """The first page. The buttons are as the page was built; a job that was started meanwhile keeps them."""
+    return page(
+        job="", progress=html.note(note, "warning") + html.welcome(answered=True), so_far="", result="", facts=""
+    )

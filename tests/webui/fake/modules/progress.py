@@ -1,0 +1,4 @@
+from collections import OrderedDict
+
+current_task = None
+pending_tasks = OrderedDict()
