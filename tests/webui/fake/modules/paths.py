@@ -1,1 +1,4 @@
-models_path = "models"
+import tempfile
+
+# No test leaves anything in the repository.
+models_path = tempfile.mkdtemp()
