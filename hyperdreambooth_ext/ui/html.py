@@ -27,7 +27,7 @@ _STAGES = {
     "cancelled": "Interrupted",
 }
 _STARTS = {
-    "hypernetwork": ("starts from its hypernetwork", "close to the person"),
+    "hypernetwork": ("starts from its hypernetwork", "most alike"),
     "gradient": ("starts along the gradient", "less alike; a hypernetwork starts closer"),
     "zero": ("starts at nothing", "less alike"),
 }
