@@ -82,10 +82,7 @@ def _read(file: BinaryIO, name: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
-                _check_size(name, image)
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(_upright(file, name))
     except (UnidentifiedImageError, Image.DecompressionBombError):
         if name.lower().endswith((".heic", ".heif")):
             raise PhotoError(f"{name} is a HEIC photo, which cannot be read here: save it as a JPEG.") from None
@@ -93,6 +90,14 @@ def _read(file: BinaryIO, name: str) -> np.ndarray:
     except _DAMAGED as error:
         why = plain_text(str(error), 200)
         raise PhotoError(f"{name} is damaged or cut short ({why}): save or copy it again.") from error
+
+
+def _upright(file: BinaryIO, name: str) -> Image.Image:
+    # On its own, so that the pixels as they lay are forgotten before the upright ones are converted.
+    with Image.open(file, formats=FORMATS) as image:
+        _check_size(name, image)
+        image.load()
+        return ImageOps.exif_transpose(image)
 
 
 def _check_size(name: str, image: Image.Image) -> None:
