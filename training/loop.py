@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn  # type: ignore[attr-defined]
 
 from hyperdreambooth_ext.pretrain.loop import Loop, LoopOptions, Step, lines_of
 from hyperdreambooth_ext.pretrain.progress import Paused, Reporter
@@ -60,6 +61,18 @@ def precision_of(device: torch.device) -> str:
     return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32"
 
 
+def averaged(decay: float) -> Callable:
+    """`AveragedModel`'s function for a moving average that begins short: of a short training it holds the end, and not
+    the first weights."""
+
+    def average(averages, parameters, count) -> None:
+        count = int(count)
+        shorter = get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))
+        shorter(averages, parameters, count)
+
+    return average
+
+
 def train(
     out: Path, model: torch.nn.Module, losses_of: Step, run: Run, beside=None, is_adamw=lambda name: False,
     sheet: Callable[[torch.nn.Module, int], None] | None = None,
@@ -81,6 +94,7 @@ def train(
         schedule=learning_rate, precision=run.precision,
     )  # fmt: skip
     loop = Loop(out, model, options, callback=beside, optimizer=MuonAdamW(model, run.lr, is_adamw=is_adamw))
+    loop.average.multi_avg_fn = averaged(run.ema)  # type: ignore[assignment]
 
     def after_step(step: int) -> None:
         if step % PRINT_EVERY == 0:

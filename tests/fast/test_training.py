@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel
 
 from training.captions import describe
 from training.chain import EMBEDDING, PART_BYTES, join, split
 from training.checkpoint import spread_timesteps
 from training.faces import measured
+from training.loop import averaged
 from training.models import Autoencoder, InnerAutoencoder, OpenedAutoencoder
 from training.muon import MuonAdamW, orthogonalized
 from training.photos import Photos, resized
@@ -102,6 +104,19 @@ def test_muon_and_adamw_minimize_together_and_resume_to_the_bit() -> None:
     assert whole[2] < 0.8 * first[2]
     resumed = run(20, run(10)[1])
     assert all(torch.equal(a, b) for a, b in zip(whole[0], resumed[0], strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_moving_average_of_a_short_training_has_forgotten_its_first_weights() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(100)
+        average = AveragedModel(model, multi_avg_fn=averaged(0.9999))
+        average.update_parameters(model)
+        model.weight.fill_(1)
+        for _ in range(50):
+            average.update_parameters(model)
+    assert abs(float(average.module.weight) - 1) < 0.1
 
 
 def test_the_short_backward_of_group_norms_is_torchs() -> None:
