@@ -1,9 +1,9 @@
-"""What the tab's likeness amounts to on sampled pictures: the scale behind its words (`jobs/identity.py`).
+"""What the API's identity score amounts to on sampled pictures (`jobs/identity.py`): why the tab shows none.
 
     python -m benchmarks.likeness_scale OUT_DIR [--row hypernetwork+80]
 
 OUT_DIR is what `evaluate` filled. The first picture of each person is compared, by the bundled encoder as in the
-tab, with the photo that it was learned from and with everybody else's.
+API, with the photo that it was learned from and with everybody else's.
 """
 
 import argparse
