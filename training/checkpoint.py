@@ -177,7 +177,7 @@ def train_checkpoint(args: argparse.Namespace) -> None:
         save_sheet(args.out / f"sheet-{step:07d}.png", average, args.autoencoder, args.cache, alphas_cumprod, args.size)
 
     run = Run(
-        args.steps, args.lr, args.minutes, args.whole, ema=args.ema, warm_up=500, precision=precision_of(device),
+        args.steps, args.lr, args.minutes, args.whole, ema=args.ema, warm_up=100, precision=precision_of(device),
         sheet_minutes=SHEET_MINUTES,
     )  # fmt: skip
     average = train(args.out, model, losses, run, is_adamw=is_adamw, sheet=sheet if args.autoencoder else None)
