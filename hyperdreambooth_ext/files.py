@@ -36,7 +36,8 @@ def checked_name(name: str) -> str:
     if not is_plain(name) or name[0] == "." or name[-1] == "." or device:
         raise UserError(f"The name {name[:40]!r} cannot be a file name on every system: use letters, digits, - and _.")
     if len(name.encode()) > MAX_NAME_BYTES:
-        raise UserError(f"The name is too long: {MAX_NAME_BYTES // 4} characters always fit.")
+        fitting = len(name.encode()[:MAX_NAME_BYTES].decode(errors="ignore"))
+        raise UserError(f"The name is too long: at most {fitting} characters of it fit.")
     return name
 
 

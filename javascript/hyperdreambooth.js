@@ -7,7 +7,9 @@
     const KEY = "hdb_job";
     // A job was started in this page: there is nothing to reconnect to.
     let started = false;
-    // The job that is under way, to tell when it ends.
+    // The built-in model was asked for.
+    let tried = false;
+    // The job that is under way, to tell when it begins and ends.
     let working = "";
 
     function root() {
@@ -41,13 +43,14 @@
     }
 
     // After a page refresh the server is asked for the job that was running; an empty id shows the tab's first page.
-    // Newer gradio shows a button before it listens to it: we ask until the answer is in the page.
-    function reconnect(tries) {
-        if (tries === 0 || started || answered()) return;
+    // Newer gradio shows a button before it listens to it: we ask until the answer is in the page, and ever less often,
+    // for a busy server answers late. `wait` in milliseconds.
+    function reconnect(wait) {
+        if (wait > 20000 || started || answered()) return;
         setValue("#hdb_job", localStorage.getItem(KEY) || "");
         // Gradio takes the value over before the press is handled.
         setTimeout(() => started || press("#hdb_reconnect"), 50);
-        setTimeout(() => reconnect(tries - 1), 2000);
+        setTimeout(() => reconnect(2 * wait), wait);
     }
 
     function answered() {
@@ -63,7 +66,17 @@
         if (stage === "failed") localStorage.removeItem(KEY);
         else localStorage.setItem(KEY, job);
         if (stage === "done" && working === job) refreshCards();
+        if (stage === "finetune" && tried) showCheckpoint();
+        // The button may be far below.
+        if (stage !== "done" && working !== job && started) shown.scrollIntoView({block: "nearest"});
         working = stage === "done" ? "" : job;
+    }
+
+    // The WebUI's list at the top left does not know what was loaded without it (modules/ui_settings.py).
+    function showCheckpoint() {
+        tried = false;
+        press("#refresh_sd_model_checkpoint");
+        setTimeout(() => press("#change_checkpoint"), 1500);
     }
 
     // The WebUI's cards are made anew by a button that it hides (modules/ui_extra_networks.py, create_ui).
@@ -115,7 +128,11 @@
         else if (target.matches("#hdb_result img, #hdb_generated img")) enlarge(target);
         else if (target.closest("#hdb_send")) sendToTxt2img(value("#hdb_prompt"), find("#hdb_result [data-size]"));
         else if (target.closest("#hdb_person_send")) sendPerson();
-        else if (target.closest("#hdb_personalize, #hdb_try, #hdb_replace")) started = true;
+        else if (target.closest("#hdb_person_again")) find("#hdb_photo").scrollIntoView({block: "nearest"});
+        else if (target.closest("#hdb_personalize, #hdb_try, #hdb_replace")) {
+            started = true;
+            tried = target.closest("#hdb_try") !== null;
+        }
     }
 
     // Gradio makes the input anew after each photo; what is dropped is judged by the server.
@@ -129,7 +146,7 @@
         root().addEventListener("click", onClick);
         root().addEventListener("pointerdown", onlyPictures, true);
         new MutationObserver(remember).observe(find("#hdb_progress"), {childList: true, subtree: true});
-        reconnect(10);
+        reconnect(1000);
     }
 
     // The WebUI calls back when its page is built; elsewhere we look until the tab is there. It never is where the

@@ -151,7 +151,7 @@ class Work:
         if host.checkpoint_hash != learned.info.checkpoint_hash:
             return []
         total = self._sampling_steps
-        self._stage("pictures", total, "Sampling the pictures before and after.")
+        self._stage("pictures", total)
         self.pace.begin()
 
         def on_step() -> None:

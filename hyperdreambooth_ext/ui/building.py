@@ -49,8 +49,8 @@ class BuildPanel:
                     size = number(known["size"], "hdb_build_size")
                 self.start = gr.Button("Start", variant="primary", elem_id="hdb_build_start")
                 with gr.Row():
-                    self.pause = gr.Button("Pause", interactive=False, elem_id="hdb_build_pause")
-                    self.resume = gr.Button("Resume", interactive=False, elem_id="hdb_build_resume")
+                    self.pause = gr.Button("Pause", interactive=False, min_width=100, elem_id="hdb_build_pause")
+                    self.resume = gr.Button("Resume", interactive=False, min_width=100, elem_id="hdb_build_resume")
             with gr.Column(scale=3, min_width=320):
                 self.status = gr.HTML(status_page(BuildStatus()), elem_id="hdb_build_status")
                 self.use = gr.Button("Use the new hypernetwork", visible=False, elem_id="hdb_build_use")
@@ -147,18 +147,16 @@ def status_page(build: BuildStatus) -> str:
 
 def shelf(found: Sequence[Found]) -> str:
     """The hypernetworks that are there, and what each was made for."""
-    rows = "".join(f"<tr>{_row(one)}</tr>" for one in found)
-    head = "<tr><th>File</th><th>Made for</th><th>Trained on</th><th>Held-out scores</th></tr>"
-    return f'<div class="hdb_card hdb_shelf"><table>{head}{rows}</table></div>'
+    shown = "".join(f"<div>{html.path_of(one.path.name)}{_facts(one)}</div>" for one in found)
+    return f'<div class="hdb_card hdb_shelf">{shown or "<p>No hypernetwork is here yet.</p>"}</div>'
 
 
-def _row(found: Found) -> str:
-    name = f'<td><code class="hdb_path">{escape(found.path.name)}</code></td>'
+def _facts(found: Found) -> str:
     if found.config is None:
-        return f'{name}<td colspan="3">{escape(found.problem)}</td>'
+        return html.note(found.problem, "warning")
     made_for = f"{found.config.checkpoint} {found.config.checkpoint_hash}"
-    cells = (made_for, found.config.trained_on, found.config.held_out)
-    return name + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    facts = {"Made for": made_for, "Trained on": found.config.trained_on, "Held-out scores": found.config.held_out}
+    return html.rows({name: escape(value) for name, value in facts.items()})
 
 
 def _counts(build: BuildStatus) -> str:

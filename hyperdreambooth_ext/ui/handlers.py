@@ -51,17 +51,20 @@ class Handlers:
         """Another face of the same photo."""
         return "" if faces is None else describe(faces, int(face or 1))
 
-    def try_now(self) -> tuple[Faces, str, int, str, str]:
+    def try_now(self) -> Iterator[tuple]:
         """The built-in model and the sample photo: the faces, what is said of them, the chosen one, a name that is
-        free, and the quickest quality. Raises gradio's Error, so that nothing follows."""
+        free, the quickest quality, and that the model is loading. Raises gradio's Error, so that nothing follows."""
+        form = (gr.update(),) * 5
+        yield *form, html.loading()
         try:
             self.studio.backend.load_bundled()
         except UserError as error:
+            yield *form, html.welcome()
             raise gr.Error(str(error)) from error
         faces = faces_of(Photo(load_photo(SAMPLE_PHOTO)))
         taken = {entry.name for entry in entries(self._folder())}
         name = next(name for name in (f"sample{number or ''}" for number in count()) if name not in taken)
-        return faces, describe(faces, 1), 1, name, QUALITIES[0]
+        yield faces, describe(faces, 1), 1, name, QUALITIES[0], gr.update()
 
     def can_try(self) -> Any:
         """Show or hide the button for it."""

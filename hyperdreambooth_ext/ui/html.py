@@ -5,7 +5,7 @@ Labels and numbers are text nodes of their own: the WebUI's localization replace
 
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -22,14 +22,14 @@ _STAGES = {
     "predict": "Predicting",
     "finetune": "Learning",
     "saving": "Saving",
-    "pictures": "Sampling",
+    "pictures": "Sampling before and after",
     "failed": "Failed",
     "cancelled": "Interrupted",
 }
 _STARTS = {
-    "hypernetwork": ("starts from its hypernetwork", "most alike"),
-    "gradient": ("starts along the gradient", "less alike; a hypernetwork starts closer"),
-    "zero": ("starts at nothing", "less alike"),
+    "hypernetwork": "starts from its hypernetwork: most alike",
+    "gradient": "starts along the gradient: less alike than from a hypernetwork",
+    "zero": "starts at nothing: less alike",
 }
 _WELCOME = (
     ("One photo", "A face from the front, in even light. It stays on this machine and is not kept."),
@@ -63,10 +63,7 @@ def card(inner: str) -> str:
 
 def saved(sentence: str, path: Path) -> str:
     """What was written, and where."""
-    return (
-        f'<div class="hdb_note hdb_info" role="status"><span>{escape(sentence)}</span> '
-        f'<code class="hdb_path">{escape(str(path))}</code></div>'
-    )
+    return f'<div class="hdb_note hdb_info" role="status"><span>{escape(sentence)}</span> {path_of(str(path))}</div>'
 
 
 def picture(jpeg: bytes, caption: str, css: str = "", kind: str = "jpeg") -> str:
@@ -89,6 +86,11 @@ def faces(crops: Sequence[bytes], chosen: int) -> str:
         for number, crop in enumerate(crops, 1)
     )
     return f'<div class="hdb_faces">{items}</div>'
+
+
+def loading() -> str:
+    """What is shown while the built-in model is loaded, before there is a job."""
+    return '<div class="hdb_card" data-job=""><div class="hdb_line"><b>Loading the small built-in model</b></div></div>'
 
 
 def progress(status: JobStatus) -> str:
@@ -136,26 +138,36 @@ def result(done: Result) -> str:
 
 def facts(done: Result) -> str:
     """What is to be known of the file."""
-    rows = (
-        ("File", f'<code class="hdb_path">{escape(str(done.path))}</code>'),
-        ("Size", f"<span>{done.file_bytes / 1000:.0f} KB</span>"),
-        ("Time", f"<span>{clock(done.seconds)}</span>"),
-        ("Iterations", f"<span>{done.steps}</span>"),
-        ("Seed", f"<span>{done.seed}</span>"),
-    )
-    shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in rows)
-    return f'<dl class="hdb_facts">{shown}</dl><p class="hdb_message hdb_quiet">{escape(done.start_reason)}</p>'
+    known = rows({
+        "File": path_of(str(done.path)),
+        "Size": f"<span>{done.file_bytes / 1000:.0f} KB</span>",
+        "Time": f"<span>{clock(done.seconds)}</span>",
+        "Iterations": f"<span>{done.steps}</span>",
+        "Seed": f"<span>{done.seed}</span>",
+    })  # fmt: skip
+    return f'{known}<p class="hdb_message hdb_quiet">{escape(done.start_reason)}</p>'
+
+
+def rows(values: Mapping[str, str]) -> str:
+    """Names and what they are, which is escaped already, one below the other; what is empty is left out."""
+    shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in values.items() if value)
+    return f'<dl class="hdb_facts">{shown}</dl>'
+
+
+def path_of(path: str) -> str:
+    """A file's name or path, in letters of one width."""
+    return f'<code class="hdb_path">{escape(path)}</code>'
 
 
 def forecast(known: Forecast | None) -> str:
     """One line before the press: checkpoint, size, start, time and memory; empty while nothing is known."""
     if known is None:
         return ""
-    parts = [escape(known.checkpoint), f"{known.size} px", *(f"<span>{words}</span>" for words in _STARTS[known.start])]
+    parts = [escape(known.checkpoint), f"{known.size} px", f"<span>{_STARTS[known.start]}</span>"]
     if known.seconds is None:
         parts.append("<span>the time is known after the first job</span>")
     else:
-        parts.append(f"<span>about</span> {clock(known.seconds)}")
+        parts.append(f"<span>about</span> {duration(known.seconds)}")
         parts += [f"{known.megabytes / 1000:.1f} GB"] if known.megabytes else []
     return f'<p class="hdb_forecast">{" · ".join(parts)}</p>'
 
@@ -190,6 +202,13 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as one reads an estimate: 47 s, 3 min, 2.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _counts(status: JobStatus) -> str:

@@ -21,6 +21,7 @@ class Page(NamedTuple):
     prompt: Any
     facts: Any
     personalize: Any
+    try_now: Any
     stop: Any
     interrupt: Any
     keep: Any
@@ -50,6 +51,7 @@ def shown(status: JobStatus, before: JobStatus | None) -> Page:
         "job": status.id,
         "progress": html.progress(status),
         "personalize": gr.update(interactive=status.ended),
+        "try_now": gr.update(interactive=status.ended),
         "stop": gr.update(visible=not status.ended or status.can_keep),
         "interrupt": gr.update(visible=not status.ended),
         "keep": gr.update(visible=status.can_keep),

@@ -22,18 +22,20 @@ class PeoplePanel:
         self.studio = studio
         gr.HTML('<h3 class="hdb_heading">My people</h3>', elem_id="hdb_people_heading")
         self.list = gr.HTML("", elem_id="hdb_people")
-        with gr.Row(visible=False, elem_id="hdb_person_actions") as self.actions:
-            # The script does this one in the WebUI, as it does the result's.
-            words = "Use in the prompt" if own_generate else "Send to txt2img"
-            self.use = gr.Button(words, variant="primary", min_width=120, elem_id="hdb_person_send")
-            self.again = gr.Button("Learn again", min_width=120, elem_id="hdb_person_again")
-            self.export = gr.Button("Export as LoRA", min_width=120, elem_id="hdb_person_export")
-            self.name = gr.Textbox(
-                "", show_label=False, placeholder="New name", max_lines=1, min_width=120, elem_id="hdb_person_name"
-            )  # fmt: skip
-            self.name.do_not_save_to_config = True
-            self.rename = gr.Button("Rename", min_width=120, elem_id="hdb_person_rename")
-            self.delete = gr.Button("Delete", variant="stop", min_width=120, elem_id="hdb_person_delete")
+        with gr.Column(visible=False, elem_id="hdb_person_actions") as self.actions:
+            with gr.Row():
+                # The script does this one in the WebUI, as it does the result's.
+                words = "Use in the prompt" if own_generate else "Send to txt2img"
+                self.use = gr.Button(words, variant="primary", min_width=140, elem_id="hdb_person_send")
+                self.again = gr.Button("Learn again", min_width=140, elem_id="hdb_person_again")
+                self.export = gr.Button("Export as LoRA", min_width=140, elem_id="hdb_person_export")
+            with gr.Row():
+                self.name = gr.Textbox(
+                    "", show_label=False, placeholder="New name", max_lines=1, min_width=140, elem_id="hdb_person_name"
+                )  # fmt: skip
+                self.name.do_not_save_to_config = True
+                self.rename = gr.Button("Rename", min_width=140, elem_id="hdb_person_rename")
+                self.delete = gr.Button("Delete", variant="stop", min_width=140, elem_id="hdb_person_delete")
         self.note = gr.HTML("", elem_id="hdb_people_note")
         self.undo = gr.Button("Undo", visible=False, elem_id="hdb_person_undo")
         # A click on a card sets it, by the script; it would be kept as a default in ui-config.json.

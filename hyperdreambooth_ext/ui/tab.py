@@ -3,6 +3,8 @@
 The same in the WebUI and in our own window. Runs on gradio 3.41.2 (AUTOMATIC1111), 4.40 (Forge) and newer.
 """
 
+from typing import Any
+
 import gradio as gr
 
 from ..jobs.jobs import Studio
@@ -129,7 +131,10 @@ def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs, people: PeoplePanel)
     inputs.face.change(do.choose, [inputs.photos, inputs.face], [inputs.faces], **_QUIET)
     for option in inputs.options:
         option.change(do.forecast, inputs.options, [inputs.forecast], **_QUIET)
-    tried = [inputs.photos, inputs.faces, inputs.face, inputs.name, inputs.quality]
+    # A name that was refused is not the one that is typed now. Not through gradio's queue: it comes with every letter.
+    renamed = [inputs.refusal, inputs.replace]
+    inputs.name.input(lambda: ("", gr.update(visible=False)), None, renamed, queue=False, **_QUIET)
+    tried = [inputs.photos, inputs.faces, inputs.face, inputs.name, inputs.quality, outputs.progress]
     begin, job_id = updates(do.personalize), [outputs.job]
     jobs = (
         inputs.try_now.click(do.try_now, None, tried, **_QUIET).success(begin, inputs.asked, page, **_QUIET),
@@ -139,13 +144,18 @@ def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs, people: PeoplePanel)
         outputs.resume.click(updates(do.resume), job_id, page, **_QUIET),
         outputs.reconnect.click(updates(do.follow), job_id, page, **_QUIET),
     )
+
+    def news(person: str, *options: Any) -> tuple:
+        return people.refresh(person), do.forecast(*options)
+
+    def arrived(request: gr.Request, person: str, *options: Any) -> tuple:
+        return *news(person, *options), do.can_open(request), do.can_try()
+
+    known, told = [people.person, *inputs.options], [people.list, inputs.forecast]
     for job in jobs:
-        job.then(people.refresh, [people.person], [people.list], **_QUIET)
-        job.then(do.forecast, inputs.options, [inputs.forecast], **_QUIET)
-    outputs.reconnect.click(people.refresh, [people.person], [people.list], **_QUIET)
-    outputs.reconnect.click(do.forecast, inputs.options, [inputs.forecast], **_QUIET)
-    outputs.reconnect.click(do.can_open, None, [outputs.folder], **_QUIET)
-    outputs.reconnect.click(do.can_try, None, [inputs.try_now], **_QUIET)
+        job.then(news, known, told, **_QUIET)
+    # In one event: each costs a connection, and a busy server drops some.
+    outputs.reconnect.click(arrived, known, [*told, outputs.folder, inputs.try_now], **_QUIET)
     # Not through gradio's queue: it must act while the queue is busy.
     outputs.interrupt.click(do.interrupt, [outputs.job], None, queue=False)
     outputs.export.click(do.export, [outputs.job, inputs.advanced.overwrite], [outputs.note], **_QUIET)

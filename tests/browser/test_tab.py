@@ -262,17 +262,28 @@ def test_one_click_tries_it_and_a_name_that_is_taken_can_be_replaced(page):
     assert name.startswith("sample") and "Face used for training" in page.inner_text("#hdb_faces")
     page.click("#hdb_personalize")
     page.wait_for_selector("#hdb_refusal >> text=exists already")
+    page.type("#hdb_name textarea, #hdb_name input", "x")
+    page.wait_for_selector("#hdb_replace", state="hidden")
+    assert not page.is_visible("#hdb_refusal")
+    page.fill("#hdb_name textarea, #hdb_name input", name)
+    page.click("#hdb_personalize")
     page.click("#hdb_replace")
     page.wait_for_selector("#hdb_progress [data-stage=finetune]")
     page.wait_for_selector("#hdb_progress [data-stage=done]", state="attached")
+
+
+def border(page, person):
+    return page.evaluate(f"getComputedStyle(document.querySelector('[data-person={person}]')).borderColor")
 
 
 def test_my_people_are_renamed_deleted_and_brought_back(page, lidb_dir, screenshots):
     fill(page, "zoe", iterations=1)
     page.click("#hdb_personalize")
     page.wait_for_selector("#hdb_people [data-person=zoe]")
+    plain = border(page, "zoe")
     page.click("#hdb_people [data-person=zoe]")
     page.wait_for_selector("#hdb_person_actions", state="visible")
+    assert border(page, "zoe") != plain, "the card that the buttons are for can be told apart"
     page.click("#hdb_person_send")
     page.wait_for_function("document.querySelector('#hdb_prompt textarea').value.includes('<lidb:zoe:1>')")
     page.fill("#hdb_person_name textarea, #hdb_person_name input", "zora")

@@ -19,6 +19,13 @@ def test_bad_names_are_refused_with_a_sentence(name):
         checked_name(name)
 
 
+@pytest.mark.parametrize(("letter", "fitting"), [("x", 100), ("ü", 50), ("日", 33)])
+def test_a_name_that_is_too_long_is_told_how_much_of_it_fits(letter, fitting):
+    with pytest.raises(UserError, match=f"at most {fitting} characters of it fit"):
+        checked_name(letter * 150)
+    assert checked_name(letter * fitting)
+
+
 @pytest.mark.parametrize("name", ["anna", "Anna Müller", "anna-2_b", "日本"])
 def test_good_names_are_kept(name):
     assert checked_name(f" {name} ") == name

@@ -152,6 +152,10 @@ def test_labels_and_numbers_are_text_nodes_of_their_own():
     assert texts == ["Learning", "anna", "3 / 40", "Time left", "1:05", "Learning."]
 
 
+def test_estimates_in_the_unit_that_one_thinks_in():
+    assert [html.duration(seconds) for seconds in (46.6, 155, 9000)] == ["47 s", "3 min", "2.5 h"]
+
+
 def test_times_as_a_clock():
     assert [html.clock(seconds) for seconds in (0, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]
 
@@ -260,17 +264,20 @@ def test_a_name_that_is_taken_offers_to_replace(handlers, photo):
 def test_try_now_takes_the_built_in_model_and_the_sample_photo(handlers, monkeypatch):
     loaded = []
     monkeypatch.setattr(type(handlers.studio.backend), "load_bundled", lambda self: loaded.append(True))
-    faces, shown, face, name, quality = handlers.try_now()
+    trying = handlers.try_now()
+    assert "Loading" in next(trying)[-1] and not loaded, "it is said before it takes its time"
+    faces, shown, face, name, quality, _ = next(trying)
     assert loaded and "<img" in shown and (face, name, quality) == (1, "sample", "fast")
-    *_, page = handlers.personalize(faces, face, name, quality)
-    assert "After" in page.result and handlers.try_now()[3] == "sample1"
+    first, *_, page = handlers.personalize(faces, face, name, quality)
+    assert not first.try_now["interactive"] and page.try_now["interactive"]
+    assert "After" in page.result and [*handlers.try_now()][-1][3] == "sample1"
 
     def fails(self):
         raise UserError("The small built-in model is missing.")
 
     monkeypatch.setattr(type(handlers.studio.backend), "load_bundled", fails)
     with pytest.raises(gr.Error, match="is missing"):
-        handlers.try_now()
+        list(handlers.try_now())
 
 
 def test_a_line_before_the_press_tells_checkpoint_size_start_and_time(handlers, photo):
@@ -281,7 +288,7 @@ def test_a_line_before_the_press_tells_checkpoint_size_start_and_time(handlers, 
         "tiny" in line and "64 px" in line and "starts from its hypernetwork" in line and "after the first job" in line
     )
     list(handlers.personalize(photo, 1, "anna", "fast"))
-    assert re.search(r"about</span> 0:\d\d · \d+\.\d GB", handlers.forecast("fast"))
+    assert re.search(r"about</span> \d+ s · \d+\.\d GB", handlers.forecast("fast"))
     handlers.studio.backend._host = None
     assert handlers.forecast("fast") == ""
 
