@@ -133,7 +133,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--style-classifier", type=Path, default=CLASSIFIER, help="what benchmarks.styles wrote")
     parser.add_argument("--processes", type=int, default=1, help="so many people at once")
     parser.add_argument("--seeds", type=int, default=1, help="pictures per person and row")
-    parser.add_argument("--lr", type=float, default=FinetuneOptions().lr)
+    parser.add_argument("--lr", type=float, default=None, help="found by a line search")
     parser.add_argument("--rank", type=int, default=FinetuneOptions().rank)
     prior = "prior-preservation samples an iteration (0: none)"
     parser.add_argument("--prior-batch", type=int, default=FinetuneOptions().prior_batch, help=prior)

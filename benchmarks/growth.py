@@ -53,7 +53,7 @@ class Bench:
     def finetune_step(self, lidb: LiDB, pixels: int) -> Runner:
         """One iteration of batch 8, with all that is done once before it."""
         latents = torch.randn(2, 4, pixels // 8, pixels // 8)
-        options = FinetuneOptions(steps=1, batch=8, prior_batch=0)
+        options = FinetuneOptions(steps=1, batch=8, prior_batch=0, lr=0.03)
         subject = Subject(torch.empty(0), latents, None, PROMPT)
         return lambda: finetune(self.host, subject, lidb, options, torch.Generator().manual_seed(0))
 

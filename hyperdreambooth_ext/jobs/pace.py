@@ -16,6 +16,7 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last: float | None = None
+        self._begun = False
         self._iteration: float | None = None
         self._sampling: float | None = None
 
@@ -24,8 +25,12 @@ class Pace:
         self._last = self._clock()
 
     def iteration(self) -> None:
-        """One finetune iteration is done."""
-        self._iteration = self._mean(self._iteration)
+        """One finetune iteration is done. The first tells nothing: before it the learning rate was looked for."""
+        if self._begun:
+            self._iteration = self._mean(self._iteration)
+        else:
+            self.begin()
+        self._begun = True
 
     def sampling(self) -> None:
         """One sampling step is done."""

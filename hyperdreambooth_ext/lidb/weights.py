@@ -138,6 +138,22 @@ class StackedLiDB:
         keys = [layer.key for layer in layers]
         return dict(zip(keys, rows.split([self.ranks[key] for key in keys], dim=-2), strict=True))
 
+    def columns(self, values: Mapping[str, float]) -> list[torch.Tensor]:
+        """For each parameter its rows' layers' values [Σ rank, 1], of `values` by layer key."""
+        columns = []
+        sides: tuple[tuple[Side, Mapping[int, torch.Tensor]], ...] = (("a", self.a_rows), ("b", self.b_rows))
+        for side, of_width in sides:
+            layers = _by_width(self.architecture, side)
+            for width, rows in of_width.items():
+                columns.append(torch.cat([rows.new_full((self.ranks[x.key], 1), values[x.key]) for x in layers[width]]))
+        return columns
+
+    def moved(self, by: Iterable[torch.Tensor]) -> "StackedLiDB":
+        """A copy with its parameters changed `by` so much, in their order."""
+        new = [parameter.detach() + change for parameter, change in zip(self.parameters, by, strict=True)]
+        a_rows = dict(zip(self.a_rows, new))  # noqa: B905  (the first ones)
+        return replace(self, a_rows=a_rows, b_rows=dict(zip(self.b_rows, new[len(a_rows) :], strict=True)))
+
     @torch.no_grad()
     def within(self, lidb: LiDB) -> LiDB:
         """`lidb` with these numbers in their layers' places: views, which show what an optimizer changes here."""

@@ -5,7 +5,7 @@ The paper takes 40. Here 80 that see four noises each are better than 40 that se
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,10 +22,13 @@ from ..lidb.weights import LiDB, StackedLiDB
 from ..sampling.recorded import Recorded
 from ..sampling.schedule import clean_latents
 from .batch import Subject, TrainBatch, make_batch, with_prior
+from .optimizer import ScaledAdamW, longest_gain, relative_steps, weight_norms
 from .prior_preservation import PriorPreservation, class_prompt
 
 # Of 0.1 and 0.4 the better (docs/method.md).
 IDENTITY_WEIGHT = 0.1
+# The line search begins here, and looks at so many noises of the photo and prior-preservation samples.
+FIRST_LR, LINE_SEARCH_SAMPLES, LINE_SEARCH_PRIOR = 0.004, 8, 2
 # Of the free memory of a graphics card so much may be filled, by so many numbers for each place of a sample's latents:
 # SD 1.5 keeps 1.6 GB of a sample at 512 pixels for the backward pass in 16 bits (`benchmarks.full_size`).
 _MEMORY_SHARE, _NUMBERS_A_PLACE = 0.75, 0.2e6
@@ -39,7 +42,10 @@ class FinetuneOptions:
     steps: int = 80
     rank: int = 2
     batch: int = 4
-    lr: float = 0.03
+    lr: float | None = None
+    """AdamW's, times √‖W‖ of the layer relative to the others'. None finds it by a line search."""
+    lr_factor: float = 1.0
+    """The share that is taken of what the line search finds."""
     text: bool = False
     """Train the text encoder's layers too. Off, the prompts are encoded once."""
     prior_batch: int = 1
@@ -68,10 +74,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finetuned:
-    """The sharpened LiDB, on the CPU, and how many iterations it saw: fewer than asked for after an interrupt."""
+    """The sharpened LiDB, on the CPU; how many iterations it saw, fewer than asked for after an interrupt; and the
+    learning rate that they began with."""
 
     lidb: LiDB
     steps: int
+    lr: float
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,12 @@ class Objective:
             losses.append(loss.detach())
         return torch.stack(losses).sum(), gradients
 
+    @torch.no_grad()
+    def loss(self, lidb: LiDB | StackedLiDB, batch: TrainBatch) -> float:
+        """That of `batch` with `lidb` in the model."""
+        with injected(self.linears, Applied(lidb)):
+            return float(sum(self._loss(part) for part in batch.micro_batches(self.micro_batch_size)))
+
     def _loss(self, batch: TrainBatch) -> torch.Tensor:
         cond, host = self.cond(), self.host
         # `expand`ed, the changed layers look at it once for all samples.
@@ -135,34 +149,57 @@ class Objective:
         return denoising + (batch.identity_weights * self.identity.per_sample(guess, alphas_cumprod)).sum()
 
 
-class OptimizerStep:
+class FinetuneStep:
     """Called with a batch: one step down the gradient, and the loss. Nothing here waits for the device."""
 
-    def __init__(self, objective: Objective, trained: StackedLiDB, lr: float) -> None:
-        self._objective, self._trained = objective, trained
-        self._on_gpu = trained.parameters[0].is_cuda
-        # On a graphics card the rate lies there too: a recorded step reads it, and one kernel moves all parameters.
-        rate = torch.tensor(lr, device=trained.parameters[0].device) if self._on_gpu else lr
-        self._optimizer = torch.optim.AdamW(
-            trained.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0,
-            fused=self._on_gpu or None, capturable=self._on_gpu,
-        )  # fmt: skip
-
-    def set_lr(self, lr: float) -> None:
-        """The rate of the steps to come."""
-        for group in self._optimizer.param_groups:
-            if self._on_gpu:
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+    def __init__(self, objective: Objective, trained: StackedLiDB, optimizer: ScaledAdamW) -> None:
+        self._objective, self._trained, self._optimizer = objective, trained, optimizer
 
     def __call__(self, batch: TrainBatch) -> torch.Tensor:
-        parameters = self._trained.parameters
-        loss, gradients = self._objective.gradients(self._trained, parameters, batch)
-        for tensor, gradient in zip(parameters, gradients, strict=True):
-            tensor.grad = gradient
-        self._optimizer.step()
+        loss, gradients = self._objective.gradients(self._trained, self._trained.parameters, batch)
+        self._optimizer.step(gradients)
         return loss
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What the iterations look at: noises of the subject's photo, and prior-preservation samples beside them, where
+    there are any. To be asked for while no LiDB is in the model."""
+
+    host: Host
+    subject: Subject
+    options: FinetuneOptions
+    generator: torch.Generator
+    prior: PriorPreservation | None
+    micro_batch_size: int
+
+    def large(self) -> TrainBatch:
+        """One for the line search."""
+        batch = self._photo(LINE_SEARCH_SAMPLES)
+        if self.prior is None:
+            return batch
+        prior = self.prior.batch(
+            self.host, self.subject.latents, LINE_SEARCH_PRIOR, self.generator, self.micro_batch_size
+        )  # fmt: skip
+        return with_prior(batch, prior, self.options.prior_weight)
+
+    def __iter__(self) -> Iterator[TrainBatch]:
+        """Without end, those of the iterations."""
+        options, prior_batches = self.options, None
+        if self.prior is not None:
+            prior_batches = self.prior.batches(
+                self.host, self.subject.latents, options.prior_batch, self.generator, options.batch,
+                self.micro_batch_size,
+            )  # fmt: skip
+        while True:
+            batch = self._photo(options.batch)
+            yield with_prior(batch, next(prior_batches), options.prior_weight) if prior_batches else batch
+
+    def _photo(self, size: int) -> TrainBatch:
+        weight = self.options.identity_weight
+        return make_batch(
+            self.host, self.subject, size, self.generator, IDENTITY_WEIGHT if weight is None else weight
+        )  # fmt: skip
 
 
 def finetune(
@@ -188,26 +225,21 @@ def finetune(
         raise TrainingError(f"{options.steps} steps train nothing: use at least 1.", "steps")
     basis, lidb = lidb.basis, lidb.to(host.device)
     micro_batch_size = options.micro_batch_size or default_micro_batch_size(host, subject.latents)
-    prompts, prior_batches = [subject.prompt], None
-    if options.prior_batch:
-        anybody = class_prompt(subject.prompt, subject.trigger)
-        prior = PriorPreservation.of(host, subject.prompt, anybody, options.prior_unprompted)
-        prompts += prior.prompts
-        prior_batches = prior.batches(
-            host, subject.latents, options.prior_batch, generator, options.batch, micro_batch_size
-        )  # fmt: skip
+    prior = _prior(host, subject, options)
+    prompts = [subject.prompt, *(prior.prompts if prior else ())]
     trained, cond = _trained(lidb, options.text), _cond(host, lidb, prompts, options.text)
     objective = Objective(host, host.linears(), cond, micro_batch_size, identity)
-    optimizer_step = OptimizerStep(objective, trained, options.lr)
-    take = Recorded(optimizer_step) if host.capturable and not options.text else optimizer_step
-    identity_weight = IDENTITY_WEIGHT if options.identity_weight is None else options.identity_weight
-    step, loss_before = done, None
+    batches = Batches(host, subject, options, generator, prior, micro_batch_size)
+    scales = trained.columns(relative_steps(weight_norms(objective.linears)))
+    lr = options.lr or options.lr_factor * _found_lr(objective, trained, scales, batches)
+    optimizer = ScaledAdamW(trained.parameters, scales, lr)
+    take: Callable[[TrainBatch], torch.Tensor] = FinetuneStep(objective, trained, optimizer)
+    if host.capturable and not options.text:
+        take = Recorded(take)
+    step, loss_before, stream = done, None, iter(batches)
     while step < options.steps and not should_stop():
-        optimizer_step.set_lr(options.lr * _decay(step, options.steps))
-        batch = make_batch(host, subject, options.batch, generator, identity_weight)
-        if prior_batches:
-            batch = with_prior(batch, next(prior_batches), options.prior_weight)
-        loss = to_cpu_async(take(batch))
+        optimizer.set_lr(lr * _decay(step, options.steps))
+        loss = to_cpu_async(take(next(stream)))
         step += 1
         # A graphics card is never idle while somebody waits for a number.
         known = loss_before if loss_before and trained.parameters[0].is_cuda else loss
@@ -216,7 +248,7 @@ def finetune(
     if loss_before is None:
         raise TrainingError("It was interrupted before the first step, so nothing was saved: start it again.")
     _checked(loss_before(), step)
-    return Finetuned(replace(trained.within(lidb).detached(), basis=basis), step)
+    return Finetuned(replace(trained.within(lidb).detached(), basis=basis), step, lr)
 
 
 def default_micro_batch_size(host: Host, latents: torch.Tensor) -> int:
@@ -230,6 +262,21 @@ def default_micro_batch_size(host: Host, latents: torch.Tensor) -> int:
     free, _ = torch.cuda.mem_get_info(latents.device)
     kept = torch.cuda.memory_reserved(latents.device) - torch.cuda.memory_allocated(latents.device)
     return max(1, int(_MEMORY_SHARE * (free + kept) / (_NUMBERS_A_PLACE * host.dtype.itemsize * places)))
+
+
+def _prior(host: Host, subject: Subject, options: FinetuneOptions) -> PriorPreservation | None:
+    if not options.prior_batch:
+        return None
+    anybody = class_prompt(subject.prompt, subject.trigger)
+    return PriorPreservation.of(host, subject.prompt, anybody, options.prior_unprompted)
+
+
+def _found_lr(objective: Objective, trained: StackedLiDB, scales: list[torch.Tensor], batches: Batches) -> float:
+    """The rate whose first step lowers other noises' loss most: AdamW's first step goes by the gradient's signs."""
+    _, gradients = objective.gradients(trained, trained.parameters, batches.large())
+    steps = [-gradient.sign() * scale for gradient, scale in zip(gradients, scales, strict=True)]
+    others = batches.large()
+    return longest_gain(lambda lr: objective.loss(trained.moved(lr * step for step in steps), others), FIRST_LR)
 
 
 def _cond(host: Host, lidb: LiDB, prompts: list[str], text: bool) -> Callable[[], torch.Tensor]:

@@ -19,7 +19,7 @@ QUALITIES: tuple[Quality, ...] = get_args(Quality)
 PRESETS: dict[Quality, FinetuneOptions] = {
     "fast": FinetuneOptions(steps=30),
     "balanced": FinetuneOptions(),
-    "best": FinetuneOptions(steps=240, rank=4, lr=0.02),
+    "best": FinetuneOptions(steps=240, rank=4, lr_factor=0.67),
 }
 
 
@@ -102,8 +102,8 @@ class PersonalizeOptions:
         recommended="2, or 4 with many iterations",
     )  # fmt: skip
     lr: float | None = option(
-        None, "Learning rate of the finetune.", 0.00001, 1, label="Learning rate", unset="the quality's",
-        recommended="0.03, or 0.02 with many iterations",
+        None, "Learning rate of the finetune.", 0.00001, 1, label="Learning rate",
+        unset="found by a line search",
     )  # fmt: skip
     size: int | None = option(
         None, "Side of the face's crop and of the pictures.", 64, 2048, multiple=64, label="Size in pixels",

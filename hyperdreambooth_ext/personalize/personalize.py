@@ -52,7 +52,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Personalized:
-    """`first` is the LiDB at the start of the finetune, `lidb` the one after it; `faces` were found in the photo."""
+    """`first` is the LiDB at the start of the finetune, `lidb` the one after it; `faces` were found in the photo. `lr`
+    is the learning rate that the finetune began with."""
 
     face: Face
     faces: int
@@ -61,6 +62,7 @@ class Personalized:
     first: LiDB
     lidb: LiDB
     steps: int
+    lr: float
     info: file.Info
 
 
@@ -111,7 +113,7 @@ def personalize(
         callbacks.on_start(start, subject.trigger)
         first = first_weights(start, host, subject, hypernetwork, request.options.rank, generator)
         if request.predict_only:
-            done = Finetuned(first, 0)
+            done = Finetuned(first, 0, 0.0)
         else:
             callbacks.on_stage("finetune")
             identity = _identity(start, host, subject, hypernetwork, request.options.identity_weight)
@@ -131,7 +133,7 @@ def personalize(
         made_with=f"hyperdreambooth_ext {__version__}",
         thumbnail=jpeg(crop_face(photo.pixels, face, THUMBNAIL_SIZE), quality=80) if request.thumbnail else b"",
     )
-    return Personalized(face, len(photo.faces), crop, start, first, done.lidb, done.steps, info)
+    return Personalized(face, len(photo.faces), crop, start, first, done.lidb, done.steps, done.lr, info)
 
 
 def _continue(
@@ -141,13 +143,14 @@ def _continue(
     if host.checkpoint_hash != begun.info.checkpoint_hash:
         raise UserError(f"It was begun with the checkpoint {begun.info.checkpoint}: load that, then continue.")
     generator = torch.Generator().manual_seed(request.seed + begun.steps)
+    options = replace(request.options, lr=begun.lr)
     with host.frozen():
         subject = _subject(begun.crop, host, hypernetwork)
         callbacks.on_start(begun.start, subject.trigger)
         callbacks.on_stage("finetune")
         identity = _identity(begun.start, host, subject, hypernetwork, request.options.identity_weight)
         done = finetune(
-            host, subject, begun.lidb, request.options, generator, callbacks.on_step, callbacks.should_stop, identity,
+            host, subject, begun.lidb, options, generator, callbacks.on_step, callbacks.should_stop, identity,
             begun.steps,
         )  # fmt: skip
     return replace(begun, lidb=done.lidb, steps=done.steps, info=replace(begun.info, steps=done.steps))

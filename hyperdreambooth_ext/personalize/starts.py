@@ -1,5 +1,6 @@
 """Where the finetune starts: at the hypernetwork's prediction, along the first gradient, or at nothing."""
 
+import math
 from typing import Literal
 
 import torch
@@ -13,11 +14,12 @@ from ..lidb.layers import Architecture
 from ..lidb.weights import LiDB, zeros
 from .batch import Subject, make_batch
 from .finetune import Objective, default_micro_batch_size
+from .optimizer import longest_gain, weight_norms
 
 Start = Literal["hypernetwork", "gradient", "zero"]
-# How long the first step along the gradient is, as the norm of ΔW over all layers.
-GRADIENT_STEP = 1.0
-GRADIENT_SAMPLES = 16
+GRADIENT_SAMPLES, LINE_SEARCH_SAMPLES = 16, 8
+# The line search begins where no layer's ‖ΔW‖ is more than this share of its ‖W‖.
+FIRST_SHARE = 0.01
 
 
 def choose_start(asked: Start | None, hypernetwork: Hypernetwork | None) -> Start:
@@ -47,7 +49,8 @@ def first_weights(
 def gradient_start(
     host: Host, subject: Subject, architecture: Architecture, basis: AnyBasis, rank: int, generator: torch.Generator
 ) -> LiDB:
-    """One step down the gradient of the diffusion loss, kept to `rank` directions a layer by an SVD.
+    """One step along -‖W‖² times the gradient of the diffusion loss, kept to `rank` directions a layer by an SVD, as
+    long as lowers the loss of other noises most.
 
     The idea of LoRA-GA (arXiv 2407.05000) in the coordinates of the bases: works on any checkpoint, with nothing
     trained before. Raises TrainingError where the gradient is no number.
@@ -65,12 +68,28 @@ def gradient_start(
     )  # fmt: skip
     batch = make_batch(host, subject, GRADIENT_SAMPLES, generator)
     _, gradients = objective.gradients(probe, [probe.a_train[layer.key] for layer in architecture.layers], batch)
-    length = torch.stack([gradient.norm() for gradient in gradients]).norm()
-    if not torch.isfinite(length):
+    norms = weight_norms(objective.linears)
+    direction = {
+        layer.key: -gradient.cpu().float() * norms[layer.key] ** 2
+        for layer, gradient in zip(architecture.layers, gradients, strict=True)
+    }
+    largest = max(float(change.norm()) / max(norms[key], 1e-6) for key, change in direction.items())
+    if not math.isfinite(largest):
         raise TrainingError("The checkpoint's predictions are not numbers: load the model in full precision.")
+    along = LiDB(architecture, basis, *_of_rank(direction, rank))
+    others = make_batch(host, subject, LINE_SEARCH_SAMPLES, generator)
+    length = longest_gain(
+        lambda length: objective.loss(along.map(lambda x: x * length**0.5).to(host.device), others),
+        FIRST_SHARE / largest,
+    )  # fmt: skip
+    return along.map(lambda x: x * length**0.5)
+
+
+def _of_rank(direction: dict[str, torch.Tensor], rank: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A_train and B_train: of each layer's matrix its `rank` largest directions."""
     a_train, b_train = {}, {}
-    for layer, gradient in zip(architecture.layers, gradients, strict=True):
-        u, s, vh = torch.linalg.svd((gradient * (-GRADIENT_STEP / length)).cpu().float(), full_matrices=False)
+    for key, matrix in direction.items():
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
         root = s[:rank].sqrt()
-        a_train[layer.key], b_train[layer.key] = u[:, :rank] * root, root[:, None] * vh[:rank]
-    return LiDB(architecture, basis, a_train, b_train)
+        a_train[key], b_train[key] = u[:, :rank] * root, root[:, None] * vh[:rank]
+    return a_train, b_train

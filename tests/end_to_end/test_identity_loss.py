@@ -33,7 +33,7 @@ def identity(host, subject, hypernetwork):
 
 def learned(host, subject, identity, weight=30.0):
     start = zeros(Architecture.of(host.linears()), Basis(), 2, torch.Generator().manual_seed(0))
-    options = FinetuneOptions(steps=8, batch=4, identity_weight=weight)
+    options = FinetuneOptions(steps=8, batch=4, lr=0.03, identity_weight=weight)
     with host.frozen():
         return finetune(host, subject, start, options, torch.Generator().manual_seed(0), identity=identity).lidb
 
