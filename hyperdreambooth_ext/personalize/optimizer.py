@@ -5,6 +5,7 @@ weights are and however much the model's predictions depend on them. So steps ar
 and the one that lowers the loss most is looked for: that depends on no network's scale.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -52,15 +53,21 @@ def longest_gain(loss_after: Callable[[float], float], first: float) -> float:
 
     Raises TrainingError when the loss is no number at any length.
     """
-    losses = {0: loss_after(first), 1: loss_after(2 * first)}
+
+    def loss_at(doublings: int) -> float:
+        loss = loss_after(first * 2.0**doublings)
+        return loss if math.isfinite(loss) else math.inf
+
+    losses = {0: loss_at(0), 1: loss_at(1)}
     way = 1 if losses[1] < losses[0] else -1
     best = max(0, way)
     for _ in range(TRIES - len(losses)):
-        losses[best + way] = loss_after(first * 2.0 ** (best + way))
-        if not losses[best + way] < losses[best]:
+        following = loss_at(best + way)
+        if following >= losses[best] < math.inf:
             break
         best += way
-    if not torch.isfinite(torch.tensor(losses[best])):
+        losses[best] = following
+    if losses[best] == math.inf:
         raise TrainingError("The checkpoint's predictions are not numbers: load the model in full precision.")
     return first * 2.0**best
 

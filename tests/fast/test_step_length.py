@@ -22,6 +22,10 @@ def test_the_step_with_the_lowest_loss_is_found_from_anywhere(best: float) -> No
     assert 0.7 < longest_gain(lambda step: math.log(step / best) ** 2, 0.004) / best < 1.5
 
 
+def test_steps_that_go_beyond_all_numbers_are_too_long() -> None:
+    assert longest_gain(lambda step: math.nan if step > 0.0011 else -step, 0.004) == pytest.approx(0.001)
+
+
 def test_a_loss_that_is_no_number_ends_the_search() -> None:
     with pytest.raises(TrainingError, match="full precision"):
         longest_gain(lambda step: math.nan, 0.004)
