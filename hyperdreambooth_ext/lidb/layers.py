@@ -15,7 +15,8 @@ GROUPS: dict[str, re.Pattern] = {
     "unet_attention": re.compile(r"lora_unet_.*_attn[12]_to_(q|k|v|out_0)$"),
     "unet_geglu": re.compile(r"lora_unet_.*_ff_net_0_proj$"),
     "text_attention": re.compile(r"lora_te_.*_self_attn_(q|k|v|out)_proj$"),
-    # SDXL's two text encoders: a file may change them, and says so by its keys. By default none does, for the size.
+    # SDXL's two text encoders: a file may change them, and says so by its keys. By default none does, for the size:
+    # the option "Train the text encoder too" asks for it.
     "sdxl_text_attention": re.compile(r"lora_te[12]_.*_self_attn_(q|k|v|out)_proj$"),
 }
 DEFAULT_GROUPS = ("unet_attention", "unet_geglu", "text_attention")

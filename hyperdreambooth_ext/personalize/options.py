@@ -133,7 +133,9 @@ class PersonalizeOptions:
         label="Keep a small picture of the face in the file",
     )  # fmt: skip
     text: bool = option(
-        False, "Train the text encoder's layers too, which takes longer.", label="Train the text encoder too"
+        False,
+        "Train the text encoder's layers too, SDXL's two except in AUTOMATIC1111: longer, and larger files.",
+        label="Train the text encoder too",
     )
     low_memory: bool = option(False, "Take less memory and more time, for small graphics cards.", shown=("cli",))
     predict_only: bool = option(False, "Keep the hypernetwork's prediction, train nothing.", shown=("cli",))

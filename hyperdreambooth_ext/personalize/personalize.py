@@ -111,7 +111,8 @@ def personalize(
     with host.frozen():
         subject = _subject(crop, host, hypernetwork)
         callbacks.on_start(start, subject.trigger)
-        first = first_weights(start, host, subject, hypernetwork, request.options.rank, generator)
+        rank, text = request.options.rank, request.options.text
+        first = first_weights(start, host, subject, hypernetwork, rank, generator, text)
         if request.predict_only:
             done = Finetuned(first, 0, 0.0)
         else:

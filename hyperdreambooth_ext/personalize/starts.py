@@ -10,7 +10,7 @@ from ..hosts.protocol import Host
 from ..hypernet.file import check_fits
 from ..hypernet.hypernetwork import Hypernetwork
 from ..lidb.basis import AnyBasis, Basis
-from ..lidb.layers import Architecture
+from ..lidb.layers import DEFAULT_GROUPS, Architecture
 from ..lidb.weights import LiDB, zeros
 from .batch import Subject, make_batch
 from .finetune import Objective, default_micro_batch_size
@@ -34,16 +34,26 @@ def choose_start(asked: Start | None, hypernetwork: Hypernetwork | None) -> Star
 
 def first_weights(
     start: Start, host: Host, subject: Subject, hypernetwork: Hypernetwork | None, rank: int,
-    generator: torch.Generator,
+    generator: torch.Generator, text: bool = False,
 ) -> LiDB:  # fmt: skip
-    """The LiDB that the finetune begins with. Raises ArchitectureError when the hypernetwork does not fit."""
-    architecture, basis = Architecture.of(host.linears()), Basis()
+    """The LiDB that the finetune begins with; with `text` SDXL's two text encoders are in it, where the host has their
+    layers. Raises ArchitectureError when the hypernetwork does not fit."""
+    groups = [*DEFAULT_GROUPS, "sdxl_text_attention"] if text else DEFAULT_GROUPS
+    architecture, basis = Architecture.of(host.linears(), groups), Basis()
     if start == "zero":
         return zeros(architecture, basis, rank, generator)
     if start == "gradient" or hypernetwork is None:
         return gradient_start(host, subject, architecture, basis, rank, generator)
-    check_fits(hypernetwork, architecture)
-    return hypernetwork.predict(subject.image).relaxed(rank, generator)
+    check_fits(hypernetwork, Architecture.of(host.linears()))
+    predicted = hypernetwork.predict(subject.image).relaxed(rank, generator)
+    # It knows nothing of SDXL's text encoders.
+    rest = tuple(layer for layer in architecture.layers if layer.key not in predicted.a_train)
+    if not rest:
+        return predicted
+    beside = zeros(Architecture(rest), predicted.basis, rank, generator)
+    return LiDB(
+        architecture, predicted.basis, {**predicted.a_train, **beside.a_train}, {**predicted.b_train, **beside.b_train}
+    )
 
 
 def gradient_start(

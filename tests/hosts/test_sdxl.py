@@ -13,7 +13,10 @@ from hyperdreambooth_ext.hosts.conditioning import embedded_sizes, size_ids
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.hosts.ldm import LdmHost
 from hyperdreambooth_ext.hosts.naming import diffusers_name, sgm_name
+from hyperdreambooth_ext.hypernet.config import HypernetworkConfig
+from hyperdreambooth_ext.hypernet.hypernetwork import Hypernetwork
 from hyperdreambooth_ext.images.photo import Photo
+from hyperdreambooth_ext.lidb.file import load
 from hyperdreambooth_ext.lidb.injection import Applied, injected
 from hyperdreambooth_ext.lidb.layers import Architecture
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
@@ -118,6 +121,26 @@ def test_a_face_is_learned_generated_with_and_exported(both, sample_photo, tmp_p
     prompts = ("a sks face", "a sks face <lidb:anna:1>")
     blank, with_tag = (generate(both[0], prompt, tmp_path, Sampling(2, 4, 64)) for prompt in prompts)
     assert blank.shape == (64, 64, 3) and (blank != with_tag).any()
+
+
+@pytest.mark.parametrize("start", ["gradient", "zero", "hypernetwork"])
+def test_both_text_encoders_are_learned_where_that_is_asked_for(both, sample_photo, tmp_path, start):
+    host = both[0]
+    config = HypernetworkConfig(
+        Architecture.of(host.linears()), encoder="mobilenetv3_small_050", image_size=64, width=32
+    )
+    hypernetwork = Hypernetwork(config).eval() if start == "hypernetwork" else None
+    options = FinetuneOptions(steps=2, lr=0.03, batch=2, rank=2, text=True, identity_weight=0.0)
+    request = Request(name="anna", start=start, size=64, options=options)
+    result = personalize(Photo(sample_photo), request, host, hypernetwork)
+    path = save(result, tmp_path)
+    lidb, _ = load(path)
+    # What the first encoder's last layer says is not asked for.
+    learned = {key[:9] for key, values in lidb.a_train.items() if values.any()}
+    assert {"lora_te1_", "lora_te2_"} < learned
+    with injected(host.linears(), Applied(lidb)):
+        changed = host.encode_prompts(["a sks face"])
+    assert relative_error(host.encode_prompts(["a sks face"]), changed) > 1e-4
 
 
 def test_a_v_prediction_model_says_so_by_a_tensor(small, tmp_path):
