@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI
 from .. import __version__
 from ..images.photo import Photo, photo_from_bytes
 from ..jobs.jobs import Studio
-from ..jobs.library import entries, export
+from ..jobs.library import entries
 from ..jobs.task import Task
 from .models import (
     Exported,
@@ -77,8 +77,7 @@ def _add_file_routes(router: APIRouter, studio: Studio) -> None:
     @router.post("/export", response_model=Exported)
     def export_lora(request: ExportRequest) -> Exported:
         """Write a LiDB as an ordinary LoRA, NAME_lora.safetensors, into the same folder."""
-        backend = studio.backend
-        path = export(backend.lidb_dir(), request.name, request.overwrite, backend.hypernetwork_dirs())
+        path = studio.export(studio.backend.lidb_dir(), request.name, request.overwrite)
         return Exported(file=str(path), bytes=path.stat().st_size)
 
     @router.get("/version", response_model=Version)

@@ -66,8 +66,8 @@ class Backend(Protocol):
         ...
 
     def saved(self, path: Path) -> None:
-        """Called within `model()` after a LiDB was written: forget cached copies of a file of that name, at the latest
-        when the model is given back, so that nobody gets it who could still see the old one."""
+        """Called after a LiDB or a LoRA was written: forget cached copies of a file of that name before anybody samples
+        who could still see the old one; within `model()` at the latest when the model is given back."""
         ...
 
     def report(self, stage: str, step: int, steps: int, preview: object | None) -> None:

@@ -3,6 +3,7 @@
 import threading
 import uuid
 from collections import OrderedDict, deque
+from pathlib import Path
 
 from ..errors import UserError
 from ..personalize.options import PersonalizeOptions
@@ -13,7 +14,7 @@ from .building import Builder
 from .failure import failure_message
 from .forecast import Forecast, Timings, forecast
 from .job import Cancelled, Job, JobStatus, Result, Stage
-from .library import forget_deleted
+from .library import export, forget_deleted
 from .task import Task
 from .work import Work
 
@@ -64,6 +65,12 @@ class Studio:
         """What a job with these options will be like; None while no model is loaded. Raises UserError."""
         host = self.backend.peek()
         return None if host is None else forecast(host, options, self.backend.hypernetwork_dirs(), self.timings)
+
+    def export(self, folder: Path, name: str, overwrite: bool = False) -> Path:
+        """Write the LiDB of that name in `folder` as a LoRA beside it; the LoRA's path. Raises FileError."""
+        path = export(folder, name, overwrite, self.backend.hypernetwork_dirs())
+        self.backend.saved(path)
+        return path
 
     def check_room(self) -> None:
         """Raises QueueFull when a task could not be taken now."""

@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..images.photo import Photo, load_photo
 from ..jobs.job import JobStatus
 from ..jobs.jobs import Studio, UnknownJob
-from ..jobs.library import entries, export
+from ..jobs.library import entries
 from ..jobs.task import Task
 from ..personalize.options import QUALITIES, PersonalizeOptions
 from ..shipped import SAMPLE_PHOTO
@@ -180,5 +180,5 @@ class Handlers:
 
 def exported(studio: Studio, folder: Path, name: str, overwrite: bool = False) -> str:
     """Write a LiDB as a LoRA, and what is said of it. Raises UserError."""
-    path = export(folder, name, overwrite, studio.backend.hypernetwork_dirs())
+    path = studio.export(folder, name, overwrite)
     return html.saved(f"Saved as a LoRA: use it as <lora:{path.stem}:1>.", path)

@@ -18,7 +18,7 @@ from ..hypernet.file import fitting_hypernetwork
 from ..hypernet.hypernetwork import Hypernetwork
 from . import bundled, forge, settings
 from .builtin_lora import forget
-from .host import find_forge_networks, find_networks, missing_package, patches_models
+from .host import chosen_checkpoint, find_forge_networks, find_networks, missing_package, patches_models
 from .interrupt import WaitingPictures
 
 
@@ -30,6 +30,7 @@ class WebuiBackend:
         self.pictures = WaitingPictures()
         self._borrower: int | None = None
         self._saved: list[Path] = []
+        self._reopened: tuple[Path, Host] | None = None
 
     @contextmanager
     def model(self) -> Iterator[Host]:
@@ -40,12 +41,13 @@ class WebuiBackend:
             self._borrower = threading.get_ident()
             try:
                 with forge.reopened() if patches_models() else _lent() as host:
+                    self._remember(host)
                     yield host
             finally:
                 self._borrower = None
                 self.pictures.take_interrupt()
                 shared.state.end()
-                self._forget_saved()
+                self.forget_saved()
 
     def unfit(self) -> str:
         if missing := missing_package():
@@ -67,9 +69,16 @@ class WebuiBackend:
         return taken or bool(queue_lock._pending_threads)
 
     def peek(self) -> Host | None:
+        if patches_models():
+            # Its weights are gone; its layers' names and shapes are not.
+            file, host = self._reopened or (None, None)
+            return host if file == _chosen_file() else None
         sd_model = sd_models.model_data.sd_model
-        # Forge and its kin open a model of ours from the file, and only to train on.
-        return None if sd_model is None or patches_models() or self.unfit() else _host(sd_model)
+        return None if sd_model is None or self.unfit() else _host(sd_model)
+
+    def _remember(self, host: Host) -> None:
+        if patches_models() and (file := _chosen_file()) is not None:
+            self._reopened = file, host
 
     def can_try(self) -> bool:
         if patches_models():
@@ -86,11 +95,13 @@ class WebuiBackend:
         return settings.lidb_dir()
 
     def saved(self, path: Path) -> None:
-        # Not now: when the model is given back, the LoRAs that were merged before are merged again.
+        # Not now: whoever has the model may have merged it. When a job gives it back, the LoRAs that were merged before
+        # are merged again; what was written without the model is forgotten when the next picture begins.
         self._saved.append(path)
 
     @torch.no_grad()
-    def _forget_saved(self) -> None:
+    def forget_saved(self) -> None:
+        """Called by whoever has the program's lock."""
         networks, forge_networks = find_networks(), find_forge_networks()
         while self._saved:
             path = self._saved.pop()
@@ -145,6 +156,11 @@ def _unfit(sd_model: nn.Module | None) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+def _chosen_file() -> Path | None:
+    info = chosen_checkpoint()
+    return None if info is None else Path(info.filename)
 
 
 def _host(sd_model: nn.Module) -> LdmHost:

@@ -26,7 +26,9 @@ class TagNotes(scripts.Script):
 
     def process(self, p: Any, *args: Any) -> None:  # noqa: ARG002
         """modules/processing.py, process_images_inner: before the first batch of a picture."""
-        mount.backend().pictures.begin()
+        backend = mount.backend()
+        backend.forget_saved()
+        backend.pictures.begin()
 
     def after_extra_networks_activate(self, p: Any, *args: Any, extra_network_data: dict, **kwargs: Any) -> None:  # noqa: ARG002
         """modules/extra_networks.py, activate: for each batch, and again for hires fix."""

@@ -22,6 +22,11 @@ from .builtin_lora import unlisted
 from .host import can_unload, chosen_checkpoint, chosen_modules, unloaded
 from .settings import hypernetwork_dirs
 
+# Forge and its kin take models of the known sizes only, so there is no "Try it now".
+_NONE_CHOSEN = (
+    "There is no checkpoint: get an SD 1.x or SDXL .safetensors file. The small built-in model does not run here."
+)
+
 
 def register_forge_tag(networks: ModuleType, lora_network: Any, tag: str) -> None:
     """Teach Forge's loader our files, once, and our tag, after every "Reload UI"."""
@@ -35,6 +40,7 @@ def register_forge_tag(networks: ModuleType, lora_network: Any, tag: str) -> Non
             return theirs(filename)
 
         load_lora_state_dict.reads_lidb = True  # type: ignore[attr-defined]
+        load_lora_state_dict.cache_clear = getattr(theirs, "cache_clear", None)  # type: ignore[attr-defined]
         networks.load_lora_state_dict = load_lora_state_dict  # type: ignore[attr-defined]
     extra_networks.register_extra_network_alias(lora_network, tag)
 
@@ -42,9 +48,12 @@ def register_forge_tag(networks: ModuleType, lora_network: Any, tag: str) -> Non
 def forget(networks: ModuleType, path: Path) -> None:
     """Let the file at `path` be read anew for the next picture.
 
-    Forge compares only names and multipliers with what it has merged (networks.py, current_lora_hash).
+    Forge compares only names and multipliers with what it has merged (networks.py, current_lora_hash), and keeps the
+    tensors of the last files by their names (an lru_cache).
     """
     unlisted(networks, path)
+    if clear := getattr(networks.load_lora_state_dict, "cache_clear", None):
+        clear()
     if hasattr(networks, "update_available_networks_by_names"):
         networks.update_available_networks_by_names([path.stem])
     else:
@@ -59,7 +68,7 @@ def unfit() -> str:
         return "This program's model cannot be unloaded: personalize elsewhere, then put the file into its LoRA folder."
     info = chosen_checkpoint()
     if info is None:
-        return ""
+        return _NONE_CHOSEN
     try:
         check_readable(Path(info.filename))
         for file in chosen_modules(info):
@@ -77,7 +86,7 @@ def reopened() -> Iterator[Host]:
 
     info = chosen_checkpoint()
     if info is None:
-        raise UserError("No checkpoint is chosen: choose one at the top left, then try again.")
+        raise UserError(_NONE_CHOSEN)
     device = torch.device(devices.device)
     # float16 would need its gradients scaled; bfloat16 has the range of float32.
     halved = device.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -4,10 +4,11 @@ Whatever differs between them is asked for here, and nothing that one of them to
 names in comments are the WebUI's.
 """
 
+import ctypes
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -113,6 +114,10 @@ def unloaded() -> Iterator[None]:
 def _free() -> None:
     gc.collect()
     _memory_manager().soft_empty_cache()
+    # glibc keeps what a thread has freed for that thread, and each job has a thread of its own: gigabytes that neither
+    # the next job nor the program's own model could use.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _memory_manager() -> Any:

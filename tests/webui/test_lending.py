@@ -239,6 +239,16 @@ def test_what_was_saved_is_forgotten_before_anybody_else_gets_the_model(webui, s
     assert seen == [(webui.lora_dir / "anna.safetensors", True)]
 
 
+def test_what_was_written_without_the_model_is_forgotten_when_the_next_picture_begins(webui, sd_model, monkeypatch):
+    seen, lora = [], webui.lora_dir / "anna_lora.safetensors"
+    monkeypatch.setattr(webui.ours("backend"), "forget", lambda networks, path, models: seen.append(path))
+    webui.ours("mount").backend().saved(lora)
+    assert not seen, "a picture that is being made may have it in its weights"
+    for _ in range(2):
+        webui.ours("entry").TagNotes().process(None)
+        assert seen == [lora]
+
+
 def test_a_build_sees_a_picture_that_is_being_made(webui, sd_model, busy):
     backend = webui.ours("backend").WebuiBackend()
     with webui.call_queue.queue_lock:
