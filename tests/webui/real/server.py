@@ -105,6 +105,12 @@ class Server:
         with socket.socket() as knock:
             return knock.connect_ex(("127.0.0.1", self.port)) == 0
 
+    def megabytes(self) -> int:
+        """What the process holds of the memory now."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) // 1000
+
     def starts(self) -> int:
         """How often it has started or reloaded."""
         return self.log.read_text(errors="replace").count("Startup time")
