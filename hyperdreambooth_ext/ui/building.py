@@ -3,7 +3,6 @@
 Labels and numbers are text nodes of their own, as in `html`.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
@@ -19,6 +18,7 @@ from ..pretrain.progress import STAGE_WORDS
 from . import html
 from .advanced import number
 from .folder import is_local
+from .page import changes
 
 POLL_SECONDS = 0.5
 Updates = tuple[Any, ...]
@@ -96,17 +96,11 @@ class BuildPanel:
 
     def follow(self) -> Iterator[Updates]:
         """The page's updates as long as something happens."""
-        seen = None
-        yield gr.update(), self.refresh(), *[gr.update()] * 4
-        while True:
-            status = self.builder.status()
-            if status != seen:
-                found = self.refresh() if status.state == "done" else gr.update()
-                yield status_page(status), found, *buttons(status)
-            if not status.working:
-                return
-            seen = status
-            time.sleep(POLL_SECONDS)
+        same = gr.update()
+        yield same, self.refresh(), *[same] * 4
+        for status, seen in changes(self.builder.status, lambda status: not status.working, POLL_SECONDS):
+            page = same if status == seen else status_page(status)
+            yield page, self.refresh() if status.state == "done" else same, *buttons(status)
 
     def _go(self, begin: Callable[[], None]) -> Iterator[Updates]:
         try:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -14,7 +13,6 @@ from PIL import Image
 
 from ..errors import UserError
 from ..images.photo import Photo, load_photo
-from ..jobs.job import JobStatus
 from ..jobs.jobs import Studio, UnknownJob
 from ..jobs.library import entries
 from ..jobs.task import Task
@@ -22,7 +20,7 @@ from ..personalize.options import QUALITIES, PersonalizeOptions
 from ..shipped import SAMPLE_PHOTO
 from . import html
 from .folder import can_open, open_folder
-from .page import Page, idle, refused, shown
+from .page import Page, changes, idle, refused, shown
 from .upload import Faces, chosen, describe, faces_of, read_upload
 
 POLL_SECONDS = 0.2
@@ -113,19 +111,11 @@ class Handlers:
         if not id:
             yield idle(self.studio.backend.unfit())
             return
-        seen: JobStatus | None = None
-        while True:
-            try:
-                status = self.studio.job(id)
-            except UnknownJob:
-                yield idle()
-                return
-            if status != seen:
+        try:
+            for status, seen in changes(lambda: self.studio.job(id), lambda status: status.ended, POLL_SECONDS):
                 yield shown(status, seen)
-            if status.ended:
-                return
-            seen = status
-            time.sleep(POLL_SECONDS)
+        except UnknownJob:
+            yield idle()
 
     def interrupt(self, id: str) -> None:
         """Stop within one step; a job that is not known any more has stopped."""

@@ -1,13 +1,17 @@
 """What the tab shows of a job, as one value: each field is the component of that name."""
 
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import gradio as gr
 
 from ..errors import UserError
 from ..jobs.job import JobStatus
 from . import html
+
+SILENCE_SECONDS = 2.0
+Status = TypeVar("Status")
 
 
 class Page(NamedTuple):
@@ -33,6 +37,26 @@ class Page(NamedTuple):
 def page(**changes: Any) -> Page:
     """These fields anew, and everything else as it was."""
     return Page(**{name: gr.update() for name in Page._fields} | changes)
+
+
+def changes(
+    read: Callable[[], Status], ended: Callable[[Status], bool], poll_seconds: float
+) -> Iterator[tuple[Status, Status | None]]:
+    """What is read and what was read before, whenever they differ, until it has ended.
+
+    And now and then although they do not: gradio lets go of a page that is gone only between two updates, and the
+    WebUI's "Reload UI" waits for that.
+    """
+    seen: Status | None = None
+    told = time.monotonic()
+    while True:
+        status = read()
+        if status != seen or time.monotonic() - told > SILENCE_SECONDS:
+            yield status, seen
+            seen, told = status, time.monotonic()
+        if ended(status):
+            return
+        time.sleep(poll_seconds)
 
 
 def updates(handler: Callable[..., Iterator[Page]]) -> Callable[..., Iterator[tuple]]:

@@ -31,13 +31,18 @@ def missing(reason: str):
     (pytest.fail if REQUIRED else pytest.skip)(reason)
 
 
+def chromium() -> str | None:
+    """The browser's program, None where there is none."""
+    return os.environ.get("HDB_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
 @pytest.fixture(scope="session")
 def browser():
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         missing("Playwright is not installed: pip install playwright")
-    program = os.environ.get("HDB_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    program = chromium()
     if program is None:
         missing("Chromium is not installed: apt-get install chromium, or name one with HDB_CHROMIUM")
     with sync_playwright() as playwright:

@@ -3,6 +3,7 @@
 import re
 import shutil
 import tempfile
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from hyperdreambooth_ext.lidb.file import Info
 from hyperdreambooth_ext.personalize.options import PRESETS
 from hyperdreambooth_ext.shipped import HYPERNETWORK, SAMPLE_PHOTO
 from hyperdreambooth_ext.ui import html
+from hyperdreambooth_ext.ui import page as page_module
 from hyperdreambooth_ext.ui.advanced import Advanced
 from hyperdreambooth_ext.ui.folder import can_open
 from hyperdreambooth_ext.ui.handlers import Handlers
@@ -251,6 +253,15 @@ def test_pictures_are_sent_once(handlers, photo):
     assert len(pages) > 6 and not any("<img" in page.progress for page in pages)
     assert sum(isinstance(page.so_far, str) and "<img" in page.so_far for page in pages) == 1
     assert sum(isinstance(page.result, str) and "<img" in page.result for page in pages) == 1
+
+
+def test_a_page_hears_of_a_job_that_stands_still_so_that_one_that_is_gone_is_let_go_of(handlers, photo, monkeypatch):
+    monkeypatch.setattr(page_module, "SILENCE_SECONDS", 0.0)
+    waiting = JobStatus("a", "anna", photo=b"x", message="Waiting for the model.")
+    monkeypatch.setattr(handlers.studio, "job", lambda id: waiting)
+    first, second = islice(handlers.follow("a"), 2)
+    assert "Waiting" in first.progress and "<img" in first.so_far
+    assert second.progress == first.progress and "<img" not in str(second.so_far)
 
 
 def test_a_name_that_is_taken_offers_to_replace(handlers, photo):
