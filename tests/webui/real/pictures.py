@@ -51,8 +51,11 @@ def learn(page: Any, out: Path) -> None:
     page.wait_for_selector("#hdb_send:visible")
     save(page, out, "result", 900)
     page.click("#hdb_send")
+    page.fill("#txt2img_batch_size input[type=number]", "4")
     page.click("#txt2img_generate")
-    page.wait_for_selector("#txt2img_gallery img")
+    # Before that, its live preview.
+    page.wait_for_selector("#txt2img_gallery .thumbnail-item img, #txt2img_gallery .thumbnails img")
+    page.wait_for_selector("#txt2img_interrupt", state="hidden")
     save(page, out, "txt2img")
 
 
