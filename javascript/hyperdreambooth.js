@@ -72,6 +72,12 @@
         working = stage === "done" ? "" : job;
     }
 
+    // What was refused is said below the button, which may be the last thing in the window.
+    function showRefusal() {
+        const said = [find("#hdb_replace"), find("#hdb_refusal .hdb_note")].find(element => element?.offsetParent);
+        if (said) said.scrollIntoView({block: "nearest"});
+    }
+
     // The WebUI's list at the top left does not know what was loaded without it (modules/ui_settings.py).
     function showCheckpoint() {
         tried = false;
@@ -145,7 +151,9 @@
     function start() {
         root().addEventListener("click", onClick);
         root().addEventListener("pointerdown", onlyPictures, true);
-        new MutationObserver(remember).observe(find("#hdb_progress"), {childList: true, subtree: true});
+        const inside = {childList: true, subtree: true};
+        new MutationObserver(remember).observe(find("#hdb_progress"), inside);
+        new MutationObserver(() => setTimeout(showRefusal, 100)).observe(find("#hdb_refusal"), inside);
         reconnect(1000);
     }
 
