@@ -53,7 +53,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--nearest", type=Path, help="photos that the checkpoint was trained on")
     parser.add_argument("--size", type=int, help="side that is judged, in pixels (default: the checkpoint's)")
     parser.add_argument("--steps", type=int, default=Sampling().steps)
-    parser.add_argument("--cfg", type=float, default=Sampling().cfg)
+    parser.add_argument("--cfg", type=float, help="guidance scale (default: the checkpoint's)")
     parser.add_argument("--batch", type=int, default=8, help="pictures at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="that samples; judges stay on the processor")

@@ -115,7 +115,7 @@ def _generate(commands) -> None:
     _model_options(parser)
     _some_options(parser, "seed", "size")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--cfg", type=float, default=4.0, help="guidance scale (default: %(default)s)")
+    parser.add_argument("--cfg", type=float, help="guidance scale (default: the checkpoint's)")
     parser.add_argument("--negative", default="", help="what the picture should not be")
     parser.add_argument("--overwrite", action="store_true", help="replace a picture of the same name")
 

@@ -19,7 +19,7 @@ from ..personalize.finetune import Progress
 from ..personalize.personalize import Callbacks, Personalized, face_prompt, personalize, save
 from ..personalize.personalize import Stage as LearningStage
 from ..personalize.starts import Start
-from ..sampling.sampler import Sampling, Stopped, sample
+from ..sampling.sampler import Sampling, Stopped, sample, usual_cfg
 from .backend import Backend
 from .forecast import Measured, Timings, peak_megabytes
 from .identity import compare
@@ -207,12 +207,6 @@ def _compared(crop: np.ndarray, found: list[Compared]) -> dict[str, Any]:
         "pictures": tuple(Pair(one.seed, jpeg(one.before), jpeg(one.after)) for one in found),
         "identity": identity.score, "identity_before": identity.score_before, "identity_words": identity.words,
     }  # fmt: skip
-
-
-def usual_cfg(size: int) -> float:
-    """The guidance scale for a checkpoint that was made for pictures of this side. One below 512 pixels is a small one
-    of its own, judged with our sampler's; the others are used with 7, the WebUI's default."""
-    return Sampling().cfg if size < 512 else 7.0
 
 
 def start_reason(task: Task, start: Start, hypernetwork: Hypernetwork | None, host: Host) -> str:

@@ -44,8 +44,8 @@ class FinetuneOptions:
     batch: int = 4
     lr: float | None = None
     """AdamW's, times √‖W‖ of the layer relative to the others'. None finds it by a line search."""
-    lr_factor: float = 1.0
-    """The share that is taken of what the line search finds."""
+    lr_factor: float = 0.5
+    """The share that is taken of what the line search finds: with all of it, some finetunes diverge."""
     text: bool = False
     """Train the text encoder's layers too. Off, the prompts are encoded once."""
     prior_batch: int = 1

@@ -49,7 +49,8 @@ class ScaledAdamW:
 
 
 def longest_gain(loss_after: Callable[[float], float], first: float) -> float:
-    """The step of first · 2ⁿ whose `loss_after` is lowest: from `first` on upwards, or downwards, while it falls.
+    """The step whose `loss_after` is lowest: from `first` on doubled, or halved, while it falls, then at the lowest
+    point of the parabola through the last three.
 
     Raises TrainingError when the loss is no number at any length.
     """
@@ -62,14 +63,15 @@ def longest_gain(loss_after: Callable[[float], float], first: float) -> float:
     way = 1 if losses[1] < losses[0] else -1
     best = max(0, way)
     for _ in range(TRIES - len(losses)):
-        following = loss_at(best + way)
-        if following >= losses[best] < math.inf:
+        losses[best + way] = loss_at(best + way)
+        if losses[best + way] >= losses[best] < math.inf:
             break
         best += way
-        losses[best] = following
     if losses[best] == math.inf:
         raise TrainingError("The checkpoint's predictions are not numbers: load the model in full precision.")
-    return first * 2.0**best
+    before, lowest, after = (losses.get(n, math.inf) for n in (best - 1, best, best + 1))
+    bend = before - 2 * lowest + after
+    return first * 2.0 ** (best + (0.5 * (before - after) / bend if 0 < bend < math.inf else 0))
 
 
 def weight_norms(linears: Mapping[str, nn.Linear]) -> dict[str, float]:

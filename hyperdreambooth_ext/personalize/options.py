@@ -19,7 +19,7 @@ QUALITIES: tuple[Quality, ...] = get_args(Quality)
 PRESETS: dict[Quality, FinetuneOptions] = {
     "fast": FinetuneOptions(steps=30),
     "balanced": FinetuneOptions(),
-    "best": FinetuneOptions(steps=240, rank=4, lr_factor=0.67),
+    "best": FinetuneOptions(steps=240, rank=4, lr_factor=0.33),
 }
 
 

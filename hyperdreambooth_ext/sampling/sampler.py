@@ -17,13 +17,19 @@ _DECODED_PLACES = 64 * 64
 
 @dataclass(frozen=True)
 class Sampling:
-    """`size` is the side in pixels, None for the checkpoint's own; `cfg` the classifier-free guidance scale."""
+    """`size` is the side in pixels, `cfg` the classifier-free guidance scale; None for the checkpoint's own."""
 
     steps: int = 25
-    cfg: float = 4.0
+    cfg: float | None = None
     size: int | None = None
     negative: str = ""
     seed: int = 0
+
+
+def usual_cfg(size: int) -> float:
+    """The guidance scale for a checkpoint that was made for pictures of this side. One below 512 pixels is a small one
+    of its own, whose faces larger scales burn; the others are used with 7, the WebUI's default."""
+    return 2.0 if size < 512 else 7.0
 
 
 class Stopped(Exception):
@@ -63,10 +69,11 @@ def sample_many(
     side = (sampling.size or host.default_size) // 8
     noise = [torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     latents = torch.cat(noise).to(host.device)
+    cfg = usual_cfg(host.default_size) if sampling.cfg is None else sampling.cfg
     timesteps = trailing_timesteps(sampling.steps, len(host.alphas_cumprod))
     with host.frozen(), injected(host.linears(), *applied):
         cond = host.encode_prompts(prompts)
-        uncond = host.encode_prompts([sampling.negative] * len(prompts)) if sampling.cfg != 1 else None
+        uncond = host.encode_prompts([sampling.negative] * len(prompts)) if cfg != 1 else None
 
         def predict(latents: torch.Tensor, timestep: int) -> torch.Tensor:
             if should_stop():
@@ -74,7 +81,7 @@ def sample_many(
             # The two halves of the guidance go one after the other: a host's condition need not be one tensor.
             now = torch.full((len(latents),), timestep, device=host.device)
             output = host.predict(latents, now, cond)
-            return output if uncond is None else guided(host.predict(latents, now, uncond), output, sampling.cfg)
+            return output if uncond is None else guided(host.predict(latents, now, uncond), output, cfg)
 
         latents = denoised(host, latents, timesteps, predict, on_step)
     return [to_picture(image) for part in decoded(host, latents) for image in part]

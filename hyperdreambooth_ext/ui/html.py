@@ -13,8 +13,8 @@ from ..hosts.protocol import Host
 from ..jobs.forecast import Forecast
 from ..jobs.job import JobStatus, Result
 from ..jobs.library import Entry
-from ..jobs.work import usual_cfg
 from ..personalize.personalize import face_prompt
+from ..sampling.sampler import usual_cfg
 
 _STAGES = {
     "queued": "Waiting",

@@ -48,7 +48,7 @@ def test_a_job_passes_its_stages_and_leaves_a_file_and_pictures(studio, small_ph
     assert result.prompt == "a sks face <lidb:anna:1>" and "made for this checkpoint" in result.start_reason
     assert result.identity is not None or result.identity_words
     assert len(result.pictures) == 2 and len({pair.after for pair in result.pictures}) == 2
-    assert (result.size, result.cfg) == (SIZE, 4.0), "what the checkpoint was made for"
+    assert (result.size, result.cfg) == (SIZE, 2.0), "what the checkpoint was made for"
 
 
 def test_the_program_hears_of_a_saved_file_before_anybody_else_gets_the_model(studio, small_photo):

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import math
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -79,8 +78,9 @@ def check_task(task: Task) -> None:
     """What the queue is handed is within all bounds."""
     assert task.name == checked_name(task.name) and task.photo.pixels.shape[2] == 3
     options = task.finetune()
-    assert 1 <= options.steps <= 2000 and 1 <= options.rank <= MAX_RANK and 0 < options.lr <= 1
-    assert math.isfinite(options.lr) and 0 <= task.seed < 2**32 and 1 <= task.face <= 100
+    assert 1 <= options.steps <= 2000 and 1 <= options.rank <= MAX_RANK
+    assert options.lr is None or 0 < options.lr <= 1
+    assert 0 <= task.seed < 2**32 and 1 <= task.face <= 100
     assert task.size is None or (64 <= task.size <= 2048 and task.size % 64 == 0)
     assert 1 <= task.picture_steps <= 200 and 0 <= task.preview_every <= 2000
     assert all(type(flag) is bool for flag in (task.text, task.thumbnail, task.overwrite))
