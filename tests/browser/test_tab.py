@@ -241,7 +241,7 @@ def sends_to_txt2img(page):
         page.dispatch_event("#hdb_send", "click")
     assert page.input_value("#txt2img_prompt textarea") == f"a castle, {ours}"
     sent = [page.input_value(f"#txt2img_{name} input") for name in ("width", "height", "cfg_scale")]
-    assert sent == [str(SIZE), str(SIZE), "4"]
+    assert sent == [str(SIZE), str(SIZE), "2"]
 
 
 def test_the_last_result_is_there_after_a_refresh(page):

@@ -79,7 +79,7 @@ def test_interrupt_and_keep(client, studio):
         time.sleep(0.01)
     post(client, f"/jobs/{id}/interrupt", keep=True)
     result = wait(client, id)["result"]
-    assert result["steps"] < 500 and (result["size"], result["cfg"]) == (64, 4) and "identity_words" in result
+    assert result["steps"] < 500 and (result["size"], result["cfg"]) == (64, 2) and "identity_words" in result
 
 
 def test_every_route_asks_for_credentials_first(studio):

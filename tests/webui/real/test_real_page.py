@@ -88,4 +88,4 @@ def test_the_tab_learns_a_photo_and_sends_the_tag_to_txt2img(page, theme, webui)
     page.wait_for_function(f"document.querySelector('#txt2img_prompt textarea').value.includes('<lidb:tab-{theme}:1>')")
     assert page.is_visible("#txt2img_prompt")
     sent = [page.input_value(f"#txt2img_{name} input[type=number]") for name in ("width", "height", "cfg_scale")]
-    assert sent == [str(SIZE), str(SIZE), "4"]
+    assert sent == [str(SIZE), str(SIZE), "2"]
