@@ -1,6 +1,5 @@
 """Where the finetune starts: at the hypernetwork's prediction, along the first gradient, or at nothing."""
 
-import math
 from typing import Literal
 
 import torch
@@ -83,14 +82,14 @@ def gradient_start(
         layer.key: -gradient.cpu().float() * norms[layer.key] ** 2
         for layer, gradient in zip(architecture.layers, gradients, strict=True)
     }
-    largest = max(float(change.norm()) / max(norms[key], 1e-6) for key, change in direction.items())
-    if not math.isfinite(largest):
+    shares = torch.stack([change.norm() / max(norms[key], 1e-6) for key, change in direction.items()])
+    if not shares.isfinite().all():
         raise TrainingError("The checkpoint's predictions are not numbers: load the model in full precision.")
     along = LiDB(architecture, basis, *_of_rank(direction, rank))
     others = make_batch(host, subject, LINE_SEARCH_SAMPLES, generator)
     length = longest_gain(
         lambda length: objective.loss(along.map(lambda x: x * length**0.5).to(host.device), others),
-        FIRST_SHARE / largest,
+        FIRST_SHARE / max(float(shares.max()), 1e-30),
     )  # fmt: skip
     return along.map(lambda x: x * length**0.5)
 
