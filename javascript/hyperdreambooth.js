@@ -11,6 +11,8 @@
     let tried = false;
     // The job that is under way, to tell when it begins and ends.
     let working = "";
+    // The refusal that was scrolled into the window last.
+    let refused;
 
     function root() {
         return typeof gradioApp === "function" ? gradioApp() : document;
@@ -72,10 +74,12 @@
         working = stage === "done" ? "" : job;
     }
 
-    // What was refused is said below the button, which may be the last thing in the window.
+    // What was refused is said below the button, which may be the last thing in the window. Note and button come one
+    // after the other, and newer gradio makes both anew.
     function showRefusal() {
         const said = [find("#hdb_replace"), find("#hdb_refusal .hdb_note")].find(element => element?.offsetParent);
-        if (said) said.scrollIntoView({block: "nearest"});
+        if (said && said !== refused) said.scrollIntoView({block: "nearest"});
+        refused = said;
     }
 
     // The WebUI's list at the top left does not know what was loaded without it (modules/ui_settings.py).
@@ -153,7 +157,7 @@
         root().addEventListener("pointerdown", onlyPictures, true);
         const inside = {childList: true, subtree: true};
         new MutationObserver(remember).observe(find("#hdb_progress"), inside);
-        new MutationObserver(() => setTimeout(showRefusal, 100)).observe(find("#hdb_refusal"), inside);
+        new MutationObserver(showRefusal).observe(find("#hdb_tab"), {...inside, attributeFilter: ["class", "style"]});
         reconnect(1000);
     }
 

@@ -4,12 +4,16 @@
     python -m training.checkpoint train  DATA OUT RUN --size 64 [--steps 2000] [--minutes 60]
     python -m training.checkpoint train  DATA OUT RUN2 --size 96 --start RUN/text_to_image.safetensors
     python -m training.checkpoint train  DATA OUT RUN3 --size 192 --start RUN2/text_to_image.safetensors
+    torchrun --nproc-per-node 2 -m training.checkpoint train DATA OUT RUN3 --size 192 …
     python -m training.checkpoint export OUT RUN3 AUTOENCODER.safetensors models/faces192.safetensors
 
 `encode` caches latents of all pictures at three sizes, upright and mirrored, and eight captions of each as tokens; the
 latents are the inner autoencoder's, which the whole one keeps. Most samples are seen at the small sizes, where they
 cost a quarter. The latents have unit variance; their scale goes into
 the autoencoder's 1x1 convolutions, so that the checkpoint keeps Stable Diffusion's own factor 0.18215.
+
+`train` is faster in two processes of one thread each than in one of two (by a fifth at 96 px on two cores), sees the
+same samples, and does not stand still when something else wants a core.
 """
 
 import argparse
@@ -25,6 +29,7 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER, ddpm_alphas_cumprod
+from hyperdreambooth_ext.pretrain.processes import Processes
 from hyperdreambooth_ext.sampling.schedule import add_noise
 
 from .captions import describe
@@ -154,20 +159,22 @@ class Samples:
 
 def train_checkpoint(args: argparse.Namespace) -> None:
     """Train on the noise-prediction loss, weighted by min-SNR (arXiv 2303.09556); a sheet of samples each hour."""
-    device = torch.device(args.device)
+    device, processes = torch.device(args.device), Processes.started()
     samples = Samples(Photos(args.data), args.cache, args.size, device)
     torch.manual_seed(0)
     model, alphas_cumprod = TextToImage().to(device), noise_schedule().to(device)
     if args.start:
         model.load_state_dict(load_file(args.start), strict=False)
     snr = alphas_cumprod / (1 - alphas_cumprod)
+    pictures = args.batch // NOISES
+    own = processes.slice_of(pictures)
 
     def losses(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        latents, tokens = samples.batch(rng, args.batch // NOISES)
-        latents = latents.repeat(NOISES, 1, 1, 1)
+        latents, tokens = samples.batch(rng, pictures)
         generator = torch.Generator(device).manual_seed(step)
-        noise = torch.randn(latents.shape, generator=generator, device=device)
-        timesteps = spread_timesteps(len(latents), rng).to(device)
+        noise = torch.randn((NOISES, *latents.shape), generator=generator, device=device)[:, own].flatten(0, 1)
+        timesteps = spread_timesteps(args.batch, rng).view(NOISES, pictures)[:, own].flatten().to(device)
+        latents, tokens = latents[own].repeat(NOISES, 1, 1, 1), tokens[own]
         predicted = model(add_noise(latents, noise, alphas_cumprod[timesteps]), timesteps, tokens).float()
         errors = F.mse_loss(predicted, noise, reduction="none").mean((1, 2, 3))
         weights = (MIN_SNR_GAMMA / snr[timesteps]).clamp(max=1)
@@ -180,8 +187,10 @@ def train_checkpoint(args: argparse.Namespace) -> None:
         args.steps, args.lr, args.minutes, args.whole, ema=args.ema, warm_up=100, precision=precision_of(device),
         sheet_minutes=SHEET_MINUTES,
     )  # fmt: skip
-    average = train(args.out, model, losses, run, is_adamw=is_adamw, sheet=sheet if args.autoencoder else None)
-    save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "text_to_image.safetensors")
+    drawn = sheet if args.autoencoder else None
+    average = train(args.out, model, losses, run, is_adamw=is_adamw, sheet=drawn, processes=processes)
+    if processes.first:
+        save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "text_to_image.safetensors")
 
 
 def spread_timesteps(count: int, rng: np.random.Generator) -> torch.Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn  # type: ignore[attr-defined]
 
 from hyperdreambooth_ext.pretrain.loop import Loop, LoopOptions, Step, lines_of
+from hyperdreambooth_ext.pretrain.processes import Processes
 from hyperdreambooth_ext.pretrain.progress import Paused, Reporter
 
 from .muon import MuonAdamW
@@ -75,7 +76,7 @@ def averaged(decay: float) -> Callable:
 
 def train(
     out: Path, model: torch.nn.Module, losses_of: Step, run: Run, beside=None, is_adamw=lambda name: False,
-    sheet: Callable[[torch.nn.Module, int], None] | None = None,
+    sheet: Callable[[torch.nn.Module, int], None] | None = None, processes: Processes = Processes(),
 ) -> torch.nn.Module:  # fmt: skip
     """Train `model` in place and return its moving average, also where the minutes ended the call before the steps.
 
@@ -86,17 +87,20 @@ def train(
     clock, shown = _Clock(run.minutes), _Clock(run.sheet_minutes)
 
     def learning_rate(step: int, steps: int, peak: float, warm_up: int) -> float:
-        done = max(step / steps, clock.share if run.whole else 0.0)
+        done = max(step / steps, processes.share(clock.share) if run.whole else 0.0)
         return peak * min(1.0, (step + 1) / warm_up, max(0.02, (1 - done) / run.cooldown))
 
     options = LoopOptions(
         run.steps, run.lr, run.seed, warm_up=run.warm_up, ema=run.ema, save_seconds=run.save_seconds,
         schedule=learning_rate, precision=run.precision,
     )  # fmt: skip
-    loop = Loop(out, model, options, callback=beside, optimizer=MuonAdamW(model, run.lr, is_adamw=is_adamw))
+    optimizer = MuonAdamW(model, run.lr, is_adamw=is_adamw, processes=processes)
+    loop = Loop(out, model, options, processes, callback=beside, optimizer=optimizer)
     loop.average.multi_avg_fn = averaged(run.ema)  # type: ignore[assignment]
 
     def after_step(step: int) -> None:
+        if not processes.first:
+            return
         if step % PRINT_EVERY == 0:
             print(json.dumps(lines_of(out / "log.jsonl")[-1]), flush=True)
         if sheet is not None and shown.share >= 1:
@@ -107,6 +111,6 @@ def train(
         loop.run(losses_of, clock, after_step)
     except Paused:
         print(f"{out}: paused after step {loop.step} of {run.steps}", flush=True)
-    if sheet is not None:
+    if sheet is not None and processes.first:
         sheet(loop.average.module, loop.step)
     return loop.average.module

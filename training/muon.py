@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from hyperdreambooth_ext.pretrain.processes import Processes
+
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
@@ -31,10 +33,15 @@ class MuonAdamW(torch.optim.Optimizer):
     """One optimizer for a whole network. `lr` is AdamW's; matrices move by `muon_lr` of their own size a step.
 
     Parameters of two and more dimensions go by Muon, flattened to [out, the rest]; vectors, and matrices that
-    `is_adamw` names (embeddings, first and last layers), by AdamW. State lives beside each parameter.
+    `is_adamw` names (embeddings, first and last layers), by AdamW. State lives beside each parameter. Of several
+    processes each makes its part of Muon's updates, which are a third of the work where batches are small.
     """
 
-    def __init__(self, model: nn.Module, lr: float, muon_ratio: float = 2.0, is_adamw=lambda name: False) -> None:
+    def __init__(
+        self, model: nn.Module, lr: float, muon_ratio: float = 2.0, is_adamw=lambda name: False,
+        processes: Processes = Processes(),
+    ) -> None:  # fmt: skip
+        self.processes = processes
         muon: list[nn.Parameter] = []
         adamw: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
@@ -46,22 +53,36 @@ class MuonAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None) -> None:  # type: ignore[override]  # noqa: ARG002  (torch's signature)
         for group in self.param_groups:
-            move = self._muon if group["muon"] else self._adamw
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    move(parameter, parameter.grad, group)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["muon"]:
+                self._muon(parameters, group)
+            else:
+                for parameter in parameters:
+                    self._adamw(parameter, parameter.grad, group)
 
-    def _muon(self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict) -> None:
-        state = self.state[parameter]
+    def _muon(self, parameters: list[nn.Parameter], group: dict) -> None:
+        # Large ones first, so that all processes have about as much to do.
+        parameters = sorted(parameters, key=torch.numel, reverse=True)
+        updates = [self._update(parameter, place) for place, parameter in enumerate(parameters)]
+        self.processes.mean(updates)
+        lr = group["lr"] * group["muon_ratio"]
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1 - 0.01 * lr)
+            # 0.2·√max(n, m): as large an entry, on average, as AdamW would move.
+            scale = 0.2 * max(update.shape) ** 0.5
+            parameter.add_(update.view_as(parameter), alpha=-lr * scale * self.processes.count)
+
+    def _update(self, parameter: nn.Parameter, place: int) -> torch.Tensor:
+        """This parameter's orthogonal update [n, m]; zeros where another process makes it."""
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(gradient, 0.05)
         update = gradient.lerp(momentum, 0.95).flatten(1)
-        lr = group["lr"] * group["muon_ratio"]
-        parameter.mul_(1 - 0.01 * lr)
-        # 0.2·√max(n, m): as large an entry, on average, as AdamW would move.
-        scale = 0.2 * max(update.shape) ** 0.5
-        parameter.add_(orthogonalized(update).view_as(parameter), alpha=-lr * scale)
+        if place % self.processes.count != self.processes.rank:
+            return torch.zeros_like(update)
+        return orthogonalized(update).contiguous()
 
     def _adamw(self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict) -> None:
         state = self.state[parameter]

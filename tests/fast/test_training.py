@@ -1,6 +1,9 @@
 """The trainings' own parts: what they compute, not what comes out of hours of them."""
 
 import random
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 
+from hyperdreambooth_ext.pretrain.processes import Processes
 from training.captions import describe
 from training.chain import EMBEDDING, PART_BYTES, join, split
 from training.checkpoint import spread_timesteps
@@ -104,6 +108,42 @@ def test_muon_and_adamw_minimize_together_and_resume_to_the_bit() -> None:
     assert whole[2] < 0.8 * first[2]
     resumed = run(20, run(10)[1])
     assert all(torch.equal(a, b) for a, b in zip(whole[0], resumed[0], strict=True))
+
+
+class OneOfTwo(Processes):
+    """One of two processes, which here are threads."""
+
+    def __init__(self, rank: int, all_parts: list[list[torch.Tensor]], barrier: threading.Barrier) -> None:
+        super().__init__(rank, 2)
+        self._all_parts, self._barrier = all_parts, barrier
+
+    def mean(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._all_parts[self.rank] = [tensor.clone() for tensor in tensors]
+        self._barrier.wait()
+        for tensor, *parts in zip(tensors, *self._all_parts, strict=True):
+            tensor.copy_(sum(parts) / 2)
+        self._barrier.wait()
+
+
+def test_two_processes_share_muons_work_and_move_as_one() -> None:
+    def moved(processes: Processes) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 6, 1), torch.nn.Linear(5, 7))
+        optimizer = MuonAdamW(model, 1e-2, processes=processes)
+        for parameter in model.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+        for _ in range(3):
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+        return [parameter.detach() for parameter in model.parameters()]
+
+    barrier, parts = threading.Barrier(2, timeout=60), [[], []]
+    with ThreadPoolExecutor(2) as pool:
+        of_two = list(pool.map(moved, [OneOfTwo(rank, parts, barrier) for rank in (0, 1)]))
+    for alone, first, second in zip(moved(Processes()), *of_two, strict=True):
+        assert torch.equal(first, second)
+        torch.testing.assert_close(alone, first)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
