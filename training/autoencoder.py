@@ -1,9 +1,9 @@
 """Train the KL-f8 autoencoder of the bundled checkpoint.
 
     python -m training.autoencoder DATA INNER --sface SFACE.onnx --inner [--steps 8000] [--minutes 120]
-    python -m training.autoencoder DATA OUT --sface SFACE.onnx --start INNER/autoencoder.safetensors
+    python -m training.autoencoder DATA OUT --sface SFACE.onnx --weights INNER/autoencoder.safetensors
 
-    python -m training.autoencoder DATA OUT2 --sface SFACE.onnx --start OUT/autoencoder.safetensors --decoder-only
+    python -m training.autoencoder DATA OUT2 --sface SFACE.onnx --weights OUT/autoencoder.safetensors --decoder-only
 
 The first run trains all but the outermost level, on pictures of half the size, in two fifths of the time a step. From
 then on the latents stay, so that the UNet can be trained on them meanwhile: the second run teaches the decoder the full
@@ -167,15 +167,15 @@ class AutoencoderLoss:
 def _model(args: argparse.Namespace) -> Model:
     """What this run trains."""
     whole = Autoencoder()
-    if args.start:
-        whole.load(args.start)
+    if args.weights:
+        whole.load(args.weights)
     if args.inner:
         return InnerAutoencoder(whole)
     if args.decoder_only:
         whole.encoder.requires_grad_(False)
         whole.quant_conv.requires_grad_(False)
         return whole
-    return OpenedAutoencoder(InnerAutoencoder(whole)) if args.start else whole
+    return OpenedAutoencoder(InnerAutoencoder(whole)) if args.weights else whole
 
 
 def main() -> None:
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--inner", action="store_true", help="all but the outermost level")
     parser.add_argument("--decoder-only", action="store_true", help="keep the latents, sharpen the pictures")
-    parser.add_argument("--start", type=Path, help="autoencoder.safetensors of the run before")
+    parser.add_argument("--weights", type=Path, help="autoencoder.safetensors of the run before")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     device = torch.device(args.device)

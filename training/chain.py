@@ -49,12 +49,12 @@ def stages(tools: Path, out: Path, device: str, tiny: bool) -> list[Stage]:
         return ["generate", *where, *number, "--batch", batch(32), "--threads", "16", *on]
 
     def checkpoint(size: int, run: str, start: str | None) -> list[str]:
-        begun = ["--start", str(out / start / "text_to_image.safetensors")] if start else []
+        begun = ["--weights", str(out / start / "text_to_image.safetensors")] if start else []
         where = [str(data), str(cache), str(out / run), "--autoencoder", str(out / "decoder/autoencoder.safetensors")]
         return ["checkpoint", "train", *where, "--size", str(size), "--batch", batch(512), "--lr", "2e-3", *on, *begun]
 
     def start(run: str) -> list[str]:
-        return ["--start", str(out / run / "autoencoder.safetensors")]
+        return ["--weights", str(out / run / "autoencoder.safetensors")]
 
     return [
         Stage("people", generate(3473, count), 0 if tiny else 0.12),

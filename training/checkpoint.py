@@ -2,8 +2,8 @@
 
     python -m training.checkpoint encode DATA INNER/autoencoder.safetensors OUT
     python -m training.checkpoint train  DATA OUT RUN --size 64 [--steps 2000] [--minutes 60]
-    python -m training.checkpoint train  DATA OUT RUN2 --size 96 --start RUN/text_to_image.safetensors
-    python -m training.checkpoint train  DATA OUT RUN3 --size 192 --start RUN2/text_to_image.safetensors
+    python -m training.checkpoint train  DATA OUT RUN2 --size 96 --weights RUN/text_to_image.safetensors
+    python -m training.checkpoint train  DATA OUT RUN3 --size 192 --weights RUN2/text_to_image.safetensors
     torchrun --nproc-per-node 2 -m training.checkpoint train DATA OUT RUN3 --size 192 …
     python -m training.checkpoint export OUT RUN3 AUTOENCODER.safetensors models/faces192.safetensors
 
@@ -163,8 +163,8 @@ def train_checkpoint(args: argparse.Namespace) -> None:
     samples = Samples(Photos(args.data), args.cache, args.size, device)
     torch.manual_seed(0)
     model, alphas_cumprod = TextToImage().to(device), noise_schedule().to(device)
-    if args.start:
-        model.load_state_dict(load_file(args.start), strict=False)
+    if args.weights:
+        model.load_state_dict(load_file(args.weights), strict=False)
     snr = alphas_cumprod / (1 - alphas_cumprod)
     pictures = args.batch // NOISES
     own = processes.slice_of(pictures)
@@ -258,7 +258,7 @@ def main() -> None:
     training.add_argument("--batch", type=int, default=256)
     training.add_argument("--lr", type=float, default=1e-3)
     training.add_argument("--ema", type=float, default=0.9995)
-    training.add_argument("--start", type=Path, help="text_to_image.safetensors of an earlier run")
+    training.add_argument("--weights", type=Path, help="text_to_image.safetensors of an earlier run")
     training.add_argument("--autoencoder", type=Path, help="for the hourly sheet")
     for name in ("cache", "run", "autoencoder", "file"):
         exporting.add_argument(name, type=Path)

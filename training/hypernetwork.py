@@ -119,8 +119,8 @@ def train_hypernetwork(args: argparse.Namespace) -> None:
     """First `target_steps` on the targets alone, then on the diffusion loss, the identity loss and the size of ΔW."""
     pairs = Pairs(args.data, args.cache, args.features, torch.device(args.device))
     host, decoder = _start(pairs, args)
-    if args.start:
-        decoder.load_state_dict(load_file(args.start))
+    if args.weights:
+        decoder.load_state_dict(load_file(args.weights))
     shards = (
         [load_file(file) for file in sorted(args.features.glob("targets-*.safetensors"))] if args.target_steps else []
     )
@@ -206,7 +206,7 @@ def _add_training_options(training: argparse.ArgumentParser) -> None:
     training.add_argument("--samples", type=int, default=0, help="so many people a step are also sampled from noise")
     training.add_argument("--sampled-weight", type=float, default=0.3)
     training.add_argument("--size-weight", type=float, default=0.01, help="how much the size of ΔW costs")
-    training.add_argument("--start", type=Path, help="decoder.safetensors of an earlier run")
+    training.add_argument("--weights", type=Path, help="decoder.safetensors of an earlier run")
 
 
 if __name__ == "__main__":
