@@ -76,7 +76,7 @@ def write_sheet(folder: Path, step: int, score: Score, store: FaceStore) -> None
         np.savez_compressed(content, pictures=np.stack(score.pictures))
         write_atomically(before, content.getvalue())
     first, shown = np.load(before)["pictures"], range(min(SHOWN, len(score.pictures)))
-    title = f"After {step} steps: likeness {score.figures['likeness']:.0%}, rank-1 {score.figures['rank1']:.0%}"
+    title = f"Step {step}: likeness {score.figures['likeness']:.0%}, rank-1 {score.figures['rank1']:.0%}"
     rows: list[tuple[str, list[Cell]]] = [
         (title, [("held-out face", store.crop(i)) for i in shown]),
         ("", [("before training", first[i]) for i in shown]),
