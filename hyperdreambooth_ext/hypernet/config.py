@@ -5,6 +5,7 @@ from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 from ..errors import FileError
+from ..images.face import FRAMINGS
 from ..lidb.basis import AnyBasis, Basis, basis_from_dict, check_sizes
 from ..lidb.file import MAX_LAYERS
 from ..lidb.layers import Architecture, Layer, checked_layer
@@ -26,13 +27,15 @@ class HypernetworkConfig:
     length of the encoder's identity vector; 0 where no recognizer trained it. `centered` takes off it what all the
     training faces have in common. So many `identity_nets`, which see such identities in the checkpoint's latents, are
     in the file, too, for the finetune's identity loss. `through_autoencoder` says that it learned from faces that the
-    checkpoint sampled: a photo is shown to it as the autoencoder gives it back.
+    checkpoint sampled: a photo is shown to it as the autoencoder gives it back. `framing` is that of its faces: one
+    of `images.face.FRAMINGS`.
     """
 
     architecture: Architecture
     basis: AnyBasis = Basis()
     encoder: str = "efficientnet_lite0"
     encoder_bundled: bool = True
+    framing: str = "face"
     image_size: int = 128
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -87,6 +90,8 @@ class HypernetworkConfig:
         })  # fmt: skip
         if self.identity_nets and self.identity_width != LATENT_IDENTITY_WIDTH:
             raise ValueError("its identity_nets know other identities than its encoder")
+        if self.framing not in FRAMINGS:
+            raise ValueError(f"it knows no framing {self.framing!r}")
         if self.width % self.heads:
             raise ValueError("its width is no multiple of its heads")
         for name in ("image_mean", "image_std"):

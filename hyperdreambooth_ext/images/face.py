@@ -58,26 +58,39 @@ def choose_face(faces: list[Face], number: int = 1) -> Face:
     return face
 
 
-def align_matrix(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """The similarity transform [2, 3] from photo pixels to an upright square crop of `size` pixels.
+@dataclass(frozen=True)
+class Framing:
+    """What an upright square crop shows. Its side is so many distances between the `eyes`, or from eyes to `mouth`,
+    whichever is longer; its center lies so many of the latter `below` the eyes."""
 
-    The crop is tight (about three times the distance between the eyes): in a latent of an eighth of the
-    resolution every pixel of face counts.
-    """
+    eyes: float
+    mouth: float
+    below: float
+
+
+# In a latent of a few pixels each pixel of face counts.
+FACE = Framing(3.1, 2.95, 0.3)
+# With hair and neck, as portraits are: a picture of somebody is no mask.
+HEAD = Framing(4.0, 3.9, 0.11)
+FRAMINGS = {"face": FACE, "head": HEAD}
+
+
+def align_matrix(landmarks: np.ndarray, size: int, framing: Framing = FACE) -> np.ndarray:
+    """The similarity transform [2, 3] from photo pixels to an upright square crop of `size` pixels."""
     eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
     across, down = landmarks[1] - landmarks[0], mouth - eyes
     right = across - np.array([-down[1], down[0]])
     right = right / (np.hypot(*right) + 1e-9)
-    side = max(3.1 * np.hypot(*across), 2.95 * np.hypot(*down))
+    side = max(framing.eyes * np.hypot(*across), framing.mouth * np.hypot(*down))
     scale = size / side
     rotation = np.array([[right[0], right[1]], [-right[1], right[0]]]) * scale
-    center = eyes + 0.3 * down
+    center = eyes + framing.below * down
     return np.c_[rotation, size / 2 - rotation @ center]
 
 
-def crop_face(photo: np.ndarray, face: Face, size: int) -> np.ndarray:
+def crop_face(photo: np.ndarray, face: Face, size: int, framing: Framing = FACE) -> np.ndarray:
     """The face upright and centered, RGB uint8 [size, size, 3]; what lies outside the photo is mirrored."""
-    return warp(photo, align_matrix(face.landmarks, size), size)
+    return warp(photo, align_matrix(face.landmarks, size, framing), size)
 
 
 def largest_face(picture: np.ndarray, size: int) -> np.ndarray | None:

@@ -22,13 +22,14 @@ class Identity:
 
 
 def compare(crop: np.ndarray, before: np.ndarray, after: np.ndarray) -> Identity:
-    """The aligned `crop` of the photo against pictures before and after; all RGB uint8 [S, S, 3]."""
+    """The `crop` of the photo against pictures before and after; all RGB uint8 [S, S, 3]."""
     # Always the same recognizer, so that the same number means the same.
-    recognizer = load_hypernetwork(HYPERNETWORK)
+    recognizer, face_alone = load_hypernetwork(HYPERNETWORK), largest_face(crop, len(crop))
+    photo = crop if face_alone is None else face_alone
 
     def score(picture: np.ndarray) -> float | None:
         face = largest_face(picture, len(crop))
-        cosine = math.nan if face is None else likeness(recognizer, crop, face)
+        cosine = math.nan if face is None else likeness(recognizer, photo, face)
         return cosine if math.isfinite(cosine) else None
 
     after_score = score(after)

@@ -20,7 +20,7 @@ from ..files import check_free, checked_name
 from ..hosts.protocol import Host
 from ..hypernet.config import DEFAULT_TRIGGER
 from ..hypernet.hypernetwork import Hypernetwork
-from ..images.face import Face, choose_face, crop_face
+from ..images.face import FRAMINGS, HEAD, Face, choose_face, crop_face
 from ..images.photo import Photo
 from ..images.sheet import jpeg
 from ..lidb import file
@@ -104,7 +104,8 @@ def personalize(
         raise UserError("Only a hypernetwork can predict without training: train, or start from one.", "predict_only")
     callbacks.on_stage("face")
     face = choose_face(photo.faces, request.face)
-    crop = crop_face(photo.pixels, face, request.size or host.default_size)
+    framing = FRAMINGS[hypernetwork.config.framing] if hypernetwork is not None else HEAD
+    crop = crop_face(photo.pixels, face, request.size or host.default_size, framing)
     callbacks.on_face(crop)
     callbacks.on_stage("predict")
     generator = torch.Generator().manual_seed(request.seed)

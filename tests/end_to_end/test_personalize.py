@@ -14,7 +14,7 @@ import torch
 
 from hyperdreambooth_ext.errors import TrainingError
 from hyperdreambooth_ext.hosts.ldm import LdmHost
-from hyperdreambooth_ext.images.face import largest_face
+from hyperdreambooth_ext.images.face import choose_face, find_faces, largest_face
 from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.lidb import file
 from hyperdreambooth_ext.personalize.finetune import FinetuneOptions
@@ -53,6 +53,16 @@ def test_every_start_lowers_the_loss(host, hypernetwork, sample_photo, start):
 def test_without_a_hypernetwork_the_gradient_start_is_taken(host, sample_photo):
     result = personalize(Photo(sample_photo), Request("x", options=FinetuneOptions(steps=1)), host, None)
     assert result.start == "gradient" and result.info.hypernetwork == ""
+
+
+def test_the_photo_is_framed_as_the_hypernetworks_faces_were_else_as_a_head(host, hypernetwork, sample_photo):
+    photo, request = Photo(sample_photo), Request("x", predict_only=True)
+    of_heads = copy.copy(hypernetwork)
+    of_heads.config = replace(hypernetwork.config, framing="head")
+    crops = [personalize(photo, request, host, network).crop for network in (hypernetwork, of_heads)]
+    alone = personalize(photo, Request("x", options=FinetuneOptions(steps=1)), host, None).crop
+    sizes = [choose_face(find_faces(crop)).size for crop in (*crops, alone)]
+    assert sizes[1] == sizes[2] < 0.85 * sizes[0]
 
 
 def test_a_hypernetwork_that_learned_from_sampled_faces_is_shown_what_the_autoencoder_keeps(

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from hyperdreambooth_ext.errors import PhotoError
-from hyperdreambooth_ext.images.face import align_matrix, choose_face, face_mask, find_faces, largest_face
+from hyperdreambooth_ext.images.face import FACE, HEAD, align_matrix, choose_face, face_mask, find_faces, largest_face
 
 
-def landmarks_in_crop(photo, size=128):
+def landmarks_in_crop(photo, size=128, framing=FACE):
     face = choose_face(find_faces(photo))
-    matrix = align_matrix(face.landmarks, size)
+    matrix = align_matrix(face.landmarks, size, framing)
     return face.landmarks @ matrix[:, :2].T + matrix[:, 2]
 
 
@@ -19,6 +19,14 @@ def test_eyes_are_level_and_the_face_is_centered(sample_photo):
     assert abs(left[1] - right[1]) < 6
     assert 45 < (left[0] + right[0]) / 2 < 83
     assert left[1] < mouth[0][1] < 128
+
+
+def test_the_framing_of_a_head_leaves_room_for_hair_and_neck(sample_photo):
+    tight, wide = (landmarks_in_crop(sample_photo, framing=framing) for framing in (FACE, HEAD))
+    between_eyes = [np.hypot(*(marks[1] - marks[0])) / 128 for marks in (tight, wide)]
+    assert 0.6 < between_eyes[1] / between_eyes[0] < 0.85
+    assert wide[0][1] > tight[0][1], "more room above the eyes"
+    assert 128 - wide[3][1] > 128 - tight[3][1], "and below the mouth"
 
 
 @pytest.mark.parametrize("angle", [-25, 20])

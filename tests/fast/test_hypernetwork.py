@@ -144,6 +144,16 @@ def test_its_configuration_says_that_a_photo_goes_through_the_autoencoder_first(
         HypernetworkConfig.from_json(replace(config, through_autoencoder=1).to_json())
 
 
+def test_its_configuration_says_how_its_faces_were_framed():
+    heads = replace(CONFIG, framing="head")
+    assert HypernetworkConfig.from_json(heads.to_json()).framing == "head"
+    of_before = json.loads(heads.to_json())
+    del of_before["framing"]
+    assert HypernetworkConfig.from_json(json.dumps(of_before)).framing == "face"
+    with pytest.raises(FileError, match="framing"):
+        HypernetworkConfig.from_json(replace(CONFIG, framing="toes").to_json())
+
+
 @pytest.mark.parametrize("wrong", [2, 9, -1, "2"])
 def test_latent_identity_nets_that_cannot_be_are_refused(wrong):
     config = replace(CONFIG, identity_width=0 if wrong == 2 else 128, identity_nets=wrong)
