@@ -38,9 +38,15 @@ def install(run_pip: Callable[[str, str], object] | None) -> None:
         print(f"HyperDreamBooth needs {names}: install it into the WebUI's environment with pip, then restart.")
 
 
-if __name__ == "__main__":
+def host_pip() -> Callable[[str, str], object] | None:
+    """The WebUI's `launch.run_pip`; None outside of a WebUI."""
     try:
         from launch import run_pip
     except ImportError:
-        run_pip = None
-    install(run_pip)
+        return None
+    return run_pip
+
+
+if __name__ == "__main__":
+    # Importing it takes longer than all else here.
+    install(host_pip() if missing() else None)

@@ -46,9 +46,12 @@ def test_a_build_gives_way_to_pictures_can_be_paused_and_its_file_is_used_next(p
     shot(page, "build-training")
 
     state(page, "done", timeout=40 * 60_000)
+    shot(page, "build-done")
+    assert set(hypernetworks(webui.data)) == shipped, "only the user puts it in the place of another"
+    page.click("#hdb_build_use")
+    page.wait_for_selector("#hdb_build_use", state="hidden")
     (made,) = set(hypernetworks(webui.data)) - shipped
     page.wait_for_selector(f"#hdb_build_shelf >> text={made.name}")
-    shot(page, "build-done")
     config = read_config(made)
     assert config.checkpoint == NAME and f"{FACES} faces" in config.trained_on and config.held_out
     learned = webui.personalize(photo, "built", quality="fast")
