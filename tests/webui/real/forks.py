@@ -64,7 +64,9 @@ def main() -> None:
     # They know some of the arguments of the WebUI no more.
     os.environ["IGNORE_CMD_ARGS_ERRORS"] = "1"
     prepare(given.data.resolve(), "random-xl" if given.sdxl else "random")
-    with Server(given.root, given.data.resolve(), *ARGUMENTS, *own) as server:
+    # With a data folder elsewhere their gradio refuses the page's own scripts.
+    allowed = ("--gradio-allowed-path", str(given.root.resolve()))
+    with Server(given.root, given.data.resolve(), *ARGUMENTS, *allowed, *own) as server:
         for what, value in found(server, given):
             print(f"{what}: {value}", flush=True)
 

@@ -20,7 +20,7 @@ from tests.webui.real.column import SHORT, SIZE, Found
 from tests.webui.real.server import Server
 from tests.webui.real.test_real_page import open_tab, opened, shot
 
-FACES = 6
+FACES = 8
 BUILD = BuildOptions(
     faces=FACES, held_out=2, batch=2, steps=1, evaluate_every=1, score_steps=1, recognizer_steps=1, size=64, width=16,
     depth=1, iterations=1, prior_share=0.0,
@@ -88,7 +88,11 @@ def build(page: Page) -> str:
     page.wait_for_selector('#hdb_build_status [data-build="done"], #hdb_build_status [data-build="failed"]')
     page.wait_for_timeout(1000)
     shot(page, "7-build")
-    return page.inner_text("#hdb_build_status .hdb_note")
+    said = page.inner_text("#hdb_build_status .hdb_note")
+    if page.is_visible("#hdb_build_use"):
+        page.click("#hdb_build_use")
+        page.wait_for_selector("#hdb_build_use", state="hidden")
+    return said
 
 
 def begin_build(data: Path) -> None:
