@@ -34,7 +34,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     Parameters of two and more dimensions go by Muon, flattened to [out, the rest]; vectors, and matrices that
     `is_adamw` names (embeddings, first and last layers), by AdamW. State lives beside each parameter. Of several
-    processes each makes its part of Muon's updates, which are a third of the work where batches are small.
+    processes each makes its part of Muon's updates, which are much of the work where batches are small.
     """
 
     def __init__(
