@@ -11,7 +11,7 @@ from ..hosts.ldm import LdmHost
 from . import cards, infotext, mount, settings, xyz
 from .forge import register_forge_tag
 from .host import any_networks, find_forge_networks, find_networks, lora_network, why_missing
-from .notes import tag_notes
+from .notes import tag_notes, without_unreadable
 from .tag import TAG, register_tag
 
 
@@ -29,6 +29,13 @@ class TagNotes(scripts.Script):
         backend = mount.backend()
         backend.forget_saved()
         backend.pictures.begin()
+
+    def before_process_batch(self, p: Any, *args: Any, prompts: list[str], **kwargs: Any) -> None:  # noqa: ARG002
+        """modules/processing.py, process_images_inner: the batch's prompts, before their tags are read."""
+        for i, prompt in enumerate(prompts):
+            prompts[i], notes = without_unreadable(prompt)
+            for note in notes:
+                p.comment(note)
 
     def after_extra_networks_activate(self, p: Any, *args: Any, extra_network_data: dict, **kwargs: Any) -> None:  # noqa: ARG002
         """modules/extra_networks.py, activate: for each batch, and again for hires fix."""

@@ -2,11 +2,13 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from modules import extra_networks
 from torch import nn
 
 from ..errors import ArchitectureError, UserError
@@ -16,6 +18,22 @@ from .settings import hypernetwork_dirs
 from .tag import TAG
 
 Linears = Callable[[], Mapping[str, nn.Linear]]
+_OURS = re.compile(rf"<{TAG}:([^>]+)>")
+
+
+def without_unreadable(prompt: str) -> tuple[str, list[str]]:
+    """The prompt without tags of ours whose multipliers are no numbers, and a sentence about each.
+
+    For one of them the WebUI's loader would print a traceback and leave out all LoRAs of the picture.
+    """
+    notes: list[str] = []
+
+    def kept(tag: re.Match) -> str:
+        found = list(_multiplier_notes(extra_networks.ExtraNetworkParams(items=tag[1].split(":"))))
+        notes.extend(found)
+        return "" if found else tag[0]
+
+    return _OURS.sub(kept, prompt), notes
 
 
 def tag_notes(
@@ -51,7 +69,7 @@ def _multiplier_notes(params: Any) -> Iterator[str]:
             number = math.nan
         if not math.isfinite(number):
             yield (
-                f'The multiplier "{value}" of <lidb:{_name(params)}:…> is no number, so no LoRA and no LiDB was used: '
+                f'The multiplier "{value}" of <lidb:{_name(params)}:…> is no number, so the tag does nothing: '
                 f"write <lidb:{_name(params)}:0.8>."
             )
 

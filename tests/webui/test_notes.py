@@ -1,5 +1,7 @@
 """Under the image: one sentence for whatever a tag could not do, silence otherwise."""
 
+from types import SimpleNamespace
+
 import pytest
 from torch import nn
 
@@ -85,8 +87,6 @@ def test_without_the_built_in_lora(notes, webui):
 
 
 def test_the_script_says_it_under_the_image(notes, webui):
-    from types import SimpleNamespace
-
     entry = webui.ours("entry")
     said = []
     p = SimpleNamespace(comment=said.append, sd_model=None)
@@ -94,6 +94,16 @@ def test_the_script_says_it_under_the_image(notes, webui):
     entry.TagNotes().after_extra_networks_activate(p, batch_number=0, extra_network_data=data)
     assert len(said) == 1 and "nobody" in said[0]
     assert entry.TagNotes().show(False) is webui.scripts.AlwaysVisible
+
+
+def test_a_tag_that_cannot_be_read_is_told_and_taken_out_before_the_loader_stumbles_over_it(webui):
+    said, prompts = [], ["a <lidb:anna:abc>face <lora:x:abc>", "<lidb:anna:0.8> <lidb:bert:nan> a <lidb:bert> face"]
+    p = SimpleNamespace(comment=said.append)
+    webui.ours("entry").TagNotes().before_process_batch(p, batch_number=0, prompts=prompts, seeds=[1, 2], subseeds=[])
+    assert prompts == ["a face <lora:x:abc>", "<lidb:anna:0.8>  a <lidb:bert> face"]
+    assert [sentence.partition(" is no number")[0] for sentence in said] == [
+        'The multiplier "abc" of <lidb:anna:…>', 'The multiplier "nan" of <lidb:bert:…>',
+    ]  # fmt: skip
 
 
 def test_in_forge_a_missing_file_is_told_and_nothing_is_said_about_its_own_merging(notes, webui, monkeypatch):
