@@ -29,13 +29,12 @@ class TagNotes(scripts.Script):
         backend = mount.backend()
         backend.forget_saved()
         backend.pictures.begin()
-
-    def before_process_batch(self, p: Any, *args: Any, prompts: list[str], **kwargs: Any) -> None:  # noqa: ARG002
-        """modules/processing.py, process_images_inner: the batch's prompts, before their tags are read."""
-        for i, prompt in enumerate(prompts):
-            prompts[i], notes = without_unreadable(prompt)
-            for note in notes:
-                p.comment(note)
+        # Those of hires fix are there where it is on.
+        for prompts in (p.all_prompts, getattr(p, "all_hr_prompts", None) or []):
+            for i, prompt in enumerate(prompts):
+                prompts[i], notes = without_unreadable(prompt)
+                for note in notes:
+                    p.comment(note)
 
     def after_extra_networks_activate(self, p: Any, *args: Any, extra_network_data: dict, **kwargs: Any) -> None:  # noqa: ARG002
         """modules/extra_networks.py, activate: for each batch, and again for hires fix."""

@@ -48,7 +48,7 @@ LINES = (
     ("modules/sd_models.py", "if self.was_loaded_at_least_once:"),
     ("lora/networks.py", "if current_sd.current_lora_hash == compiled_lora_targets_hash:"),
     ("modules/processing.py", "cached_hr_uc = [None, None]"),
-    ("modules/processing.py", "p.scripts.before_process_batch(p, batch_number=n, prompts=p.prompts"),
+    ("modules/processing.py", "self.all_hr_prompts ="),
     ("modules/api/api.py", 'shared.cmd_opts.api_auth.split(",")'),
 )  # fmt: skip
 

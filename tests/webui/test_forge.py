@@ -172,7 +172,7 @@ def test_a_lora_that_is_exported_again_takes_effect_with_the_next_picture(forge,
         save(forge.lora_dir / "anna.safetensors", small_lidb.map(change), Info(name="anna"))
         lora = studio.export(forge.lora_dir, "anna", overwrite=True)
         model.current_lora_hash = "[['anna_lora.safetensors', 1.0, 1.0]]"
-        forge.ours("entry").TagNotes().process(None)
+        forge.ours("entry").TagNotes().process(SimpleNamespace(all_prompts=[]))
         assert model.current_lora_hash == "" and "anna_lora" in networks.available_networks
         tensors = networks.load_lora_state_dict(str(lora))
         read.append(next(value for key, value in tensors.items() if ".lora_up." in key))

@@ -222,7 +222,7 @@ def test_the_webuis_interrupt_ends_the_picture_that_waits_and_not_the_training(w
     for task, interrupted in (("task(came later)", False), ("task(waits)", True), ("task(waits)", False)):
         progress.current_task = task
         state.begin(task)
-        notes.process(None)
+        notes.process(SimpleNamespace(all_prompts=[]))
         assert state.interrupted == interrupted
 
 
@@ -245,7 +245,7 @@ def test_what_was_written_without_the_model_is_forgotten_when_the_next_picture_b
     webui.ours("mount").backend().saved(lora)
     assert not seen, "a picture that is being made may have it in its weights"
     for _ in range(2):
-        webui.ours("entry").TagNotes().process(None)
+        webui.ours("entry").TagNotes().process(SimpleNamespace(all_prompts=[]))
         assert seen == [lora]
 
 

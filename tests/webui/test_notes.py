@@ -96,10 +96,11 @@ def test_the_script_says_it_under_the_image(notes, webui):
     assert entry.TagNotes().show(False) is webui.scripts.AlwaysVisible
 
 
-def test_a_tag_that_cannot_be_read_is_told_and_taken_out_before_the_loader_stumbles_over_it(webui):
+@pytest.mark.parametrize("place", ["all_prompts", "all_hr_prompts"])
+def test_a_tag_that_cannot_be_read_is_told_and_taken_out_before_the_loader_stumbles_over_it(webui, place):
     said, prompts = [], ["a <lidb:anna:abc>face <lora:x:abc>", "<lidb:anna:0.8> <lidb:bert:nan> a <lidb:bert> face"]
-    p = SimpleNamespace(comment=said.append)
-    webui.ours("entry").TagNotes().before_process_batch(p, batch_number=0, prompts=prompts, seeds=[1, 2], subseeds=[])
+    p = SimpleNamespace(**{"all_prompts": [], place: prompts}, comment=said.append)
+    webui.ours("entry").TagNotes().process(p)
     assert prompts == ["a face <lora:x:abc>", "<lidb:anna:0.8>  a <lidb:bert> face"]
     assert [sentence.partition(" is no number")[0] for sentence in said] == [
         'The multiplier "abc" of <lidb:anna:…>', 'The multiplier "nan" of <lidb:bert:…>',

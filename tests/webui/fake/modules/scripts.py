@@ -12,8 +12,5 @@ class Script:
     def show(self, is_img2img):
         return True
 
-    def before_process_batch(self, p, *args, **kwargs):
-        pass
-
     def after_extra_networks_activate(self, p, *args, **kwargs):
         pass
