@@ -11,6 +11,8 @@
     let tried = false;
     // The job that is under way, to tell when it begins and ends.
     let working = "";
+    // Where the cards are older than the last job.
+    const outdated = new Set();
     // The refusal that was scrolled into the window last.
     let refused;
 
@@ -67,7 +69,10 @@
         const {job, stage} = shown.dataset;
         if (stage === "failed") localStorage.removeItem(KEY);
         else localStorage.setItem(KEY, job);
-        if (stage === "done" && working === job) refreshCards();
+        if (stage === "done" && working === job) {
+            for (const tab of ["txt2img", "img2img"]) outdated.add(tab);
+            refreshCards();
+        }
         if (stage === "finetune" && tried) showCheckpoint();
         // The button may be far below.
         if (stage !== "done" && working !== job && started) shown.scrollIntoView({block: "nearest"});
@@ -89,11 +94,15 @@
         setTimeout(() => press("#change_checkpoint"), 1500);
     }
 
-    // The WebUI's cards are made anew by a button that it hides (modules/ui_extra_networks.py, create_ui).
+    // The WebUI's cards are made anew by a button that it hides (modules/ui_extra_networks.py, create_ui). It lists all
+    // kinds of files anew, checkpoints too, and a picture that is begun meanwhile finds none: so not before the cards
+    // are looked at.
     function refreshCards() {
-        for (const tab of ["txt2img", "img2img"]) {
+        for (const tab of outdated) {
             const button = find(`#${tab}_lidb_extra_refresh_internal`);
-            if (button) button.dispatchEvent(new Event("click"));
+            if (!button || !find(`#${tab}_lidb_cards`)?.offsetParent) continue;
+            outdated.delete(tab);
+            button.dispatchEvent(new Event("click"));
         }
     }
 
@@ -131,6 +140,8 @@
     function onClick(event) {
         const target = event.target;
         if (!(target instanceof Element)) return;
+        // When the click has opened what it opens.
+        setTimeout(refreshCards, 100);
         const face = target.closest(".hdb_face");
         const person = target.closest(".hdb_person");
         if (face) setValue("#hdb_face", face.dataset.face);

@@ -2,12 +2,16 @@
 
 import os
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from modules import shared, ui_extra_networks
 
+from ..errors import FileError
+from ..lidb.file import read_info
 from .card_prompt import card_prompt, default_notes
 from .host import any_networks
 from .settings import cards_wanted, lora_dir
@@ -52,9 +56,8 @@ class LidbPage(ui_extra_networks.ExtraNetworksPage):
         return item
 
     def _embedded_preview(self, path: str, name: str, metadata: dict[str, Any]) -> str | None:
-        # Not in Forge Classic.
         find = getattr(self, "find_embedded_preview", None)
-        return find(path, name, metadata) if find else None
+        return find(path, name, metadata) if find else _face_of(Path(f"{path}.safetensors"))
 
     def list_items(self) -> Iterator[dict[str, Any]]:
         networks = any_networks()
@@ -87,6 +90,15 @@ def register_page() -> None:
     """The callback of on_before_ui."""
     if cards_wanted():
         ui_extra_networks.register_page(LidbPage())
+
+
+def _face_of(lidb: Path) -> str | None:
+    """The picture itself, as an address: Forge Classic has no route to the pictures within files."""
+    try:
+        thumbnail = read_info(lidb).thumbnail
+    except FileError:
+        return None
+    return f"data:image/jpeg;base64,{b64encode(thumbnail).decode()}" if thumbnail else None
 
 
 def _fits(on_disk: Any) -> bool:

@@ -39,6 +39,15 @@ def test_a_card_inserts_the_tag_and_shows_the_face_of_the_file(webui, anna):
     assert item["preview"] == "./cover?item=anna" and item["shorthash"] == anna.shorthash
 
 
+def test_a_card_carries_the_face_itself_where_the_webui_has_no_route_to_it(webui, anna, monkeypatch):
+    cards = webui.ours("cards")
+    # As in Forge Classic.
+    monkeypatch.delattr(cards.ui_extra_networks.ExtraNetworksPage, "find_embedded_preview")
+    assert cards.LidbPage().create_item("anna")["preview"] == "data:image/jpeg;base64,anBlZw=="
+    Path(anna.filename).write_bytes(b"cut off")
+    assert cards.LidbPage().create_item("anna")["preview"] is None
+
+
 def test_cards_of_another_kind_of_model_are_hidden_unless_all_are_wanted(webui, anna):
     page = webui.ours("cards").LidbPage()
     webui.shared.sd_model = SimpleNamespace(is_sd1=False, is_sdxl=True)

@@ -89,3 +89,6 @@ def test_the_tab_learns_a_photo_and_sends_the_tag_to_txt2img(page, theme, webui)
     assert page.is_visible("#txt2img_prompt")
     sent = [page.input_value(f"#txt2img_{name} input[type=number]") for name in ("width", "height", "cfg_scale")]
     assert sent == [str(SIZE), str(SIZE), "2"]
+    # Its card is there when one looks for it.
+    open_tab(page, "#txt2img_extra_tabs", "LiDB")
+    page.wait_for_selector(f'#txt2img_lidb_cards .card[data-name="tab-{theme}"]')

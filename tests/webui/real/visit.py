@@ -33,7 +33,7 @@ def visit(server: Server) -> Iterator[Found]:
     with sync_playwright() as playwright:
         browser, errors = playwright.chromium.launch(executable_path=program, args=FLAGS), []
         with opened(browser, server, "light", timeout=280_000) as page:
-            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.on("pageerror", lambda error: errors.append(error.stack))
             yield "from photo to picture in the page", photo_to_picture(page)
             begin_build(server.data)
             yield "build", build(page)
@@ -75,6 +75,9 @@ def photo_to_picture(page: Page) -> str:
     page.wait_for_selector("#txt2img_gallery img")
     page.wait_for_timeout(3000)
     shot(page, "5-picture")
+    open_tab(page, "#txt2img_extra_tabs", "LiDB")
+    page.wait_for_selector('#txt2img_lidb_cards .card[data-name="page"]')
+    shot(page, "6-card")
     return page.input_value("#txt2img_prompt textarea")
 
 
@@ -83,11 +86,11 @@ def build(page: Page) -> str:
     open_tab(page, "#tabs", "HyperDreamBooth")
     page.click("#tab_hyperdreambooth .tab-nav button:has-text('Build hypernetwork')")
     page.wait_for_selector('#hdb_build_status [data-build="paused"]')
-    shot(page, "6-build-begun")
+    shot(page, "7-build-begun")
     page.click("#hdb_build_resume")
     page.wait_for_selector('#hdb_build_status [data-build="done"], #hdb_build_status [data-build="failed"]')
     page.wait_for_timeout(1000)
-    shot(page, "7-build")
+    shot(page, "8-build")
     said = page.inner_text("#hdb_build_status .hdb_note")
     if page.is_visible("#hdb_build_use"):
         page.click("#hdb_build_use")
