@@ -93,6 +93,7 @@ def unloaded() -> Iterator[None]:
     data = sd_models.model_data
     reloads = hasattr(data, "forge_loading_parameters")
     _memory_manager().unload_all_models()
+    _forget_task_of(data.sd_model)
     # As when the program has just been started; Neo keeps the model in both places.
     shared.sd_model = data.sd_model = sd_models.FakeInitialModel() if reloads else None
     if reloads:
@@ -109,6 +110,14 @@ def unloaded() -> Iterator[None]:
         if not reloads:
             data.was_loaded_at_least_once = False
         _free()
+
+
+def _forget_task_of(sd_model: Any) -> None:
+    """The task that loads the model at the start of reForge and Forge Classic keeps it as its result for ever, since
+    nobody waits for that (modules_forge/main_thread.py, run by initialize.py)."""
+    for task in getattr(sys.modules.get("modules_forge.main_thread"), "finished_list", ()):
+        if task.result is sd_model:
+            task.result = None
 
 
 def _free() -> None:

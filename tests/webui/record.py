@@ -20,6 +20,7 @@ FAKE_ONLY = "# fake only"
 FOLDERS = {
     "modules": ("modules",), "lora": ("extensions-builtin/Lora", "extensions-builtin/sd_forge_lora"),
     "forge": ("modules",), "classic": ("modules",), "ldm_patched": ("ldm_patched/modules",),
+    "modules_forge": ("modules_forge",),
 }  # fmt: skip
 # Where a WebUI defines what the fake defines in one place.
 ELSEWHERE = {"shared.OptionInfo": "options", "shared.Options": "options", "shared.State": "shared_state"}
@@ -45,6 +46,7 @@ LINES = (
     ("modules/sd_models.py", " model_management.unload_all_models()"),
     ("modules/sd_models.py", "management.soft_empty_cache("),
     ("ldm_patched/model_management.py", "def unload_all_models():"),
+    ("modules_forge/main_thread.py", "finished_list.append(task)"),
     ("modules/sd_models.py", "if self.was_loaded_at_least_once:"),
     ("lora/networks.py", "if current_sd.current_lora_hash == compiled_lora_targets_hash:"),
     ("modules/processing.py", "cached_hr_uc = [None, None]"),

@@ -42,6 +42,7 @@ LACKING = {
         "lora/networks.py: if current_sd.current_lora_hash == compiled_lora_targets_hash:",
         "modules/sd_models.py: management.soft_empty_cache(",
         "ldm_patched/model_management.py: def unload_all_models():",
+        "modules_forge/main_thread.py: finished_list.append(task)",
     },
     "forge": _A1111_ONLY | _CLASSIC | {
         "network.NetworkWeights", "networks.network_apply_weights", "sd_hijack.sgm",
@@ -57,6 +58,7 @@ LACKING = {
 LACKING["forge-neo"] = LACKING["forge"] | _NO_LOWVRAM | {
     "networks.networks_in_memory", "sd_models.reload_model_weights", "sd_vae.resolve_vae",
     "modules/sd_models.py: if isinstance(v, str) and v[0:1] == '{':",
+    "modules_forge/main_thread.py: finished_list.append(task)",
 }  # fmt: skip
 # Nor these members of classes that they have, and these arguments of functions.
 OTHERWISE = {

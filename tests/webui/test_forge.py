@@ -114,6 +114,15 @@ def test_after_several_jobs_no_more_is_kept_than_after_one(forge):
     assert kept[0] == kept[1] == kept[2]
 
 
+def test_the_task_that_loaded_the_model_does_not_keep_it(forge, monkeypatch):
+    """As reForge's first one, whose result nobody takes."""
+    first = SimpleNamespace(result=forge.sd_models.needed())
+    other = SimpleNamespace(result="a picture")
+    monkeypatch.setitem(sys.modules, "modules_forge.main_thread", SimpleNamespace(finished_list=[other, first]))
+    with forge.ours("host").unloaded():
+        assert (first.result, other.result) == (None, "a picture")
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators give memory back by themselves")
 def test_what_a_job_has_freed_is_given_back_to_the_machine(forge):
     """A job's many middle-sized tensors, and between them what lives on."""

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.webui.real.column import Found, column, memory, startup_seconds
@@ -41,7 +42,9 @@ def prepare(data: Path, checkpoint: str) -> None:
     path = data / "models" / "Stable-diffusion" / f"{checkpoint}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        {"random": random_sd15, "random-xl": random_sdxl}[checkpoint](path)
+        # In a process of its own: it would keep ten gigabytes that the program needs.
+        with ProcessPoolExecutor(1) as apart:
+            apart.submit({"random": random_sd15, "random-xl": random_sdxl}[checkpoint], path).result()
 
 
 def found(server: Server, given: argparse.Namespace) -> Iterator[Found]:
