@@ -28,6 +28,7 @@ ELSEWHERE = {"shared.OptionInfo": "options", "shared.Options": "options", "share
 LINES = (
     *(("modules/script_callbacks.py", f"callbacks_{kind}=[]") for kind in (
         "before_ui", "ui_settings", "ui_tabs", "infotext_pasted", "app_started")),
+    ("modules/script_callbacks.py", 'ScriptCallback = namedtuple("ScriptCallback", ["script", "callback"])'),
     ("modules/fifo_lock.py", "self._pending_threads.append(release_event)"),
     ("modules/extra_networks.py", "for extra_network, extra_network_args in lookup_extra_networks"),
     ("modules/extra_networks.py", "p.scripts.after_extra_networks_activate("),

@@ -31,24 +31,26 @@ _CLASSIC = {
     "modules/sd_models.py:  model_management.unload_all_models()",
     "modules/sd_models.py: if self.was_loaded_at_least_once:",
 }
+# By which callbacks are registered where `add_callback` takes no names.
+_PAIR = {'modules/script_callbacks.py: ScriptCallback = namedtuple("ScriptCallback", ["script", "callback"])'}
 _NO_LOWVRAM = {
     "lowvram.module_in_gpu", "lowvram.send_everything_to_cpu", "shared.loaded_hypernetworks",
     "modules/sd_hijack_optimizations.py: shared.loaded_hypernetworks",
     "modules/sd_models.py: alphas_cumprod_original",
 }  # fmt: skip
 LACKING = {
-    FAKED: _FORGE | (_CLASSIC - {"modules/sd_models.py: if self.was_loaded_at_least_once:"}) | {
+    FAKED: _FORGE | _PAIR | (_CLASSIC - {"modules/sd_models.py: if self.was_loaded_at_least_once:"}) | {
         "lora/networks.py: load_lora_state_dict(filename)",
         "lora/networks.py: if current_sd.current_lora_hash == compiled_lora_targets_hash:",
         "modules/sd_models.py: management.soft_empty_cache(",
         "ldm_patched/model_management.py: def unload_all_models():",
         "modules_forge/main_thread.py: finished_list.append(task)",
     },
-    "forge": _A1111_ONLY | _CLASSIC | {
+    "forge": _A1111_ONLY | _CLASSIC | _PAIR | {
         "network.NetworkWeights", "networks.network_apply_weights", "sd_hijack.sgm",
         "modules/sd_models.py: loaded_sd_models", "ldm_patched/model_management.py: def unload_all_models():",
     },
-    "reforge": _A1111_ONLY | _FORGE | {
+    "reforge": _A1111_ONLY | _FORGE | _PAIR | {
         "sd_hijack.sgm", "modules/sd_models.py:  model_management.unload_all_models()",
     },
     "forge-classic": _A1111_ONLY | _FORGE | _NO_LOWVRAM | {

@@ -302,11 +302,9 @@ def test_the_bundled_checkpoint_which_forge_cannot_load_is_not_offered(forge):
 
 def test_callbacks_are_registered_where_only_the_old_way_is_there(webui, monkeypatch):
     """Forge Classic's add_callback takes no names."""
-    registered = []
     monkeypatch.setattr(webui.script_callbacks, "add_callback", lambda callbacks, fun: None)
-    for kind in ("before_ui", "ui_settings", "ui_tabs", "infotext_pasted", "app_started"):
-        monkeypatch.setattr(
-            webui.script_callbacks, f"on_{kind}", lambda fun, kind=kind: registered.append(kind), raising=False
-        )
+    monkeypatch.setattr(webui.script_callbacks, "ScriptCallback", lambda *pair: pair, raising=False)
     webui.ours("entry").register()
-    assert registered == ["before_ui", "before_ui", "ui_settings", "ui_tabs", "infotext_pasted", "app_started"]
+    registered = webui.script_callbacks.callback_map
+    assert [len(registered[f"callbacks_{kind}"]) for kind in webui.script_callbacks.KINDS] == [2, 1, 1, 1, 1]
+    assert all(Path(file).name == "entry.py" and callable(f) for pairs in registered.values() for file, f in pairs)

@@ -32,7 +32,7 @@ def visit(server: Server) -> Iterator[Found]:
     program = os.environ.get("HDB_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)))
     with sync_playwright() as playwright:
         browser, errors = playwright.chromium.launch(executable_path=program, args=FLAGS), []
-        with opened(browser, server, "light", timeout=280_000) as page:
+        with opened(browser, server, "light", timeout=900_000) as page:
             page.on("pageerror", lambda error: errors.append(error.stack))
             yield "from photo to picture in the page", photo_to_picture(page)
             begin_build(server.data)
