@@ -46,14 +46,15 @@ def column(server: Server) -> Iterator[Found]:
 
 
 def memory(server: Server, jobs: int = 10) -> Iterator[Found]:
-    """The process's memory after jobs in a row, each with the picture that loads the program's model again."""
+    """The process's memory after each of some jobs, and after the picture that loads the program's model again."""
     photo = SAMPLE_PHOTO.read_bytes()
     server.picture(PROMPT, **SIZE)
     yield "MB after a picture", server.megabytes()
     for number in range(1, jobs + 1):
         server.personalize(photo, "again", **SHORT)
-        server.picture(PROMPT, **SIZE)
         yield f"MB after job {number}", server.megabytes()
+        server.picture(PROMPT, **SIZE)
+        yield f"MB after job {number} and a picture", server.megabytes()
 
 
 def startup_seconds(server: Server) -> float:
