@@ -59,7 +59,7 @@ def register() -> None:
 def _on(when: str, callback: Callable) -> None:
     """As `script_callbacks.on_…(callback)`, which reads the whole call stack each time to find this file's name.
 
-    For six callbacks that is more than all our imports take, in Forge Classic two seconds.
+    For six callbacks that is more than all our imports take.
     """
     callbacks = script_callbacks.callback_map[f"callbacks_{when}"]
     if "category" in signature(script_callbacks.add_callback).parameters:
