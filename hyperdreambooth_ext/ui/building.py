@@ -18,11 +18,10 @@ from ..pretrain.progress import STAGE_WORDS
 from . import html
 from .advanced import number
 from .folder import is_local
-from .page import changes
+from .page import AT_ONCE, FOLLOWED, changes
 
 POLL_SECONDS = 0.5
 Updates = tuple[Any, ...]
-_QUIET = {"show_progress": "hidden"}
 _STATES = {"waiting": "Waiting", "pausing": "Pausing", "paused": "Paused", "failed": "Stopped", "done": "Done"}
 _SCORES = {"likeness": "Likeness", "others": "Likeness to others", "rank1": "Rank-1 of held-out faces"}
 WELCOME = (
@@ -57,12 +56,11 @@ class BuildPanel:
                 self.shelf = gr.HTML("", elem_id="hdb_build_shelf")
                 refresh = gr.Button("Refresh", elem_id="hdb_build_refresh")
         self.shown = [self.status, self.shelf, self.start, self.pause, self.resume, self.use]
-        self.start.click(self.begin, [faces, hours, photos, batch, size], self.shown, **_QUIET)
-        self.resume.click(self.go_on, None, self.shown, **_QUIET)
-        self.use.click(self.take, None, self.shown, **_QUIET)
-        # Not through gradio's queue: it must act while the queue is busy.
-        self.pause.click(builder.pause, None, None, queue=False)
-        refresh.click(self.refresh, None, [self.shelf], **_QUIET)
+        self.start.click(self.begin, [faces, hours, photos, batch, size], self.shown, **FOLLOWED)
+        self.resume.click(self.go_on, None, self.shown, **FOLLOWED)
+        self.use.click(self.take, None, self.shown, **FOLLOWED)
+        self.pause.click(builder.pause, None, None, **AT_ONCE)
+        refresh.click(self.refresh, None, [self.shelf], **AT_ONCE)
 
     def begin(
         self, faces: float | None, hours: float | None, photos: str, batch: float | None, size: float | None,

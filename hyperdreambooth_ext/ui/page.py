@@ -11,6 +11,10 @@ from ..jobs.job import JobStatus
 from . import html
 
 SILENCE_SECONDS = 2.0
+# How an event answers. Only what is followed while it runs goes through gradio's queue: from gradio 4 on, all events of
+# a page are told by one stream, which ends with the last of them, and one that joins at that moment is never answered.
+FOLLOWED = {"show_progress": "hidden"}
+AT_ONCE = {"show_progress": "hidden", "queue": False}
 Status = TypeVar("Status")
 
 

@@ -11,8 +11,7 @@ from ..jobs.jobs import Studio
 from ..jobs.library import delete, entries, rename, undelete
 from . import html
 from .handlers import exported
-
-_QUIET = {"show_progress": "hidden"}
+from .page import AT_ONCE
 
 
 class PeoplePanel:
@@ -43,11 +42,11 @@ class PeoplePanel:
             self.person = gr.Textbox("", label="Person", elem_id="hdb_person")
             self.person.do_not_save_to_config = True
         shown = [self.list, self.person, self.actions, self.note, self.undo]
-        self.person.change(self.choose, [self.person], [self.list, self.actions], **_QUIET)
-        self.export.click(self.export_one, [self.person], [self.note], **_QUIET)
-        self.rename.click(self.rename_one, [self.person, self.name], shown, **_QUIET)
-        self.delete.click(self.delete_one, [self.person], shown, **_QUIET)
-        self.undo.click(self.undo_delete, None, shown, **_QUIET)
+        self.person.change(self.choose, [self.person], [self.list, self.actions], **AT_ONCE)
+        self.export.click(self.export_one, [self.person], [self.note], **AT_ONCE)
+        self.rename.click(self.rename_one, [self.person, self.name], shown, **AT_ONCE)
+        self.delete.click(self.delete_one, [self.person], shown, **AT_ONCE)
+        self.undo.click(self.undo_delete, None, shown, **AT_ONCE)
 
     def refresh(self, person: str = "") -> str:
         """The people who are there now."""

@@ -13,10 +13,8 @@ from . import html
 from .advanced import Advanced
 from .building import BuildPanel
 from .handlers import Generate, Handlers
-from .page import Page, updates
+from .page import AT_ONCE, FOLLOWED, Page, updates
 from .people import PeoplePanel
-
-_QUIET = {"show_progress": "hidden"}
 
 
 def build_tab(studio: Studio, generate: Generate | None = None) -> gr.Blocks:
@@ -38,11 +36,11 @@ def build_tab(studio: Studio, generate: Generate | None = None) -> gr.Blocks:
                 panel = BuildPanel(studio.builder)
         do = Handlers(studio, inputs.advanced.values, generate)
         _wire(do, inputs, outputs, people)
-        building.select(panel.follow, None, panel.shown, **_QUIET)
+        building.select(panel.follow, None, panel.shown, **FOLLOWED)
         advanced = inputs.advanced
         # A build may be done, or a file have been put into the folder.
-        personalizing.select(lambda: advanced.offer(_usable(studio)), None, [advanced.hypernetwork], **_QUIET)
-        personalizing.select(do.forecast, inputs.options, [inputs.forecast], **_QUIET)
+        personalizing.select(lambda: advanced.offer(_usable(studio)), None, [advanced.hypernetwork], **AT_ONCE)
+        personalizing.select(do.forecast, inputs.options, [inputs.forecast], **AT_ONCE)
     return tab
 
 
@@ -127,22 +125,22 @@ def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs, people: PeoplePanel)
     page = [getattr(outputs, name, None) or getattr(inputs, name) for name in Page._fields]
     # Not `change`: newer releases of gradio send it twice, and the first time the upload is read and deleted.
     seen = [inputs.file, inputs.photos, inputs.faces, inputs.face, inputs.refusal, inputs.replace]
-    inputs.file.upload(do.look, [inputs.file], seen, **_QUIET)
-    inputs.face.change(do.choose, [inputs.photos, inputs.face], [inputs.faces], **_QUIET)
+    inputs.file.upload(do.look, [inputs.file], seen, **AT_ONCE)
+    inputs.face.change(do.choose, [inputs.photos, inputs.face], [inputs.faces], **AT_ONCE)
     for option in inputs.options:
-        option.change(do.forecast, inputs.options, [inputs.forecast], **_QUIET)
-    # A name that was refused is not the one that is typed now. Not through gradio's queue: it comes with every letter.
+        option.change(do.forecast, inputs.options, [inputs.forecast], **AT_ONCE)
+    # A name that was refused is not the one that is typed now.
     renamed = [inputs.refusal, inputs.replace]
-    inputs.name.input(lambda: ("", gr.update(visible=False)), None, renamed, queue=False, **_QUIET)
+    inputs.name.input(lambda: ("", gr.update(visible=False)), None, renamed, **AT_ONCE)
     tried = [inputs.photos, inputs.faces, inputs.face, inputs.name, inputs.quality, outputs.progress]
     begin, job_id = updates(do.personalize), [outputs.job]
     jobs = (
-        inputs.try_now.click(do.try_now, None, tried, **_QUIET).success(begin, inputs.asked, page, **_QUIET),
-        inputs.personalize.click(begin, inputs.asked, page, **_QUIET),
-        inputs.replace.click(updates(do.replace), inputs.asked, page, **_QUIET),
-        outputs.keep.click(updates(do.keep), job_id, page, **_QUIET),
-        outputs.resume.click(updates(do.resume), job_id, page, **_QUIET),
-        outputs.reconnect.click(updates(do.follow), job_id, page, **_QUIET),
+        inputs.try_now.click(do.try_now, None, tried, **FOLLOWED).success(begin, inputs.asked, page, **FOLLOWED),
+        inputs.personalize.click(begin, inputs.asked, page, **FOLLOWED),
+        inputs.replace.click(updates(do.replace), inputs.asked, page, **FOLLOWED),
+        outputs.keep.click(updates(do.keep), job_id, page, **FOLLOWED),
+        outputs.resume.click(updates(do.resume), job_id, page, **FOLLOWED),
+        outputs.reconnect.click(updates(do.follow), job_id, page, **FOLLOWED),
     )
 
     def news(person: str, *options: Any) -> tuple:
@@ -153,14 +151,13 @@ def _wire(do: Handlers, inputs: _Inputs, outputs: _Outputs, people: PeoplePanel)
 
     known, told = [people.person, *inputs.options], [people.list, inputs.forecast]
     for job in jobs:
-        job.then(news, known, told, **_QUIET)
+        job.then(news, known, told, **AT_ONCE)
     # In one event: each costs a connection, and a busy server drops some.
-    outputs.reconnect.click(arrived, known, [*told, outputs.folder, inputs.try_now], **_QUIET)
-    # Not through gradio's queue: it must act while the queue is busy.
-    outputs.interrupt.click(do.interrupt, [outputs.job], None, queue=False)
-    outputs.export.click(do.export, [outputs.job, inputs.advanced.overwrite], [outputs.note], **_QUIET)
-    outputs.folder.click(do.open_folder, None, [outputs.note], **_QUIET)
-    people.again.click(people.learn_again, [people.person], [inputs.name, inputs.refusal], **_QUIET)
+    outputs.reconnect.click(arrived, known, [*told, outputs.folder, inputs.try_now], **AT_ONCE)
+    outputs.interrupt.click(do.interrupt, [outputs.job], None, **AT_ONCE)
+    outputs.export.click(do.export, [outputs.job, inputs.advanced.overwrite], [outputs.note], **AT_ONCE)
+    outputs.folder.click(do.open_folder, None, [outputs.note], **AT_ONCE)
+    people.again.click(people.learn_again, [people.person], [inputs.name, inputs.refusal], **AT_ONCE)
     if do.generate is not None:
         outputs.generate.click(do.sample, [outputs.prompt, outputs.seed], [outputs.picture])
-        people.use.click(people.prompt_of, [people.person], [outputs.prompt, outputs.actions], **_QUIET)
+        people.use.click(people.prompt_of, [people.person], [outputs.prompt, outputs.actions], **AT_ONCE)

@@ -1,5 +1,6 @@
 """The tab: what it shows is escaped and translatable, uploads are not kept, and handlers answer with sentences."""
 
+import inspect
 import re
 import shutil
 import tempfile
@@ -98,6 +99,19 @@ def test_the_webui_sends_to_txt2img_and_our_window_generates(studio):
     assert "hdb_send" in components(build_tab(studio)) and "hdb_generate" not in components(build_tab(studio))
     own = components(build_tab(studio, lambda prompt, seed: np.zeros((8, 8, 3), np.uint8)))
     assert "hdb_generate" in own and "hdb_send" not in own
+
+
+def queued(tab):
+    """Functions of the tab's events that go through gradio's queue (3.41 keeps that beside them)."""
+    if isinstance(tab.fns, dict):
+        return [event.fn for event in tab.fns.values() if event.fn and event.queue is not False]
+    pairs = zip(tab.fns, tab.dependencies, strict=True)
+    return [event.fn for event, told in pairs if event.fn and told["queue"] is not False]
+
+
+def test_only_what_is_followed_while_it_runs_waits_in_gradios_queue(studio):
+    functions = queued(build_tab(studio))
+    assert functions and all(map(inspect.isgeneratorfunction, functions)), functions
 
 
 def test_the_script_and_the_style_name_only_ids_that_are_there(studio):
