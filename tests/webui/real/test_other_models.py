@@ -9,7 +9,9 @@ import pytest
 from hyperdreambooth_ext.shipped import CHECKPOINT
 from tests.bundled import NAME, SIZE
 
+from .column import column
 from .server import REPOSITORY, Server, add_checkpoint, prepare, python_of
+from .visit import visited
 
 MODELS = ("sd2", "sd2v", "sdxl")
 
@@ -70,3 +72,24 @@ def test_each_files_card_belongs_to_its_own_kind_of_model(medvram, model):
         family = name.removeprefix("in-").removesuffix("_lora")
         assert (metadata["ss_v2"] == "True") == family.startswith("sd2")
         assert ("ss_base_model_version" in metadata) == (family == "sdxl")
+
+
+@pytest.fixture
+def sdxl(medvram) -> Server:
+    medvram.call("/sdapi/v1/options", {"sd_model_checkpoint": "sdxl"})
+    return medvram
+
+
+def test_sdxl_has_every_cell_that_the_forks_have(sdxl):
+    found = dict(column(sdxl))
+    del found["personalize, seconds"], found["LiDB, bytes"]
+    assert found.pop("tag and exported LoRA differ by") == 0
+    assert found.pop("error")[0] == "failed" and found.pop("interrupt") == "cancelled"
+    assert all(value is True for value in found.values()), found
+
+
+def test_sdxl_in_the_page_from_photo_to_picture_and_a_build(sdxl, browser):
+    found = dict(visited(sdxl, browser))
+    assert "<lidb:page:1>" in found["from photo to picture in the page"]
+    assert "is used from the next" in found["build"]
+    assert "made for this checkpoint" in found["start with the hypernetwork that was built"]

@@ -1,21 +1,20 @@
 """The tab of a fork in Chromium: from photo to picture, and the smallest build of a hypernetwork."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from hyperdreambooth_ext.hosts.diffusers import DiffusersHost
 from hyperdreambooth_ext.lidb.safetensors_bytes import metadata_of
 from hyperdreambooth_ext.pretrain.options import BuildOptions
 from hyperdreambooth_ext.sampling.sampler import Sampling, sample
 from hyperdreambooth_ext.shipped import CHECKPOINT, SAMPLE_PHOTO
-from tests.browser.conftest import FLAGS, NAMES
+from tests.browser.conftest import FLAGS, chromium
 from tests.webui.real.column import SHORT, SIZE, Found
 from tests.webui.real.server import Server
 from tests.webui.real.test_real_page import open_tab, opened, shot
@@ -28,16 +27,21 @@ BUILD = BuildOptions(
 
 
 def visit(server: Server) -> Iterator[Found]:
-    """What the page does; screenshots are kept as those of the other tests."""
-    program = os.environ.get("HDB_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)))
+    """What the page does, in a browser of its own."""
     with sync_playwright() as playwright:
-        browser, errors = playwright.chromium.launch(executable_path=program, args=FLAGS), []
-        with opened(browser, server, "light", timeout=900_000) as page:
-            page.on("pageerror", lambda error: errors.append(error.stack))
-            yield "from photo to picture in the page", photo_to_picture(page)
-            begin_build(server.data)
-            yield "build", build(page)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        yield from visited(server, browser)
         browser.close()
+
+
+def visited(server: Server, browser: Browser) -> Iterator[Found]:
+    """What the page does; screenshots are kept as those of the other tests."""
+    errors: list[str] = []
+    with opened(browser, server, "light", timeout=900_000) as page:
+        page.on("pageerror", lambda error: errors.append(error.stack))
+        yield "from photo to picture in the page", photo_to_picture(page)
+        begin_build(server.data)
+        yield "build", build(page)
     yield "errors in the page", errors
     result = server.personalize(SAMPLE_PHOTO.read_bytes(), "built", **SHORT | {"start": "hypernetwork"})
     yield "start with the hypernetwork that was built", result["start_reason"]
