@@ -49,8 +49,17 @@ def save_png(picture: np.ndarray | Image.Image, path: Path, overwrite: bool = Tr
     return Path(path)
 
 
-def _font(size: int) -> ImageFont.ImageFont:
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     try:
         return ImageFont.load_default(size)
-    except TypeError:  # Pillow before 10.1 has one size
+    except TypeError:  # Pillow before 10.1 has a bitmap of one size
+        return _font_of_matplotlib(size)
+
+
+def _font_of_matplotlib(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """AUTOMATIC1111 and Forge have Pillow 9.5, and matplotlib with their gradio; the command line may have neither."""
+    try:
+        import matplotlib
+    except ImportError:
         return ImageFont.load_default()
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from hyperdreambooth_ext.errors import PhotoError
+from hyperdreambooth_ext.images import sheet
 from hyperdreambooth_ext.images.photo import load_photo
 
 COLORS = np.zeros((40, 60, 3), np.uint8)
@@ -92,3 +93,9 @@ def test_a_picture_that_is_taller_than_a_strip_is_whole(tmp_path):
     tall = np.random.default_rng(0).integers(0, 255, (700, 30, 3), np.uint8)
     Image.fromarray(tall).save(tmp_path / "a.png")
     assert np.array_equal(load_photo(tmp_path / "a.png"), tall)
+
+
+def test_the_words_of_a_sheet_are_letters_of_the_size_asked_for():
+    """Pillow 9.5, which AUTOMATIC1111 has, draws its own in one size alone."""
+    small, large = (sheet._font(size).getbbox("held-out face") for size in (12, 36))
+    assert large[2] > 2.5 * small[2] and large[3] > 2 * small[3]
