@@ -39,7 +39,8 @@ def mount_api(app: FastAPI, studio: Studio, dependencies: Sequence[Any] = ()) ->
     router = APIRouter(prefix=PREFIX, tags=["HyperDreamBooth"], dependencies=list(dependencies), route_class=route)
     _add_job_routes(router, studio)
     _add_file_routes(router, studio)
-    app.include_router(router)
+    # `include_router` would make each route a second time, half of our part of the WebUI's start.
+    app.router.routes.extend(router.routes)
     # An application that was asked for its schema before has it in store.
     app.openapi_schema = None
 
