@@ -1,20 +1,16 @@
-"""The tab: what it shows is escaped and translatable, uploads are not kept, and handlers answer with sentences."""
+"""The tab: what it holds, and that what it shows is escaped."""
 
 import inspect
 import re
 import shutil
-import tempfile
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
 import pytest
-from PIL import Image
 
-from hyperdreambooth_ext.errors import PhotoError, UserError
-from hyperdreambooth_ext.images.face import MAX_SURROUNDINGS, crop_face
+from hyperdreambooth_ext.errors import UserError
 from hyperdreambooth_ext.images.photo import Photo
 from hyperdreambooth_ext.jobs.forecast import Forecast
 from hyperdreambooth_ext.jobs.job import JobStatus, Pair, Result
@@ -22,44 +18,13 @@ from hyperdreambooth_ext.jobs.library import Entry
 from hyperdreambooth_ext.jobs.task import Task
 from hyperdreambooth_ext.lidb.file import Info
 from hyperdreambooth_ext.personalize.options import PRESETS
-from hyperdreambooth_ext.shipped import HYPERNETWORK, SAMPLE_PHOTO
+from hyperdreambooth_ext.shipped import HYPERNETWORK
 from hyperdreambooth_ext.ui import html
-from hyperdreambooth_ext.ui import page as page_module
 from hyperdreambooth_ext.ui.advanced import Advanced
 from hyperdreambooth_ext.ui.folder import can_open
-from hyperdreambooth_ext.ui.handlers import Handlers
-from hyperdreambooth_ext.ui.page import Page, updates
-from hyperdreambooth_ext.ui.people import PeoplePanel
 from hyperdreambooth_ext.ui.tab import build_tab
-from hyperdreambooth_ext.ui.upload import describe, faces_of, read_upload
-from tests.studio import SHORT, ended
 
 EVIL = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture
-def uploads(tmp_path, monkeypatch):
-    """Gradio's upload folder, and a way to put a file there as gradio does."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-
-    def put(content: bytes, name: str = "photo.jpg"):
-        path = tmp_path / "gradio" / "abc" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return SimpleNamespace(name=str(path))
-
-    return put
-
-
-@pytest.fixture
-def handlers(studio):
-    return Handlers(studio, lambda advanced: dict(SHORT), None)
-
-
-@pytest.fixture
-def photo(small_photo, uploads, tmp_path):
-    Image.fromarray(small_photo).save(tmp_path / "small.png")
-    return read_upload(uploads((tmp_path / "small.png").read_bytes(), "small.png"))
 
 
 def components(tab):
@@ -176,223 +141,6 @@ def test_times_as_a_clock():
     assert [html.clock(seconds) for seconds in (0, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]
 
 
-def test_an_upload_is_read_and_its_copies_deleted(uploads):
-    file = uploads(SAMPLE_PHOTO.read_bytes())
-    assert len(read_upload(file)) == 1 and not Path(file.name).exists()
-
-
-def test_of_a_photo_only_the_surroundings_of_its_faces_are_kept(uploads, sample_photo):
-    canvas = np.full((3000, 4000, 3), 127, np.uint8)
-    canvas[500 : 500 + len(sample_photo), 700 : 700 + sample_photo.shape[1]] = sample_photo
-    whole = Photo(canvas)
-    (kept,) = faces_of(whole)
-    assert kept.pixels.nbytes < canvas.nbytes / 10 and kept.pixels.base is None
-    for size in (64, 512):
-        crops = [crop_face(one.pixels, one.faces[0], size).astype(int) for one in (whole, kept)]
-        assert np.abs(crops[0] - crops[1]).max() <= 1, "what is learned is the same"
-    large = Photo(
-        np.asarray(Image.fromarray(sample_photo).resize((4000, 4000 * len(sample_photo) // len(sample_photo[0]))))
-    )
-    (kept,) = faces_of(large)
-    assert max(kept.pixels.shape) <= MAX_SURROUNDINGS
-    crops = [crop_face(one.pixels, one.faces[0], 256).astype(int) for one in (large, kept)]
-    assert np.abs(crops[0] - crops[1]).mean() < 2
-
-
-def test_a_file_that_is_no_picture_is_a_sentence_and_deleted_too(uploads):
-    file = uploads(b"hello", "notes.txt")
-    with pytest.raises(PhotoError, match="no picture"):
-        read_upload(file)
-    assert not Path(file.name).exists()
-
-
-def test_a_path_outside_of_the_upload_folder_is_neither_read_nor_deleted(uploads, tmp_path):
-    mine = tmp_path / "mine.jpg"
-    mine.write_bytes(SAMPLE_PHOTO.read_bytes())
-    for path in (mine, tmp_path / "gradio" / ".." / "mine.jpg"):
-        with pytest.raises(PhotoError, match="drop it again"):
-            read_upload(SimpleNamespace(name=str(path)))
-    harmless = uploads(b"x", "x.jpg")
-    with pytest.raises(PhotoError):
-        read_upload(SimpleNamespace(name=harmless.name, orig_name=str(mine)))
-    assert mine.exists()
-
-
-def test_a_photo_that_is_too_large(uploads, monkeypatch):
-    monkeypatch.setattr("hyperdreambooth_ext.images.photo.MAX_PHOTO_BYTES", 1000)
-    with pytest.raises(PhotoError, match="larger than"):
-        read_upload(uploads(SAMPLE_PHOTO.read_bytes()))
-
-
-def test_none_one_and_several_faces(sample_photo, small_photo, photo):
-    wall = describe((), 1)
-    assert "No face was found" in wall and "hdb_warning" in wall
-    assert "hdb_warning" not in describe(photo, 1) and describe(photo, 1).count("<img") == 1
-    several = describe(photo * 2, 2)
-    assert several.count("<img") == 2 and 'hdb_chosen" data-face="2"' in several and "click the one" in several
-
-
-def test_another_photo_starts_with_its_largest_face(handlers, uploads):
-    place, photo, shown, face, refusal, replace = handlers.look(uploads(SAMPLE_PHOTO.read_bytes()))
-    assert face == 1 and len(photo) == 1 and "<img" in shown
-    assert place is None, "the next photo can be dropped at once"
-    assert refusal == "" and not replace["visible"], "what was refused before is over"
-    _, nothing, shown, *_ = handlers.look(uploads(b"hello"))
-    assert nothing is None and "hdb_error" in shown
-
-
-def test_personalize_follows_the_job_to_its_result(handlers, photo):
-    pages = list(handlers.personalize(photo, 1, "anna", "balanced"))
-    assert pages[0].interrupt["visible"] and not pages[-1].interrupt["visible"]
-    assert 'data-stage="done"' in pages[-1].progress and pages[-1].result.count("After") == 4
-    assert " KB" in pages[-1].facts and " KB" not in pages[-1].result
-    assert pages[-1].prompt == "a sks face <lidb:anna:1>" and pages[-1].actions["visible"]
-
-
-def test_gradio_gets_plain_values(handlers):
-    """gradio 3 asks for the very types list and tuple."""
-    (values,) = updates(handlers.follow)("")
-    assert type(values) is tuple and len(values) == len(Page._fields)
-
-
-def test_no_score_and_no_verdict_is_shown(handlers, photo):
-    *_, page = handlers.personalize(photo, 1, "anna", "balanced")
-    words = re.sub(r'src="[^"]*"', "", page.result + page.facts)
-    assert not re.search(r"likeness|alike|%|identity", words, re.IGNORECASE)
-
-
-def test_pictures_are_sent_once(handlers, photo):
-    handlers.task_values = lambda advanced: {**SHORT, "steps": 30, "preview_every": 0}
-    pages = list(handlers.personalize(photo, 1, "anna", "balanced"))
-    assert len(pages) > 6 and not any("<img" in page.progress for page in pages)
-    assert sum(isinstance(page.so_far, str) and "<img" in page.so_far for page in pages) == 1
-    assert sum(isinstance(page.result, str) and "<img" in page.result for page in pages) == 1
-
-
-def test_a_page_hears_of_a_job_that_stands_still_so_that_one_that_is_gone_is_let_go_of(handlers, photo, monkeypatch):
-    monkeypatch.setattr(page_module, "SILENCE_SECONDS", 0.0)
-    waiting = JobStatus("a", "anna", photo=b"x", message="Waiting for the model.")
-    monkeypatch.setattr(handlers.studio, "job", lambda id: waiting)
-    first, second = islice(handlers.follow("a"), 2)
-    assert "Waiting" in first.progress and "<img" in first.so_far
-    assert second.progress == first.progress and "<img" not in str(second.so_far)
-
-
-def test_a_name_that_is_taken_offers_to_replace(handlers, photo):
-    list(handlers.personalize(photo, 1, "anna", "fast"))
-    (page,) = handlers.personalize(photo, 1, "anna", "fast")
-    assert "exists already" in page.refusal and page.replace["visible"]
-    *_, page = handlers.replace(photo, 1, "anna", "fast")
-    assert "After" in page.result and not page.replace["visible"]
-
-
-def test_try_now_takes_the_built_in_model_and_the_sample_photo(handlers, monkeypatch):
-    loaded = []
-    monkeypatch.setattr(type(handlers.studio.backend), "load_bundled", lambda self: loaded.append(True))
-    trying = handlers.try_now()
-    assert "Loading" in next(trying)[-1] and not loaded, "it is said before it takes its time"
-    faces, shown, face, name, quality, _ = next(trying)
-    assert loaded and "<img" in shown and (face, name, quality) == (1, "sample", "fast")
-    first, *_, page = handlers.personalize(faces, face, name, quality)
-    assert not first.try_now["interactive"] and page.try_now["interactive"]
-    assert "After" in page.result and [*handlers.try_now()][-1][3] == "sample1"
-
-    def fails(self):
-        raise UserError("The small built-in model is missing.")
-
-    monkeypatch.setattr(type(handlers.studio.backend), "load_bundled", fails)
-    with pytest.raises(gr.Error, match="is missing"):
-        list(handlers.try_now())
-
-
-def test_a_line_before_the_press_tells_checkpoint_size_start_and_time(handlers, photo):
-    with handlers.studio.backend.model():
-        pass
-    line = handlers.forecast("fast")
-    assert (
-        "tiny" in line and "64 px" in line and "starts from its hypernetwork" in line and "after the first job" in line
-    )
-    # The first iteration is not measured: a learning rate is looked for before it.
-    handlers.task_values = lambda advanced: {**SHORT, "steps": 2}
-    list(handlers.personalize(photo, 1, "anna", "fast"))
-    assert re.search(r"about</span> \d+ s · \d+\.\d GB", handlers.forecast("fast"))
-    handlers.studio.backend._host = None
-    assert handlers.forecast("fast") == ""
-
-
-def test_my_people_are_listed_renamed_deleted_and_brought_back(handlers, photo):
-    list(handlers.personalize(photo, 1, "anna", "fast"))
-    with gr.Blocks():
-        people = PeoplePanel(handlers.studio, True)
-    shown, buttons = people.choose("anna")
-    assert 'data-person="anna"' in shown and "hdb_chosen" in shown and "tiny" in shown and buttons["visible"]
-    assert 'data-prompt="a sks face &lt;lidb:anna:1&gt;"' in shown and 'data-size="64"' in shown
-    assert people.prompt_of("anna")[0] == "a sks face <lidb:anna:1>"
-    assert "anna_lora" in people.export_one("anna") and "exists already" in people.export_one("anna")
-    shown, person, buttons, said, undo = people.rename_one("anna", "bea")
-    assert 'data-person="bea"' in shown and person == "" and not buttons["visible"] and "bea was anna" in said
-    assert "hdb_error" in people.rename_one("bea", "a/b")[3]
-    shown, *_, undo = people.delete_one("bea")
-    assert "Nobody was learned yet" in shown and undo["visible"]
-    assert 'data-person="bea"' in people.undo_delete()[0]
-    name, said = people.learn_again("bea")
-    assert name == "bea" and "drop one of the same person" in said
-
-
-@pytest.mark.parametrize(
-    ("name", "has_photo", "sentence"),
-    [("anna", False, "no photo yet"), (" ", True, "no name yet"), ("a/b", True, "character that a tag")],
-)
-def test_what_is_missing_or_wrong_is_a_sentence(handlers, photo, name, has_photo, sentence):
-    (page,) = handlers.personalize(photo if has_photo else None, 1, name, "fast")
-    assert sentence in page.refusal and "hdb_error" in page.refusal and not page.replace["visible"]
-
-
-def test_an_interrupted_job_offers_to_keep(handlers, photo):
-    handlers.task_values = lambda advanced: {**SHORT, "steps": 500}
-    for page in handlers.personalize(photo, 1, "anna", "fast"):
-        # Not at 0: before the first iteration there is nothing to keep.
-        if re.search(r"[1-9]\d* / 500", page.progress):
-            handlers.interrupt(page.job)
-    assert page.keep["visible"] and page.resume["visible"] and "nothing is saved yet" in page.progress
-    handlers.interrupt("gone")
-    before = int(re.search(r"after (\d+)", page.progress)[1])
-    for again in handlers.resume(page.job):
-        if (found := re.search(r"(\d+) / 500", again.progress)) and int(found[1]) > before:
-            handlers.interrupt(page.job)
-    *_, page = handlers.keep(page.job)
-    assert "After" in page.result and not page.keep["visible"]
-
-
-def test_after_a_refresh_a_job_is_found_again_and_an_unknown_one_shows_the_first_page(handlers, photo):
-    id = handlers.studio.submit(handlers_task(photo))
-    *_, page = handlers.follow(id)
-    assert "After" in page.result
-    for unknown in ("", "gone"):
-        (page,) = handlers.follow(unknown)
-        assert "hdb_welcome" in page.progress and page.job == ""
-
-
-def handlers_task(photo):
-    from tests.studio import short_task
-
-    return short_task(photo[0].pixels, "bea")
-
-
-def test_a_model_that_is_unfit_is_said_on_the_first_page(handlers, monkeypatch):
-    monkeypatch.setattr(type(handlers.studio.backend), "unfit", lambda self: "Load another model.")
-    (page,) = handlers.follow("")
-    assert "Load another model." in page.progress
-
-
-def test_export_writes_a_lora_once(handlers, photo):
-    id = handlers.studio.submit(handlers_task(photo))
-    ended(handlers.studio, id)
-    assert "bea_lora.safetensors" in handlers.export(id, False)
-    assert "exists already" in handlers.export(id, False) and "bea_lora" in handlers.export(id, True)
-    assert "not known any more" in handlers.export("gone", False)
-
-
 def test_the_folder_opens_only_for_somebody_at_this_machine(monkeypatch):
     monkeypatch.setattr("hyperdreambooth_ext.ui.folder._opener", lambda: "open")
 
@@ -402,10 +150,3 @@ def test_the_folder_opens_only_for_somebody_at_this_machine(monkeypatch):
     assert can_open(request("127.0.0.1")) and can_open(request("::1"))
     assert not can_open(request("192.168.1.5")) and not can_open(request("testclient"))
     assert not can_open(request("127.0.0.1", {"x-forwarded-for": "1.2.3.4"})) and not can_open(None)
-
-
-def test_the_upload_folder_is_gradios(monkeypatch):
-    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
-    from hyperdreambooth_ext.ui.upload import _upload_folder
-
-    assert _upload_folder() == (Path(tempfile.gettempdir()) / "gradio").resolve()
