@@ -4,6 +4,7 @@
     python -m training.autoencoder DATA OUT --sface SFACE.onnx --weights INNER/autoencoder.safetensors
 
     python -m training.autoencoder DATA OUT2 --sface SFACE.onnx --weights OUT/autoencoder.safetensors --decoder-only
+    torchrun --nproc-per-node 2 -m training.autoencoder DATA OUT …
 
 The first run trains all but the outermost level, on pictures of half the size, in two fifths of the time a step. From
 then on the latents stay, so that the UNet can be trained on them meanwhile: the second run teaches the decoder the full
@@ -25,8 +26,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
+from hyperdreambooth_ext.pretrain.processes import Processes
+
+from .convolutions import speed_up_convolutions
 from .discriminator import Adversary
-from .loop import Run, train
+from .loop import Run, precision_of, train
 from .models import SIZE, Autoencoder, InnerAutoencoder, OpenedAutoencoder
 from .photos import FRAME, Photos, resized
 from .sface import SFace
@@ -83,23 +87,27 @@ class AutoencoderLoss:
 
     def __init__(
         self, photos: Photos, model: Model, sface: Path, batch: int, weights: Weights,
-        adversary: Adversary | None = None,
+        adversary: Adversary | None = None, processes: Processes = Processes(),
     ) -> None:  # fmt: skip
-        self.photos, self.model, self.batch, self.weights = photos, model, batch, weights
-        self.adversary = adversary
+        self.photos, self.model, self.weights = photos, model, weights
+        self.adversary, self.processes = adversary, processes
+        own = processes.slice_of(batch)
+        self.batch = own.stop - own.start
         # A latent is eight pixels wide, or four of a picture of half the size.
         self.pixels = 4 if isinstance(model, InnerAutoencoder) else 8
         self.lpips, self.sface = Lpips().to(photos.device), SFace(sface).to(photos.device)
 
     def __call__(self, step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        torch.manual_seed(step)
-        if step % FACE_EVERY == FACE_EVERY - 1:
-            return self._of_faces(step, rng)
         sides, shares = zip(*SIDES, strict=True)
         side = int(rng.choice(sides, p=shares))
+        scaled = int(rng.choice(SMALLER)) if rng.random() < 0.5 else None
+        # The sizes are the same in all processes, so that none waits; what is seen is not.
+        rng = np.random.default_rng((step, self.processes.rank))
+        torch.manual_seed(step * self.processes.count + self.processes.rank)
+        if step % FACE_EVERY == FACE_EVERY - 1:
+            return self._of_faces(step, rng)
         images = self.photos.crops(rng.choice(self.photos.trained, self.batch), rng, CROP, side)
         images = resized(images, CROP * self.pixels // 8)
-        scaled = int(rng.choice(SMALLER)) if rng.random() < 0.5 else None
         return self._losses(step, self._colored(images, rng), rng, scaled)[0]
 
     def _of_faces(self, step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -178,6 +186,10 @@ def _model(args: argparse.Namespace) -> Model:
     return OpenedAutoencoder(InnerAutoencoder(whole)) if args.weights else whole
 
 
+def _is_adamw(name: str) -> bool:
+    return "conv_in" in name or "conv_out" in name
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -196,12 +208,16 @@ def main() -> None:
     device = torch.device(args.device)
     torch.manual_seed(0)
     model = _model(args).to(device)
-    adversary = Adversary(device) if args.decoder_only else None
-    losses = AutoencoderLoss(Photos(args.data, device), model, args.sface, args.batch, Weights(), adversary)
+    if precision_of(device) == "fp32":
+        speed_up_convolutions(model)
+    processes = Processes.started()
+    adversary = Adversary(device, processes) if args.decoder_only else None
+    losses = AutoencoderLoss(Photos(args.data, device), model, args.sface, args.batch, Weights(), adversary, processes)
     run = Run(args.steps, args.lr, args.minutes, args.whole)
-    average = train(args.out, model, losses, run, adversary, is_adamw=lambda n: "conv_in" in n or "conv_out" in n)
+    average = train(args.out, model, losses, run, adversary, is_adamw=_is_adamw, processes=processes)
     trained = average if isinstance(average, Autoencoder) else average.whole
-    save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, args.out / "autoencoder.safetensors")
+    if processes.first:
+        save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, args.out / "autoencoder.safetensors")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from hyperdreambooth_ext.pretrain.processes import Processes
 from hyperdreambooth_ext.sampling.schedule import add_noise
 
 from .captions import describe
+from .convolutions import speed_up_convolutions
 from .loop import Run, precision_of, train
 from .models import AUTOENCODER, SIZE, UNET, Autoencoder, InnerAutoencoder, new_text_encoder, new_unet
 from .photos import Photos, resized
@@ -165,6 +166,8 @@ def train_checkpoint(args: argparse.Namespace) -> None:
     model, alphas_cumprod = TextToImage().to(device), noise_schedule().to(device)
     if args.weights:
         model.load_state_dict(load_file(args.weights), strict=False)
+    if precision_of(device) == "fp32":
+        speed_up_convolutions(model)
     snr = alphas_cumprod / (1 - alphas_cumprod)
     pictures = args.batch // NOISES
     own = processes.slice_of(pictures)

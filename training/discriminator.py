@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from hyperdreambooth_ext.pretrain.processes import Processes
+
 
 class Discriminator(nn.Module):
     """Pictures [B, 3, H, W] in [-1, 1] -> one number for each patch [B, 1, h, w], larger for photos."""
@@ -24,7 +26,8 @@ class Discriminator(nn.Module):
 class Adversary:
     """A discriminator that learns beside the autoencoder, from the pictures of the same steps (`Loop`'s `beside`)."""
 
-    def __init__(self, device: torch.device, lr: float = 2e-4) -> None:
+    def __init__(self, device: torch.device, processes: Processes = Processes(), lr: float = 2e-4) -> None:
+        self.processes = processes
         self.network = Discriminator().to(device)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=lr, betas=(0.5, 0.9))
         self.photos: torch.Tensor | None = None
@@ -45,6 +48,7 @@ class Adversary:
         loss = F.relu(1 - self.network(self.photos)).mean() + F.relu(1 + self.network(self.made)).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.processes.mean([parameter.grad for parameter in self.network.parameters() if parameter.grad is not None])
         self.optimizer.step()
         return {"discriminator": float(loss.detach())}
 

@@ -4,6 +4,7 @@ import random
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hyperdreambooth_ext.pretrain.processes import Processes
 from training.captions import describe
 from training.chain import EMBEDDING, PART_BYTES, join, split
 from training.checkpoint import spread_timesteps
+from training.convolutions import can_compile, speed_up_convolutions
 from training.faces import measured
 from training.loop import averaged
 from training.models import Autoencoder, InnerAutoencoder, OpenedAutoencoder
@@ -177,6 +179,36 @@ def test_the_short_backward_of_group_norms_is_torchs() -> None:
         output.backward(gradient)
         results.append([output, inputs.grad, norm.weight.grad, norm.bias.grad])
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.skipif(not can_compile(), reason="no C++ compiler, or torch has another BLAS")
+@pytest.mark.parametrize(
+    ("layer", "side"),
+    [
+        (torch.nn.Conv2d(16, 24, 3, padding=1), 16),
+        (torch.nn.Conv2d(24, 8, 3, padding=1), 6),
+        (torch.nn.Conv2d(8, 8, 3, padding=1), 3),
+        (torch.nn.Conv2d(8, 16, 3, padding=1), 5),
+        (torch.nn.Conv2d(8, 16, 3, stride=2, padding=1), 8),
+        (torch.nn.Conv2d(4, 16, 3, padding=1), 8),
+        (torch.nn.Conv2d(16, 8, 1), 8),
+    ],
+)
+def test_faster_convolutions_are_torchs_with_all_their_gradients(layer, side) -> None:
+    """Pictures that are worked on in one part and in several, with tiles of four, of three, and what has none."""
+    torch.manual_seed(0)
+    faster = deepcopy(layer)
+    speed_up_convolutions(faster)
+    for pictures in (1, 50):
+        x = torch.randn(pictures, layer.in_channels, side, side)
+        results = []
+        for one in (layer, faster):
+            own = x.clone().requires_grad_()
+            output = one(own)
+            gradients = torch.autograd.grad(output.square().sum(), (own, *one.parameters()))
+            results.append((output, *gradients))
+        for ours, theirs in zip(*results, strict=True):
+            assert (ours - theirs).norm() <= 1e-5 * theirs.norm() + 1e-6
 
 
 @torch.no_grad()
