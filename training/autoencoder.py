@@ -34,6 +34,7 @@ from .loop import Run, precision_of, train
 from .models import SIZE, Autoencoder, InnerAutoencoder, OpenedAutoencoder
 from .photos import FRAME, Photos, resized
 from .sface import SFace
+from .shared_memory import started_processes
 
 CROP = 64
 FACE_CROP = 128
@@ -210,7 +211,7 @@ def main() -> None:
     model = _model(args).to(device)
     if precision_of(device) == "fp32":
         speed_up_convolutions(model)
-    processes = Processes.started()
+    processes = started_processes(device)
     adversary = Adversary(device, processes) if args.decoder_only else None
     losses = AutoencoderLoss(Photos(args.data, device), model, args.sface, args.batch, Weights(), adversary, processes)
     run = Run(args.steps, args.lr, args.minutes, args.whole)

@@ -29,7 +29,6 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER, ddpm_alphas_cumprod
-from hyperdreambooth_ext.pretrain.processes import Processes
 from hyperdreambooth_ext.sampling.schedule import add_noise
 
 from .captions import describe
@@ -37,6 +36,7 @@ from .convolutions import speed_up_convolutions
 from .loop import Run, precision_of, train
 from .models import AUTOENCODER, SIZE, UNET, Autoencoder, InnerAutoencoder, new_text_encoder, new_unet
 from .photos import Photos, resized
+from .shared_memory import started_processes
 from .sheet import save_sheet
 
 SCALE_FACTOR = 0.18215
@@ -160,7 +160,8 @@ class Samples:
 
 def train_checkpoint(args: argparse.Namespace) -> None:
     """Train on the noise-prediction loss, weighted by min-SNR (arXiv 2303.09556); a sheet of samples each hour."""
-    device, processes = torch.device(args.device), Processes.started()
+    device = torch.device(args.device)
+    processes = started_processes(device)
     samples = Samples(Photos(args.data), args.cache, args.size, device)
     torch.manual_seed(0)
     model, alphas_cumprod = TextToImage().to(device), noise_schedule().to(device)

@@ -1,6 +1,8 @@
 """The trainings' own parts: what they compute, not what comes out of hours of them."""
 
+import os
 import random
+import socket
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.multiprocessing import spawn
 from torch.optim.swa_utils import AveragedModel
 
 from hyperdreambooth_ext.pretrain.processes import Processes
@@ -24,6 +27,7 @@ from training.models import Autoencoder, InnerAutoencoder, OpenedAutoencoder
 from training.muon import MuonAdamW, orthogonalized
 from training.photos import Photos, resized
 from training.sface import TEMPLATE, similarity
+from training.shared_memory import FOLDER, PREFIX, started_processes
 from training.styles import STYLES
 
 ROW = {
@@ -146,6 +150,26 @@ def test_two_processes_share_muons_work_and_move_as_one() -> None:
     for alone, first, second in zip(moved(Processes()), *of_two, strict=True):
         assert torch.equal(first, second)
         torch.testing.assert_close(alone, first)
+
+
+def meet(rank: int, port: int, folder: str) -> None:
+    """One of two processes; writes the means of tensors of growing size."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    processes = started_processes(torch.device("cpu"))
+    for size in (3, 2, 50, 50, 7):
+        tensors = [torch.full((size, 2), float(rank)), torch.arange(size) * float(1 + 2 * rank)]
+        processes.mean(tensors)
+        assert torch.equal(tensors[0], torch.full((size, 2), 0.5))
+        assert torch.equal(tensors[1], torch.arange(size) * 2.0)
+    (Path(folder) / str(rank)).touch()
+
+
+def test_processes_of_one_machine_take_means_through_memory(tmp_path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(meet, (port, str(tmp_path)), nprocs=2)
+    assert len(list(tmp_path.iterdir())) == 2 and not list(FOLDER.glob(f"{PREFIX}*"))
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
