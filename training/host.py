@@ -13,6 +13,7 @@ from hyperdreambooth_ext.hosts.checkpoint import TOKENIZER
 from hyperdreambooth_ext.hosts.naming import diffusers_name, kohya_linears
 
 from .checkpoint import TextToImage, noise_schedule
+from .convolutions import speed_up_convolutions
 from .loop import precision_of
 from .models import RES_BLOCKS, SIZE
 
@@ -29,6 +30,8 @@ class TrainingHost:
             self.model.load_state_dict(load_file(text_to_image), strict=False)
         self.model.to(device)
         self.half = precision_of(device) == "bf16"
+        if not self.half:
+            speed_up_convolutions(self.model)
         self.alphas_cumprod = noise_schedule().to(device)
         self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
         self._linears = kohya_linears(
