@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+TORCH = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+"""Where torch's own product of matrices, `sgemm_`, is found on Linux."""
 TILES = (4, 3)
 """The sides of the tiles that results are made in: the first that divides height and width."""
 LANES = 8
@@ -24,11 +26,7 @@ LANES = 8
 
 def can_compile() -> bool:
     """Whether what `speed_up_convolutions` needs is there."""
-    return shutil.which("c++") is not None and hasattr(_torch_library(), "sgemm_")
-
-
-def _torch_library() -> ctypes.CDLL:
-    return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    return shutil.which("c++") is not None and TORCH.exists() and hasattr(ctypes.CDLL(str(TORCH)), "sgemm_")
 
 
 @cache
@@ -44,7 +42,7 @@ def _compiled() -> ctypes.CDLL:
 
 def _call(name: str, tensors: list[torch.Tensor], pictures: torch.Tensor, weight: torch.Tensor, tile: int) -> None:
     """A function of winograd.cpp, with float32 tensors without gaps; the last of them is written."""
-    sgemm = ctypes.cast(_torch_library().sgemm_, ctypes.c_void_p)
+    sgemm = ctypes.cast(ctypes.CDLL(str(TORCH)).sgemm_, ctypes.c_void_p)
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
     sizes = [ctypes.c_int64(size) for size in (*pictures.shape[:3], weight.shape[1], weight.shape[0])]
     getattr(_compiled(), name)(sgemm, *pointers, *sizes, tile)
