@@ -1,4 +1,4 @@
-"""Convolutions that take half as long on a processor: 3 x 3 by Winograd's way (`winograd.cpp`), 1 x 1 as products of
+"""Convolutions that take less time on a processor: 3 x 3 by Winograd's way (`winograd.cpp`), 1 x 1 as products of
 matrices. Pictures go from one to the next with their channels last.
 
 Compiled at the first use, for this very machine, which takes two seconds. It is meant for processes of one thread each
@@ -94,7 +94,7 @@ class _Convolution(nn.Conv2d):
 def speed_up_convolutions(model: nn.Module) -> None:
     """Give every convolution of `model` the faster way; names stay, and results but for rounding (1e-5)."""
     if not can_compile():
-        print("Convolutions take twice as long as they could: there is no C++ compiler, or torch has another BLAS.")
+        print("Convolutions take longer than they could: there is no C++ compiler, or torch has another BLAS.")
         return
     for module in model.modules():
         if type(module) is nn.Conv2d:
