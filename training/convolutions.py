@@ -81,7 +81,7 @@ class _Convolution(nn.Conv2d):
         if self.kernel_size == (1, 1) and self.stride == (1, 1):
             return F.linear(last, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         if tile := self._tile(*input.shape[2:]):
-            return _Winograd.apply(last.contiguous(), self.weight, self.bias, tile).permute(0, 3, 1, 2)
+            return _Winograd.apply(last.contiguous(), self.weight.contiguous(), self.bias, tile).permute(0, 3, 1, 2)
         return super().forward(input.contiguous(memory_format=torch.channels_last))
 
     def _tile(self, height: int, width: int) -> int | None:
