@@ -28,7 +28,7 @@ from torch import nn
 
 from hyperdreambooth_ext.pretrain.processes import Processes
 
-from .convolutions import speed_up_convolutions
+from .convolutions import speed_up_convolutions, with_channels_last
 from .discriminator import Adversary
 from .loop import Run, precision_of, train
 from .models import SIZE, Autoencoder, InnerAutoencoder, OpenedAutoencoder
@@ -128,7 +128,7 @@ class AutoencoderLoss:
         return losses | {"identity": unlike, "loss": losses["loss"] + self.weights.identity * unlike}
 
     def _losses(self, step: int, images: torch.Tensor, rng: np.random.Generator, scaled: int | None):
-        mean, logvar = self.model.moments(images)
+        mean, logvar = (moments.float() for moments in self.model.moments(images))
         latents = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
         if rng.random() < 0.5:
             latents = latents + LATENT_NOISE * float(rng.random()) * torch.randn_like(latents)
@@ -136,7 +136,7 @@ class AutoencoderLoss:
         if scaled is not None:
             latents = F.interpolate(latents, (scaled, scaled), mode="bilinear", antialias=True)
             wanted = resized(images, scaled * self.pixels)
-        pictures = self.model.decode(latents)
+        pictures = self.model.decode(latents).float()
         weights, start = self.weights, max(0.0, 1 - step / 2000)
         parts = {
             "l1": F.l1_loss(pictures, wanted),
@@ -170,7 +170,8 @@ class AutoencoderLoss:
         for i in np.flatnonzero(rng.random(count) < 0.33):
             mix[i] = mix[i][torch.from_numpy(rng.permutation(3))]
             mix[i] = torch.lerp(mix[i], torch.full((3, 3), 1 / 3), float(rng.uniform(-0.6, 0.6)))
-        return torch.einsum("bij,bjhw->bihw", mix.to(images), images).clamp(-1, 1)
+        # As a sum and no product of matrices, which would be rounded in half precision.
+        return (mix.to(images)[..., None, None] * images[:, None]).sum(2).clamp(-1, 1)
 
 
 def _model(args: argparse.Namespace) -> Model:
@@ -208,13 +209,13 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.manual_seed(0)
-    model = _model(args).to(device)
+    model = with_channels_last(_model(args).to(device))
     if precision_of(device) == "fp32":
         speed_up_convolutions(model)
     processes = started_processes(device)
     adversary = Adversary(device, processes) if args.decoder_only else None
     losses = AutoencoderLoss(Photos(args.data, device), model, args.sface, args.batch, Weights(), adversary, processes)
-    run = Run(args.steps, args.lr, args.minutes, args.whole)
+    run = Run(args.steps, args.lr, args.minutes, args.whole, precision=precision_of(device))
     average = train(args.out, model, losses, run, adversary, is_adamw=_is_adamw, processes=processes)
     trained = average if isinstance(average, Autoencoder) else average.whole
     if processes.first:

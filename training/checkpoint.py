@@ -32,7 +32,7 @@ from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER, ddpm_alphas
 from hyperdreambooth_ext.sampling.schedule import add_noise
 
 from .captions import describe
-from .convolutions import speed_up_convolutions
+from .convolutions import speed_up_convolutions, with_channels_last
 from .loop import Run, precision_of, train
 from .models import AUTOENCODER, SIZE, UNET, Autoencoder, InnerAutoencoder, new_text_encoder, new_unet
 from .photos import Photos, resized
@@ -89,7 +89,8 @@ def encode(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
     whole = Autoencoder()
     whole.load(args.autoencoder)
-    photos, model = Photos(args.data, device), InnerAutoencoder(whole).to(device).eval()
+    photos = Photos(args.data, device)
+    model = with_channels_last(InnerAutoencoder(whole).to(device)).eval()
     args.out.mkdir(parents=True, exist_ok=True)
     words = random.Random(0)
     captions = [describe(_mirrored(row, n), row["style"], words) for row in photos.rows for n in range(CAPTIONS)]
@@ -118,8 +119,9 @@ def _scale(photos: Photos, model: InnerAutoencoder, file: Path) -> tuple[torch.T
 
 def _encoded(photos: Photos, model: InnerAutoencoder, chosen: np.ndarray, size: int, mirrored: bool = False):
     """Means of the latents [B, 4, size / 8, size / 8]."""
-    pictures = resized(photos.pictures(chosen), size // 2)
-    return model.moments(pictures.flip(-1) if mirrored else pictures)[0]
+    pictures, device = resized(photos.pictures(chosen), size // 2), photos.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision_of(device) == "bf16"):
+        return model.moments(pictures.flip(-1) if mirrored else pictures)[0].float()
 
 
 def _latents(
@@ -164,7 +166,8 @@ def train_checkpoint(args: argparse.Namespace) -> None:
     processes = started_processes(device)
     samples = Samples(Photos(args.data), args.cache, args.size, device)
     torch.manual_seed(0)
-    model, alphas_cumprod = TextToImage().to(device), noise_schedule().to(device)
+    model = with_channels_last(TextToImage().to(device))
+    alphas_cumprod = noise_schedule().to(device)
     if args.weights:
         model.load_state_dict(load_file(args.weights), strict=False)
     if precision_of(device) == "fp32":

@@ -1,51 +1,31 @@
 """Convolutions that take less time on a processor: 3 x 3 by Winograd's way (`winograd.cpp`), 1 x 1 as products of
 matrices. Pictures go from one to the next with their channels last.
 
-Compiled at the first use, for this very machine, which takes two seconds. It is meant for processes of one thread each
-(`checkpoint.py`): of several threads only the products make use.
+It is meant for float32 in processes of one thread each (`checkpoint.py`): of several threads only the products make
+use, and in half precision torch's own are faster.
 """
 
 import ctypes
-import shutil
-import subprocess
-import tempfile
-from functools import cache
-from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-TORCH = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-"""Where torch's own product of matrices, `sgemm_`, is found on Linux."""
+from .compiled import TORCH, can_compile, compiled, pointers
+
+M = TypeVar("M", bound=nn.Module)
 TILES = (4, 3)
 """The sides of the tiles that results are made in: the first that divides height and width."""
 LANES = 8
 """So many channels are worked on at a time."""
 
 
-def can_compile() -> bool:
-    """Whether what `speed_up_convolutions` needs is there."""
-    return shutil.which("c++") is not None and TORCH.exists() and hasattr(ctypes.CDLL(str(TORCH)), "sgemm_")
-
-
-@cache
-def _compiled() -> ctypes.CDLL:
-    source = Path(__file__).with_name("winograd.cpp")
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "winograd.so"
-        # Sums may be taken in any order: the transforms' zeros and ones then cost nothing.
-        flags = ["-std=c++17", "-O3", "-march=native", "-ffast-math", "-fPIC", "-shared"]
-        subprocess.run(["c++", *flags, str(source), "-o", str(library)], check=True)
-        return ctypes.CDLL(str(library))
-
-
 def _call(name: str, tensors: list[torch.Tensor], pictures: torch.Tensor, weight: torch.Tensor, tile: int) -> None:
     """A function of winograd.cpp, with float32 tensors without gaps; the last of them is written."""
     sgemm = ctypes.cast(ctypes.CDLL(str(TORCH)).sgemm_, ctypes.c_void_p)
-    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
     sizes = [ctypes.c_int64(size) for size in (*pictures.shape[:3], weight.shape[1], weight.shape[0])]
-    getattr(_compiled(), name)(sgemm, *pointers, *sizes, tile)
+    getattr(compiled("winograd"), name)(sgemm, *pointers(tensors), *sizes, tile)
 
 
 class _Winograd(torch.autograd.Function):
@@ -89,6 +69,11 @@ class _Convolution(nn.Conv2d):
         if not plain or self.groups > 1 or self.bias is None or self.in_channels % LANES or self.out_channels % LANES:
             return None
         return next((tile for tile in TILES if height % tile == width % tile == 0), None)
+
+
+def with_channels_last(model: M) -> M:
+    """`model`, its weights in the order that is fastest in half precision."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def speed_up_convolutions(model: nn.Module) -> None:

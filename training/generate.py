@@ -49,7 +49,9 @@ def on_processor(ir: Path, threads: int) -> Generator:
     """By OpenVINO."""
     import openvino
 
-    core, options = openvino.Core(), {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    # Where a processor has bfloat16, OpenVINO would take it by itself: longer here, and other colors.
+    core = openvino.Core()
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     mapping, synthesis = (core.compile_model(ir / f"{n}Network.xml", "CPU", options) for n in ("Mapping", "Synthesis"))
 
     def styles(noise: np.ndarray) -> np.ndarray:

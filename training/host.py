@@ -13,7 +13,7 @@ from hyperdreambooth_ext.hosts.checkpoint import TOKENIZER
 from hyperdreambooth_ext.hosts.naming import diffusers_name, kohya_linears
 
 from .checkpoint import TextToImage, noise_schedule
-from .convolutions import speed_up_convolutions
+from .convolutions import speed_up_convolutions, with_channels_last
 from .loop import precision_of
 from .models import RES_BLOCKS, SIZE
 
@@ -28,7 +28,7 @@ class TrainingHost:
         self.model, self.device = TextToImage(), device
         if text_to_image is not None:
             self.model.load_state_dict(load_file(text_to_image), strict=False)
-        self.model.to(device)
+        with_channels_last(self.model.to(device))
         self.half = precision_of(device) == "bf16"
         if not self.half:
             speed_up_convolutions(self.model)

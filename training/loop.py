@@ -94,7 +94,8 @@ def train(
         run.steps, run.lr, run.seed, warm_up=run.warm_up, ema=run.ema, save_seconds=run.save_seconds,
         schedule=learning_rate, precision=run.precision,
     )  # fmt: skip
-    optimizer = MuonAdamW(model, run.lr, is_adamw=is_adamw, processes=processes)
+    half = run.precision == "bf16"
+    optimizer = MuonAdamW(model, run.lr, is_adamw=is_adamw, processes=processes, half=half)
     loop = Loop(out, model, options, processes, callback=beside, optimizer=optimizer)
     loop.average.multi_avg_fn = averaged(run.ema)  # type: ignore[assignment]
 
