@@ -12,8 +12,8 @@ latents are the inner autoencoder's, which the whole one keeps. Most samples are
 cost a quarter. The latents have unit variance; their scale goes into
 the autoencoder's 1x1 convolutions, so that the checkpoint keeps Stable Diffusion's own factor 0.18215.
 
-On a processor `train` is faster in several processes of one thread each than in one of several, sees the same samples,
-and does not stand still when something else wants a core.
+On a processor `train` is faster in float32 in several processes of one thread each than in one of several, sees the
+same samples, and does not stand still when something else wants a core; in half precision one process is faster.
 """
 
 import argparse

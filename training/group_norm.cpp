@@ -1,9 +1,9 @@
 // Group normalization of pictures whose channels come last, with or without SiLU after it, and its backward pass.
 //
-// Torch's own goes over a picture three times as often, and in half precision makes a float32 copy of it first. Here a
-// picture is read once for its moments and once for the result, in float32 but for loads and stores. One thread has a
-// whole picture at a time. Pictures are [count, places, channels] without gaps; `Value` is float or the upper half of
-// one (bfloat16). Sums over places are taken in blocks, so that float32 is enough for them.
+// Torch's own goes over a picture more often, and in half precision needs a float32 copy of it first. Here a picture is
+// read once for its moments and once for the result, in float32 but for loads and stores; one thread has a whole
+// picture at a time. Pictures are [count, places, channels] without gaps; `Value` is float or the upper half of one
+// (bfloat16). Sums over places are taken in blocks, so that float32 is enough for them.
 
 #include <cmath>
 #include <cstdint>

@@ -1,5 +1,5 @@
-"""Group normalization with SiLU after it in one go (`group_norm.cpp`), in which torch's own, several operations, take
-three times as long on a processor."""
+"""Group normalization with SiLU after it in one go (`group_norm.cpp`), for which torch needs several operations that
+each read and write whole pictures."""
 
 import ctypes
 

@@ -164,8 +164,8 @@ def new_unet() -> UNetModel:
 
 
 def _attention(module: CrossAttention, x: torch.Tensor, context: torch.Tensor | None = None, **_) -> torch.Tensor:
-    """The same attention as `ldm`'s, by torch's fused kernel; in half precision on a processor, whose fused kernel
-    takes ten times as long backward, by products of matrices."""
+    """The same attention as `ldm`'s, by torch's fused kernel; in half precision on a processor, whose fused kernel is
+    slow backward, by products of matrices."""
     context = x if context is None else context
     projected = (module.to_q(x), module.to_k(context), module.to_v(context))
     q, k, v = (rearrange(tokens, "b n (h d) -> b h n d", h=module.heads) for tokens in projected)

@@ -30,7 +30,7 @@ def orthogonalized(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 def orthogonalized_in_half(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """The same in bfloat16, as Muon's authors do it; on the matrices themselves, since a Gram matrix would lose the
-    small singular values. Takes half the time where the processor has instructions for it."""
+    small singular values. Faster where the processor has instructions for it."""
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = (x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)).bfloat16()
