@@ -59,7 +59,7 @@ def test_pictures_move_towards_the_photo_as_the_multiplier_grows(learned, host, 
     likeness = []
     for multiplier in (0.0, 0.4, 0.8):
         applied = [Applied(lidb, multiplier, multiplier)]
-        pictures = sample_many(host, ["a sks face"] * 6, range(6), Sampling(steps=12), applied)
+        pictures = sample_many(host, ["a sks face"] * 24, range(24), Sampling(steps=12), applied)
         likeness.append(float(torch.cosine_similarity(who(pictures), wanted).mean()))
     print("likeness at 0, 0.4 and 0.8:", likeness)
     assert likeness[0] < likeness[1] < likeness[2]
