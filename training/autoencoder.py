@@ -209,9 +209,8 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.manual_seed(0)
-    model = with_channels_last(_model(args).to(device))
-    if precision_of(device) == "fp32":
-        speed_up_convolutions(model)
+    model = _model(args).to(device)
+    speed_up_convolutions(model) if precision_of(device) == "fp32" else with_channels_last(model)
     processes = started_processes(device)
     adversary = Adversary(device, processes) if args.decoder_only else None
     losses = AutoencoderLoss(Photos(args.data, device), model, args.sface, args.batch, Weights(), adversary, processes)

@@ -166,12 +166,10 @@ def train_checkpoint(args: argparse.Namespace) -> None:
     processes = started_processes(device)
     samples = Samples(Photos(args.data), args.cache, args.size, device)
     torch.manual_seed(0)
-    model = with_channels_last(TextToImage().to(device))
-    alphas_cumprod = noise_schedule().to(device)
+    model, alphas_cumprod = TextToImage().to(device), noise_schedule().to(device)
     if args.weights:
         model.load_state_dict(load_file(args.weights), strict=False)
-    if precision_of(device) == "fp32":
-        speed_up_convolutions(model)
+    speed_up_convolutions(model) if precision_of(device) == "fp32" else with_channels_last(model)
     snr = alphas_cumprod / (1 - alphas_cumprod)
     pictures = args.batch // NOISES
     own = processes.slice_of(pictures)

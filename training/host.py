@@ -28,10 +28,9 @@ class TrainingHost:
         self.model, self.device = TextToImage(), device
         if text_to_image is not None:
             self.model.load_state_dict(load_file(text_to_image), strict=False)
-        with_channels_last(self.model.to(device))
+        self.model.to(device)
         self.half = precision_of(device) == "bf16"
-        if not self.half:
-            speed_up_convolutions(self.model)
+        with_channels_last(self.model) if self.half else speed_up_convolutions(self.model)
         self.alphas_cumprod = noise_schedule().to(device)
         self.tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
         self._linears = kohya_linears(

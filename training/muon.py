@@ -98,13 +98,15 @@ class MuonAdamW(torch.optim.Optimizer):
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for place, update in enumerate(updates):
             by_shape.setdefault(tuple(update.shape), []).append(place)
-        for places in by_shape.values():
-            own = places[self.processes.rank :: self.processes.count]
-            made = self._orthogonalized(torch.stack([updates[place] for place in own])) if own else ()
-            for place in places:
+        for number, places in enumerate(by_shape.values()):
+            # Each shape begins with another process, or the first would get every shape that is there once.
+            own = places[(self.processes.rank + number) % self.processes.count :: self.processes.count]
+            for place in set(places).difference(own):
                 updates[place] = torch.zeros_like(updates[place])
-            for place, update in zip(own, made, strict=True):
-                updates[place] = update
+            if own:
+                made = self._orthogonalized(torch.stack([updates[place] for place in own])).contiguous()
+                for place, update in zip(own, made, strict=True):
+                    updates[place] = update
 
     def _adamw(self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict) -> None:
         state = self.state[parameter]

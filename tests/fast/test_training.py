@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ldm.modules.diffusionmodules.model import Decoder
+from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from safetensors.torch import load_file, save_file
 from torch.multiprocessing import spawn
 from torch.optim.swa_utils import AveragedModel
@@ -25,7 +27,7 @@ from training.convolutions import speed_up_convolutions
 from training.faces import measured
 from training.group_norm import speed_up_group_norms
 from training.loop import averaged
-from training.models import Autoencoder, InnerAutoencoder, OpenedAutoencoder
+from training.models import AUTOENCODER, UNET, Autoencoder, InnerAutoencoder, OpenedAutoencoder, new_unet
 from training.muon import MuonAdamW, orthogonalized, orthogonalized_in_half
 from training.photos import Photos, resized
 from training.sface import TEMPLATE, similarity
@@ -142,7 +144,8 @@ class OneOfTwo(Processes):
 def test_two_processes_share_muons_work_and_move_as_one() -> None:
     def moved(processes: Processes) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 6, 1), torch.nn.Linear(5, 7))
+        tall = torch.nn.Conv2d(1, 20, 3)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 6, 1), torch.nn.Linear(5, 7), tall)
         optimizer = MuonAdamW(model, 1e-2, processes=processes)
         for parameter in model.parameters():
             parameter.data = torch.randn(parameter.shape, generator=generator)
@@ -211,6 +214,26 @@ def test_faster_group_norms_are_torchs_with_all_their_gradients(silu, dtype, tol
         results.append((output, *gradients))
     for theirs, ours in zip(*results, strict=True):
         assert (ours.float() - theirs).norm() <= tolerance * theirs.norm()
+
+
+@torch.no_grad()
+def test_faster_networks_compute_what_ldms_do() -> None:
+    """The UNet in half precision too, where its attention goes another way."""
+    torch.manual_seed(0)
+    faster, plain = new_unet().eval(), UNetModel(**UNET).eval()
+    for parameter in faster.parameters():
+        parameter.add_(0.02 * torch.randn_like(parameter))
+    plain.load_state_dict(faster.state_dict())
+    inputs = (torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 77, UNET["context_dim"]))
+    wanted = plain(inputs[0], inputs[1], context=inputs[2])
+    for half, tolerance in ((False, 1e-4), (True, 3e-2)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            predicted = faster(inputs[0], inputs[1], context=inputs[2]).float()
+        assert (predicted - wanted).norm() < tolerance * wanted.norm()
+
+    autoencoder, decoder = Autoencoder().eval(), Decoder(**AUTOENCODER).eval()
+    decoder.load_state_dict(autoencoder.decoder.state_dict())
+    torch.testing.assert_close(autoencoder.decoder(inputs[0]), decoder(inputs[0]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.skipif(not can_compile(), reason="no C++ compiler, or torch has another BLAS")
