@@ -24,6 +24,7 @@ from .models import SIZE, VOCABULARY
 
 PART_BYTES = 15_000_000
 EMBEDDING = "token_embedding.weight"
+SCALES = "|scales"
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def run_stages(todo: list[Stage], out: Path, minutes: float) -> None:
 
 
 def split(files: dict[str, Path], folder: Path, words: torch.Tensor) -> None:
-    """Write all tensors of `files`, float16, in parts of at most PART_BYTES, each named FILE/KEY.
+    """Write all tensors of `files` in parts of at most PART_BYTES, each named FILE/KEY: matrices and convolutions in
+    eight bits, a scale for each row beside them, everything else in float16. Trainings go on from that.
 
     Of the token embeddings, most of which no caption has, only the rows of `words` are kept.
     """
@@ -138,23 +140,38 @@ def split(files: dict[str, Path], folder: Path, words: torch.Tensor) -> None:
 
     for name, file in files.items():
         for key, value in load_file(file).items():
-            tensor = value.half() if value.is_floating_point() else value
-            tensor = tensor[words].contiguous() if key.endswith(EMBEDDING) else tensor.contiguous()
-            nbytes = tensor.numel() * tensor.element_size()
+            small = _in_eight_bits(value[words.long()] if key.endswith(EMBEDDING) else value)
+            nbytes = sum(tensor.nbytes for tensor in small.values())
             if size + nbytes > PART_BYTES:
                 close()
-            part[f"{name}/{key}"], size = tensor, size + nbytes
+            part |= {f"{name}/{key}{ending}": tensor for ending, tensor in small.items()}
+            size += nbytes
     part["words"] = words
     close()
+
+
+def _in_eight_bits(value: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What is written for a tensor, by the ending of its name."""
+    if not value.is_floating_point():
+        return {"": value.contiguous()}
+    if value.ndim < 2:
+        return {"": value.half().contiguous()}
+    largest = value.abs().flatten(1).amax(1).clamp(min=1e-12)
+    scale = (largest / 127).view(-1, *[1] * (value.ndim - 1))
+    return {"": (value / scale).round().to(torch.int8).contiguous(), SCALES: scale.float()}
 
 
 def join(folder: Path, out: Path) -> None:
     """Write the files again, as OUT/NAME.safetensors, float32."""
     files: dict[str, dict[str, torch.Tensor]] = {}
     for part in sorted(folder.glob("part-*.safetensors")):
-        for key, value in load_file(part).items():
+        tensors = load_file(part)
+        for key, value in tensors.items():
+            if key.endswith(SCALES):
+                continue
             name, _, inner = key.partition("/")
-            files.setdefault(name, {})[inner] = value.float() if value.is_floating_point() else value
+            whole = value.float() * tensors[key + SCALES] if key + SCALES in tensors else value
+            files.setdefault(name, {})[inner] = whole.float() if whole.is_floating_point() else whole
     words = files.pop("words")[""].long()
     for tensors in files.values():
         for key in [key for key in tensors if key.endswith(EMBEDDING)]:

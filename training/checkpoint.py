@@ -7,16 +7,17 @@
     torchrun --nproc-per-node 2 -m training.checkpoint train DATA OUT RUN3 --size 192 …
     python -m training.checkpoint export OUT RUN3 AUTOENCODER.safetensors models/faces192.safetensors
 
-`encode` caches latents of all pictures at three sizes, upright and mirrored, and eight captions of each as tokens; the
-latents are the inner autoencoder's, which the whole one keeps. Most samples are seen at the small sizes, where they
-cost a quarter. The latents have unit variance; their scale goes into
-the autoencoder's 1x1 convolutions, so that the checkpoint keeps Stable Diffusion's own factor 0.18215.
+`encode` caches latents of all pictures at three sizes, upright and mirrored, photos in four versions (`varied`), and
+eight captions of each as tokens; the latents are the inner autoencoder's, which the whole one keeps. Most samples are
+seen at the small sizes, where they cost a quarter. The latents have unit variance; their scale goes into the
+autoencoder's 1x1 convolutions, so that the checkpoint keeps Stable Diffusion's own factor 0.18215.
 
 On a processor `train` is faster in float32 in several processes of one thread each than in one of several, sees the
 same samples, and does not stand still when something else wants a core; in half precision one process is faster.
 """
 
 import argparse
+import json
 import random
 from pathlib import Path
 
@@ -31,11 +32,12 @@ from transformers import CLIPTokenizer
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER, ddpm_alphas_cumprod
 from hyperdreambooth_ext.sampling.schedule import add_noise
 
-from .captions import describe
+from .captions import PHOTO, describe
 from .convolutions import speed_up_convolutions, with_channels_last
+from .held_out import as_many, loss_of
 from .loop import Run, precision_of, train
 from .models import AUTOENCODER, SIZE, UNET, Autoencoder, InnerAutoencoder, new_text_encoder, new_unet
-from .photos import Photos, resized
+from .photos import Photos, resized, varied
 from .shared_memory import started_processes
 from .sheet import save_sheet
 
@@ -45,6 +47,8 @@ TIMESTEPS = 1000
 SCALE_PHOTOS = 512
 """How many photos say how large latents are."""
 CAPTIONS = 8
+VERSIONS = 4
+"""A photo as it is, and slightly changed: fewer samples are of a picture that was seen before."""
 NOISES = 4
 """How often a batch holds each picture, at different noise levels: its caption is read once."""
 WORDLESS = 0.1
@@ -85,7 +89,7 @@ def tokenized(captions: list[str]) -> np.ndarray:
 
 @torch.no_grad()
 def encode(args: argparse.Namespace) -> None:
-    """Cache latents' means, float16 [N, 2, 4, h, w] for each size, their scale, and tokens [N, 8, 77]."""
+    """Cache latents' means, float16 [N, 2 * VERSIONS, 4, h, w] for each size, their scale, and tokens [N, 8, 77]."""
     device = torch.device(args.device)
     whole = Autoencoder()
     whole.load(args.autoencoder)
@@ -99,7 +103,7 @@ def encode(args: argparse.Namespace) -> None:
     for size in args.size:
         file = args.out / f"latents-{size}.npy"
         if not file.exists():
-            np.save(args.out / "unfinished.npy", _latents(photos, model, size, shift, scale))
+            np.save(args.out / "unfinished.npy", latents_of(photos, model, size, shift, scale))
             (args.out / "unfinished.npy").replace(file)
             print(file.name, flush=True)
     print(f"{len(photos.rows)} pictures; shift {shift.tolist()}, scale {scale.tolist()}")
@@ -117,26 +121,39 @@ def _scale(photos: Photos, model: InnerAutoencoder, file: Path) -> tuple[torch.T
     return kept["shift"], kept["scale"]
 
 
-def _encoded(photos: Photos, model: InnerAutoencoder, chosen: np.ndarray, size: int, mirrored: bool = False):
+def _encoded(
+    photos: Photos, model: InnerAutoencoder, chosen: np.ndarray, size: int, version: int = 0, mirrored: bool = False
+) -> torch.Tensor:
     """Means of the latents [B, 4, size / 8, size / 8]."""
-    pictures, device = resized(photos.pictures(chosen), size // 2), photos.device
+    pictures, device = photos.pictures(chosen), photos.device
+    if version:
+        pictures = varied(pictures, np.random.default_rng((version, *chosen[:1])))
+    pictures = resized(pictures, size // 2)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision_of(device) == "bf16"):
         return model.moments(pictures.flip(-1) if mirrored else pictures)[0].float()
 
 
-def _latents(
+@torch.no_grad()
+def latents_of(
     photos: Photos, model: InnerAutoencoder, size: int, shift: torch.Tensor, scale: torch.Tensor
 ) -> np.ndarray:
-    """Latents of all pictures at this size, upright and mirrored, of unit variance: float16 [N, 2, 4, h, w]."""
-    parts = []
-    for part in np.array_split(np.arange(len(photos.rows)), max(1, len(photos.rows) // 64)):
-        both = torch.stack([_encoded(photos, model, part, size, mirrored) for mirrored in (False, True)], 1).cpu()
-        parts.append(((both - shift.view(4, 1, 1)) / scale.view(4, 1, 1)).half().numpy())
-    return np.concatenate(parts)
+    """Latents of unit variance, float16 [N, 2 * VERSIONS, 4, h, w]: each version upright, then mirrored, first the
+    picture as it is. Of pictures in a style, and of those that nothing is trained on, all versions are alike."""
+    every = np.arange(len(photos.rows))
+    changed = np.array([i for i in photos.trained if photos.rows[i]["style"] == PHOTO], int)
+    latents = np.empty((len(every), 2 * VERSIONS, 4, size // 8, size // 8), np.float16)
+    for version in range(VERSIONS):
+        latents[:, 2 * version : 2 * version + 2] = latents[:, :2]
+        chosen = changed if version else every
+        for part in np.array_split(chosen, max(1, len(chosen) // 64)):
+            for mirrored in (False, True):
+                found = _encoded(photos, model, part, size, version, mirrored).cpu()
+                latents[part, 2 * version + mirrored] = ((found - shift.view(4, 1, 1)) / scale.view(4, 1, 1)).half()
+    return latents
 
 
 def _mirrored(row: dict, number: int) -> dict:
-    """The later half of a picture's captions are for its mirror image."""
+    """The later half of a picture's captions are for its mirror images."""
     return row if number < CAPTIONS // 2 else row | {"yaw": -row["yaw"]}
 
 
@@ -147,17 +164,23 @@ class Samples:
         self.latents = torch.from_numpy(np.load(cache / f"latents-{size}.npy")).to(device)
         self.tokens = torch.from_numpy(np.load(cache / "tokens.npy").astype(np.int32)).to(device)
         self.empty = torch.from_numpy(tokenized([""])[0].astype(np.int32)).to(device)
-        self.trained = photos.trained
+        self.trained, self.held_out = photos.trained, photos.held_out
+        self.are_photos = np.array([row["style"] == PHOTO for row in photos.rows])
+
+    def plain(self, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents and tokens of pictures as they are, each with its first caption."""
+        place = torch.from_numpy(chosen).to(self.latents.device)
+        return self.latents[place, 0].float(), self.tokens[place, 0].long()
 
     def batch(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents float32 [B, 4, h, w] of B pictures and their tokens int64 [B, 77]."""
-        chosen, mirrored = rng.choice(self.trained, count), rng.integers(0, 2, count)
-        caption = mirrored * (CAPTIONS // 2) + rng.integers(0, CAPTIONS // 2, count)
+        chosen, version = rng.choice(self.trained, count), rng.integers(0, self.latents.shape[1], count)
+        caption = version % 2 * (CAPTIONS // 2) + rng.integers(0, CAPTIONS // 2, count)
         device = self.latents.device
-        place, side, words = (torch.from_numpy(part).to(device) for part in (chosen, mirrored, caption))
+        place, seen, words = (torch.from_numpy(part).to(device) for part in (chosen, version, caption))
         wordless = torch.from_numpy(rng.random(count) < WORDLESS).to(device)
         tokens = torch.where(wordless[:, None], self.empty, self.tokens[place, words])
-        return self.latents[place, side].float(), tokens.long()
+        return self.latents[place, seen].float(), tokens.long()
 
 
 def train_checkpoint(args: argparse.Namespace) -> None:
@@ -186,6 +209,7 @@ def train_checkpoint(args: argparse.Namespace) -> None:
         return {"loss": (errors * weights).mean(), "mse": errors.mean()}
 
     def sheet(average: nn.Module, step: int) -> None:
+        _log_held_out(args.out / "held_out.jsonl", step, average, samples, alphas_cumprod)
         save_sheet(args.out / f"sheet-{step:07d}.png", average, args.autoencoder, args.cache, alphas_cumprod, args.size)
 
     run = Run(
@@ -196,6 +220,15 @@ def train_checkpoint(args: argparse.Namespace) -> None:
     average = train(args.out, model, losses, run, is_adamw=is_adamw, sheet=drawn, processes=processes)
     if processes.first:
         save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "text_to_image.safetensors")
+
+
+def _log_held_out(file: Path, step: int, model: nn.Module, samples: Samples, alphas_cumprod: torch.Tensor) -> None:
+    """Add a line with the moving average's loss on photos that it has seen, and on as many that it has not."""
+    seen = as_many(samples.trained[samples.are_photos[samples.trained]], samples.held_out)
+    parts = (("seen", seen), ("held_out", samples.held_out))
+    losses = {n: loss_of(model.eval(), *samples.plain(of), alphas_cumprod, MIN_SNR_GAMMA) for n, of in parts}
+    with open(file, "a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"step": step} | {name: round(value, 5) for name, value in losses.items()}) + "\n")
 
 
 def spread_timesteps(count: int, rng: np.random.Generator) -> torch.Tensor:

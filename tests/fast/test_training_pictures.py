@@ -1,0 +1,66 @@
+"""What the trainings see: a photo in several versions."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training.captions import PHOTO
+from training.checkpoint import VERSIONS, latents_of, noise_schedule
+from training.held_out import loss_of
+from training.models import Autoencoder, InnerAutoencoder
+from training.photos import Photos, varied
+
+USES = (("train", PHOTO), ("train", "oil painting"), ("measure", PHOTO))
+
+
+def test_a_varied_photo_shows_nothing_from_beyond_its_frame() -> None:
+    gray = varied(torch.full((4, 3, 64, 64), -0.5), np.random.default_rng(0))
+    assert torch.allclose(gray.amin((2, 3)), gray.amax((2, 3)), atol=1e-5)
+    assert not torch.allclose(gray[0], gray[1], atol=0.01)
+
+
+def test_a_varied_photo_is_still_the_same_picture() -> None:
+    x = torch.linspace(-0.8, 0.8, 64)
+    picture = torch.stack([x.expand(64, 64), x[:, None].expand(64, 64), 0 * x.expand(64, 64)])[None]
+    for seed in range(20):
+        moved = varied(picture, np.random.default_rng(seed))
+        assert 0.01 < (moved - picture).abs().mean() < 0.25
+
+
+def test_trained_photos_have_versions_and_other_pictures_have_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "images.npy", rng.integers(0, 256, (3, 256, 256, 3), dtype=np.uint8))
+    rows = [f'{{"landmarks": {[0] * 10}, "use": "{use}", "style": "{style}"}}' for use, style in USES]
+    (tmp_path / "index.jsonl").write_text("\n".join(rows))
+    torch.manual_seed(0)
+    model = InnerAutoencoder(Autoencoder()).eval()
+    latents = latents_of(Photos(tmp_path), model, 64, torch.zeros(4), torch.ones(4))
+    assert latents.shape == (3, 2 * VERSIONS, 4, 8, 8)
+    photo, styled, measured = (of.reshape(VERSIONS, 2, -1) for of in latents)
+    assert len(np.unique(photo[:, 0], axis=0)) == VERSIONS
+    assert (styled == styled[0]).all() and (measured == measured[0]).all()
+    assert (photo[:, 0] != photo[:, 1]).any()
+
+
+class KnowsThePictures(torch.nn.Module):
+    """Predicts the very noise for those that it knows, and none for others."""
+
+    def __init__(self, known: int, latents: torch.Tensor, alphas_cumprod: torch.Tensor) -> None:
+        super().__init__()
+        self.latents, self.alphas_cumprod, self.known = latents, alphas_cumprod, known
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        places = tokens[:, 0].repeat(len(noisy) // len(tokens))
+        alphas = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        noise = (noisy - alphas.sqrt() * self.latents[places]) / (1 - alphas).sqrt()
+        return noise * (places < self.known).view(-1, 1, 1, 1)
+
+
+def test_the_loss_on_held_out_pictures_says_what_is_known_of_them() -> None:
+    torch.manual_seed(0)
+    alphas, latents = noise_schedule(), torch.randn(60, 4, 8, 8)
+    tokens = torch.arange(60)[:, None]
+    knowing = [loss_of(KnowsThePictures(known, latents, alphas), latents, tokens, alphas, 5.0) for known in (60, 30, 0)]
+    assert knowing[0] < 1e-6 < knowing[1] < knowing[2]
+    assert knowing[1] == loss_of(KnowsThePictures(30, latents, alphas), latents, tokens, alphas, 5.0)
