@@ -51,8 +51,11 @@ def main() -> None:
 
 
 def gathered(folders: list[Path]) -> tuple[list[dict], np.ndarray]:
-    """A line for each photo, with its file, its use and the words for its person's looks, and SFace's features."""
-    rows, features = [], []
+    """A line for each photo, with its file, its use and the words for its person's looks, and SFace's features.
+
+    The words are found on the first folder's people: those of further ones change no word that was learned before.
+    """
+    rows, features, first = [], [], 0
     for folder in folders:
         known = np.load(folder / "sface.npy").astype(np.float32) if (folder / "sface.npy").exists() else None
         said = {line["photo"]: line for line in _lines(folder / "attributes.jsonl")} if known is None else {}
@@ -62,11 +65,13 @@ def gathered(folders: list[Path]) -> tuple[list[dict], np.ndarray]:
             if line["age"] >= YOUNGEST:
                 rows.append(line)
                 features.append(feature)
+        first = first or len(rows)
     for row in rows:
         measured = row["identity"] < FIRST_TRAINING_IDENTITY or row["identity"] >= HELD_OUT
         row["use"] = "measure" if measured else "train"
     matrix = np.stack(features)
-    words = looks(matrix, np.array([r["identity"] for r in rows]), np.array([r["use"] == "train" for r in rows]))
+    fitted = np.array([r["use"] == "train" and i < first for i, r in enumerate(rows)])
+    words = looks(matrix, np.array([r["identity"] for r in rows]), fitted)
     return [{**row, "looks": words[row["identity"]]} for row in rows], matrix
 
 

@@ -1,6 +1,6 @@
-"""Make more synthetic people: three photos each, out of the face generator MobileStyleGAN.
+"""Make more synthetic people: up to three photos each, out of the face generator MobileStyleGAN.
 
-    python -m training.generate IR DIRECTIONS.npz SFACE.onnx OUT [--first 3473] [--identities 3500] [--minutes 60]
+    python -m training.generate IR DIRECTIONS.npz SFACE.onnx OUT [--first 3473] [--identities 3500] [--photos 3]
 
 IR is the folder of the package random-face's network files, DIRECTIONS.npz its edit directions in W. On a processor
 OpenVINO runs them (several times faster than torch), on a graphics card torch does, in batches. Writes
@@ -93,12 +93,15 @@ def _mean_style(styles: Callable[[np.ndarray], np.ndarray], count: int) -> np.nd
     return styles(noise).mean(0, keepdims=True)
 
 
-def styles_of(identity: int, generator: Generator, directions: dict[str, np.ndarray]) -> tuple[np.ndarray, list[dict]]:
-    """The styles [3, 512] of one person's photos, and how far each was moved along each direction."""
+def styles_of(
+    identity: int, generator: Generator, directions: dict[str, np.ndarray], photos: int
+) -> tuple[np.ndarray, list[dict]]:
+    """The styles [photos, 512] of one person's first photos, and how far each was moved along each direction."""
     rng = np.random.default_rng((2026, identity))
     noise = rng.standard_normal((1, 512)).astype(np.float32)
     face = generator.mean + rng.uniform(*PSI) * (generator.mapping(noise) - generator.mean)
-    moved = [{k: round(float(rng.uniform(*r)), 2) for k, r in of.items()} for of in (FIRST, *[OTHERS] * (PHOTOS - 1))]
+    reaches = (FIRST, *[OTHERS] * (PHOTOS - 1))[:photos]
+    moved = [{k: round(float(rng.uniform(*r)), 2) for k, r in of.items()} for of in reaches]
     styles = [face[0] + sum(by * directions[name] for name, by in of.items()) for of in moved]
     return np.stack(styles).astype(np.float32), moved
 
@@ -149,6 +152,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--first", type=int, default=3473, help="number of the first identity")
     parser.add_argument("--identities", type=int, default=3500)
+    parser.add_argument("--photos", type=int, choices=range(1, PHOTOS + 1), default=PHOTOS, help="of each person")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--batch", type=int, default=1, help="people at once")
     parser.add_argument("--device", default="cpu")
@@ -171,9 +175,9 @@ def main() -> None:
 
 
 def _make(people: range, generator: Generator, directions, args: argparse.Namespace, pool, lines) -> None:
-    planned = [styles_of(identity, generator, directions) for identity in people]
+    planned = [styles_of(identity, generator, directions, args.photos) for identity in people]
     frames = generator.synthesize(np.concatenate([styles for styles, _ in planned]))
-    frames = frames.reshape(len(people), PHOTOS, FRAME, FRAME, 3)
+    frames = frames.reshape(len(people), args.photos, FRAME, FRAME, 3)
 
     def keep(i: int) -> list[tuple[dict, np.ndarray]]:
         return list(kept_photos(people[i], frames[i], planned[i][1], Judge(args.sface)))

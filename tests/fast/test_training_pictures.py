@@ -1,12 +1,17 @@
 """What the trainings see: a photo in several versions."""
 
+import json
+import tarfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
+from training import pack
 from training.captions import PHOTO
 from training.checkpoint import VERSIONS, latents_of, noise_schedule
+from training.faces import gathered
 from training.held_out import loss_of
 from training.models import Autoencoder, InnerAutoencoder
 from training.photos import Photos, varied
@@ -64,3 +69,40 @@ def test_the_loss_on_held_out_pictures_says_what_is_known_of_them() -> None:
     knowing = [loss_of(KnowsThePictures(known, latents, alphas), latents, tokens, alphas, 5.0) for known in (60, 30, 0)]
     assert knowing[0] < 1e-6 < knowing[1] < knowing[2]
     assert knowing[1] == loss_of(KnowsThePictures(30, latents, alphas), latents, tokens, alphas, 5.0)
+
+
+def people(folder: Path, first: int, ages: list[int]) -> Path:
+    """A folder of generated people, labeled: one photo of each of these ages."""
+    (folder / "photos").mkdir(parents=True)
+    rng, lines, said = np.random.default_rng(first), [], []
+    for identity, age in enumerate(ages, first):
+        photo = f"{identity:05d}_0.jpg"
+        cv2.imwrite(str(folder / "photos" / photo), rng.integers(0, 256, (256, 256, 3), dtype=np.uint8))
+        feature = rng.standard_normal(128)
+        feature = [round(float(x), 3) for x in feature / np.linalg.norm(feature)]
+        lines.append({"photo": photo, "identity": identity, "landmarks": [0] * 10, "sface": feature, "moved": {}})
+        said.append({"photo": photo, "age": age, "glasses": 1})
+    (folder / "photos.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "attributes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
+    return folder
+
+
+def test_further_people_change_no_word_for_the_looks_of_the_first(tmp_path: Path) -> None:
+    first, more = people(tmp_path / "first", 300, [30] * 40), people(tmp_path / "more", 4000, [30] * 40)
+    alone, both = gathered([first])[0], gathered([first, more])[0]
+    assert [row["looks"] for row in alone] == [row["looks"] for row in both[:40]]
+    assert len({row["looks"] for row in both}) > 40
+
+
+def test_packed_people_are_read_like_the_folder_that_they_came_from(tmp_path: Path, monkeypatch) -> None:
+    folder = people(tmp_path / "made", 300, [30, 21, 50, 40])
+    monkeypatch.setattr("sys.argv", ["pack", str(folder), str(tmp_path / "people.tar"), "--quality", "90"])
+    pack.main()
+    with tarfile.open(tmp_path / "people.tar") as tar:
+        tar.extractall(tmp_path / "back", filter="data")
+    (rows, features), (back, again) = gathered([folder]), gathered([tmp_path / "back"])
+    assert [(row["identity"], row["age"], row["looks"]) for row in back] == [
+        (row["identity"], row["age"], row["looks"]) for row in rows
+    ]
+    assert len(back) == 3 and np.allclose(features, again, atol=1e-3)
+    assert cv2.imread(back[0]["file"]).shape == (256, 256, 3)
