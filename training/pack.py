@@ -17,6 +17,8 @@ import numpy as np
 
 from .faces import gathered
 
+NOT_KEPT = ("file", "use", "looks", "moved")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -25,22 +27,19 @@ def main() -> None:
     parser.add_argument("--quality", type=int, default=45)
     args = parser.parse_args()
     rows, features = gathered([args.folder])
-    lines, table = [], io.BytesIO()
+    lines, table = "", io.BytesIO()
     with tarfile.open(args.file, "w") as tar:
         for row in rows:
             photo = Path(row["photo"]).with_suffix(".avif").name
             options = [cv2.IMWRITE_AVIF_QUALITY, args.quality, cv2.IMWRITE_AVIF_SPEED, 4]
             _, data = cv2.imencode(".avif", cv2.imread(row["file"]), options)
             _add(tar, f"photos/{photo}", data.tobytes())
-            lines.append(
-                {k: v for k, v in row.items() if k not in ("file", "use", "looks", "moved")} | {"photo": photo}
-            )
+            kept = {name: value for name, value in row.items() if name not in NOT_KEPT}
+            lines += json.dumps(kept | {"photo": photo}) + "\n"
         np.save(table, features.astype(np.float16))
         _add(tar, "sface.npy", table.getvalue())
-        _add(tar, "photos.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-    print(
-        f"{len(lines)} photos of {len({line['identity'] for line in lines})} people, {args.file.stat().st_size} bytes"
-    )
+        _add(tar, "photos.jsonl", lines.encode())
+    print(f"{len(rows)} photos, {args.file.stat().st_size / 1e6:.1f} MB")
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
