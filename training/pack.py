@@ -3,7 +3,7 @@
     python -m training.pack FOLDER FILE.tar [--quality 45]
 
 FOLDER is what `training.generate` wrote and `training.attributes` labeled. The file, unpacked, is a folder that
-`training.faces` reads: photos.jsonl with attributes, sface.npy, and the photos as AVIF. Nobody is younger than 22.
+`training.faces` reads: photos.jsonl with attributes, sface.npy, and the photos as AVIF; children are left out.
 """
 
 import argparse

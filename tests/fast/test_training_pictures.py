@@ -97,7 +97,7 @@ def test_further_people_change_no_word_for_the_looks_of_the_first(tmp_path: Path
 
 @pytest.mark.skipif(not cv2.haveImageWriter("photo.avif"), reason="this OpenCV writes no AVIF")
 def test_packed_people_are_read_like_the_folder_that_they_came_from(tmp_path: Path, monkeypatch) -> None:
-    folder = people(tmp_path / "made", 300, [30, 21, 50, 40])
+    folder = people(tmp_path / "made", 300, [30, 24, 50, 40])
     monkeypatch.setattr("sys.argv", ["pack", str(folder), str(tmp_path / "people.tar"), "--quality", "90"])
     pack.main()
     with tarfile.open(tmp_path / "people.tar") as tar:
