@@ -6,7 +6,7 @@
 TOOLS holds what nothing here makes: ir/ (the generator's networks), directions.npz, sface.onnx, lite0.pth and
 attributes.safetensors (what `training.attributes` learned). Each stage gets its share of the minutes, and is a command
 of its own that can be given by hand. A chain that was stopped goes on after the last stage that ended. At the end
-OUT/parts holds all weights in files of at most 16 MB: `python -m training.chain --join OUT/parts WEIGHTS`.
+OUT/parts holds all weights in files of at most 16 MB: `python -m training.parts join OUT/parts WEIGHTS`.
 """
 
 import argparse
@@ -16,15 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from safetensors.torch import load_file, save, save_file
-
-from .models import SIZE, VOCABULARY
-
-PART_BYTES = 15_000_000
-EMBEDDING = "token_embedding.weight"
-SCALES = "|scales"
+from .models import SIZE
+from .parts import split, words_of
 
 
 @dataclass(frozen=True)
@@ -122,66 +115,6 @@ def run_stages(todo: list[Stage], out: Path, minutes: float) -> None:
         print(f"{stage.name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def split(files: dict[str, Path], folder: Path, words: torch.Tensor) -> None:
-    """Write all tensors of `files` in parts of at most PART_BYTES, each named FILE/KEY: matrices and convolutions in
-    eight bits, a scale for each row beside them, everything else in float16. Trainings go on from that.
-
-    Of the token embeddings, most of which no caption has, only the rows of `words` are kept.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    part: dict[str, torch.Tensor] = {}
-    number, size = 0, 0
-
-    def close() -> None:
-        nonlocal part, number, size
-        if part:
-            (folder / f"part-{number}.safetensors").write_bytes(save(part))
-        part, number, size = {}, number + 1, 0
-
-    for name, file in files.items():
-        for key, value in load_file(file).items():
-            small = _in_eight_bits(value[words.long()] if key.endswith(EMBEDDING) else value)
-            nbytes = sum(tensor.nbytes for tensor in small.values())
-            if size + nbytes > PART_BYTES:
-                close()
-            part |= {f"{name}/{key}{ending}": tensor for ending, tensor in small.items()}
-            size += nbytes
-    part["words"] = words
-    close()
-
-
-def _in_eight_bits(value: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What is written for a tensor, by the ending of its name."""
-    if not value.is_floating_point():
-        return {"": value.contiguous()}
-    if value.ndim < 2:
-        return {"": value.half().contiguous()}
-    largest = value.abs().flatten(1).amax(1).clamp(min=1e-12)
-    scale = (largest / 127).view(-1, *[1] * (value.ndim - 1))
-    return {"": (value / scale).round().to(torch.int8).contiguous(), SCALES: scale.float()}
-
-
-def join(folder: Path, out: Path) -> None:
-    """Write the files again, as OUT/NAME.safetensors, float32."""
-    files: dict[str, dict[str, torch.Tensor]] = {}
-    for part in sorted(folder.glob("part-*.safetensors")):
-        tensors = load_file(part)
-        for key, value in tensors.items():
-            if key.endswith(SCALES):
-                continue
-            name, _, inner = key.partition("/")
-            whole = value.float() * tensors[key + SCALES] if key + SCALES in tensors else value
-            files.setdefault(name, {})[inner] = whole.float() if whole.is_floating_point() else whole
-    words = files.pop("words")[""].long()
-    for tensors in files.values():
-        for key in [key for key in tensors if key.endswith(EMBEDDING)]:
-            rows = torch.zeros(VOCABULARY, tensors[key].shape[1])
-            tensors[key] = rows.index_copy(0, words, tensors[key])
-    out.mkdir(parents=True, exist_ok=True)
-    for name, tensors in files.items():
-        save_file(tensors, out / f"{name}.safetensors")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tools", type=Path)
@@ -189,13 +122,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tiny", action="store_true", help="few people, small batches: to try the chain")
-    parser.add_argument(
-        "--join", action="store_true", help="TOOLS is a folder of parts: put the weights together in OUT"
-    )
     args = parser.parse_args()
-    if args.join:
-        join(args.tools, args.out)
-        return
     run_stages(stages(args.tools, args.out, args.device, args.tiny), args.out, args.minutes)
     made = {
         "autoencoder": args.out / "decoder/autoencoder.safetensors",
@@ -203,8 +130,7 @@ def main() -> None:
         "encoder": args.out / "encoder/encoder.safetensors",
         "decoder": args.out / "hypernetwork/decoder.safetensors",
     }
-    words = torch.from_numpy(np.unique(np.load(args.out / "cache/tokens.npy")).astype(np.int32))
-    split(made, args.out / "parts", words)
+    split(made, args.out / "parts", words_of(args.out / "cache/tokens.npy"))
 
 
 if __name__ == "__main__":
