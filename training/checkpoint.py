@@ -7,7 +7,7 @@
     torchrun --nproc-per-node 2 -m training.checkpoint train DATA OUT RUN3 --size 192 …
     python -m training.checkpoint export OUT RUN3 AUTOENCODER.safetensors models/faces192.safetensors
 
-`encode` caches latents of all pictures at three sizes, upright and mirrored, photos in four versions (`varied`), and
+`encode` caches latents of all pictures at three sizes, upright and mirrored, photos in two versions (`varied`), and
 eight captions of each as tokens; the latents are the inner autoencoder's, which the whole one keeps. Most samples are
 seen at the small sizes, where they cost a quarter. The latents have unit variance; their scale goes into the
 autoencoder's 1x1 convolutions, so that the checkpoint keeps Stable Diffusion's own factor 0.18215.
@@ -47,7 +47,7 @@ TIMESTEPS = 1000
 SCALE_PHOTOS = 512
 """How many photos say how large latents are."""
 CAPTIONS = 8
-VERSIONS = 4
+VERSIONS = 2
 """A photo as it is, and slightly changed: fewer samples are of a picture that was seen before."""
 NOISES = 4
 """How often a batch holds each picture, at different noise levels: its caption is read once."""

@@ -55,13 +55,13 @@ def varied(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
         return torch.from_numpy(rng.uniform(low, high, (count, *shape)).astype(np.float32)).to(pictures.device)
 
-    stretch = uniform(-0.04, 0.04)
-    reach = uniform(0.9, 0.96)[:, None] * torch.stack([stretch.exp(), (-stretch).exp()], 1)
+    stretch = uniform(-0.02, 0.02)
+    reach = uniform(0.92, 0.98)[:, None] * torch.stack([stretch.exp(), (-stretch).exp()], 1)
     transform = torch.zeros(count, 2, 3, device=pictures.device)
     transform[:, 0, 0], transform[:, 1, 1] = reach.unbind(1)
     transform[:, :, 2] = (1 - reach) * uniform(-1, 1, 2)
     grid = F.affine_grid(transform, list(pictures.shape), align_corners=False)
-    bend = F.interpolate(uniform(-0.03, 0.03, 2, 5, 5), (height, width), mode="bicubic", align_corners=False)
+    bend = F.interpolate(uniform(-0.015, 0.015, 2, 5, 5), (height, width), mode="bicubic", align_corners=False)
     pictures = F.grid_sample(pictures, grid + bend.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
-    light = uniform(0.85, 1.15, 1, 1, 1) * uniform(0.95, 1.05, 3, 1, 1)
+    light = uniform(0.9, 1.1, 1, 1, 1) * uniform(0.97, 1.03, 3, 1, 1)
     return ((pictures + 1) * light - 1).clamp(-1, 1)

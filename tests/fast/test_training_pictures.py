@@ -1,4 +1,4 @@
-"""What the trainings see: a photo in several versions."""
+"""What the trainings see: people, packed and unpacked, and photos in several versions."""
 
 import json
 import tarfile
@@ -31,7 +31,7 @@ def test_a_varied_photo_is_still_the_same_picture() -> None:
     picture = torch.stack([x.expand(64, 64), x[:, None].expand(64, 64), 0 * x.expand(64, 64)])[None]
     for seed in range(20):
         moved = varied(picture, np.random.default_rng(seed))
-        assert 0.01 < (moved - picture).abs().mean() < 0.25
+        assert 0.005 < (moved - picture).abs().mean() < 0.25
 
 
 def test_trained_photos_have_versions_and_other_pictures_have_one(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_further_people_change_no_word_for_the_looks_of_the_first(tmp_path: Path
 
 @pytest.mark.skipif(not cv2.haveImageWriter("photo.avif"), reason="this OpenCV writes no AVIF")
 def test_packed_people_are_read_like_the_folder_that_they_came_from(tmp_path: Path, monkeypatch) -> None:
-    folder = people(tmp_path / "made", 300, [30, 24, 50, 40])
+    folder = people(tmp_path / "made", 300, [30, 27, 50, 40])
     monkeypatch.setattr("sys.argv", ["pack", str(folder), str(tmp_path / "people.tar"), "--quality", "90"])
     pack.main()
     with tarfile.open(tmp_path / "people.tar") as tar:
