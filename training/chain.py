@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .checkpoint import NOISES
 from .models import SIZE
 from .parts import split, words_of
 
@@ -33,7 +34,7 @@ def stages(tools: Path, out: Path, device: str, tiny: bool) -> list[Stage]:
     """What is done, in order. Where a stage has a share, `--minutes` and `--whole` are added to its command."""
     people, data, cache = out / "people", out / "data", out / "cache"
     sface, lite0 = str(tools / "sface.onnx"), str(tools / "lite0.pth")
-    on, batch = ["--device", device], (lambda large: "2" if tiny else str(large))
+    on, batch = ["--device", device], (lambda large, small=2: str(small if tiny else large))
     count, features = (12 if tiny else 8000), str(out / "features")
     autoencoder = [str(data), "--sface", sface, "--batch", batch(128), *on]
 
@@ -45,7 +46,19 @@ def stages(tools: Path, out: Path, device: str, tiny: bool) -> list[Stage]:
     def checkpoint(size: int, run: str, start: str | None) -> list[str]:
         begun = ["--weights", str(out / start / "text_to_image.safetensors")] if start else []
         where = [str(data), str(cache), str(out / run), "--autoencoder", str(out / "decoder/autoencoder.safetensors")]
-        return ["checkpoint", "train", *where, "--size", str(size), "--batch", batch(512), "--lr", "2e-3", *on, *begun]
+        return [
+            "checkpoint",
+            "train",
+            *where,
+            "--size",
+            str(size),
+            "--batch",
+            batch(512, NOISES),
+            "--lr",
+            "2e-3",
+            *on,
+            *begun,
+        ]
 
     def start(run: str) -> list[str]:
         return ["--weights", str(out / run / "autoencoder.safetensors")]

@@ -223,7 +223,10 @@ def train_checkpoint(args: argparse.Namespace) -> None:
 
 
 def _log_held_out(file: Path, step: int, model: nn.Module, samples: Samples, alphas_cumprod: torch.Tensor) -> None:
-    """Add a line with the moving average's loss on photos that it has seen, and on as many that it has not."""
+    """Add a line with the moving average's loss on photos that it has seen, and on as many that it has not;
+    nothing where no photos are kept out."""
+    if not len(samples.held_out):
+        return
     seen = as_many(samples.trained[samples.are_photos[samples.trained]], samples.held_out)
     parts = (("seen", seen), ("held_out", samples.held_out))
     losses = {n: loss_of(model.eval(), *samples.plain(of), alphas_cumprod, MIN_SNR_GAMMA) for n, of in parts}
@@ -293,7 +296,7 @@ def main() -> None:
     training.add_argument("--steps", type=int, default=20000)
     training.add_argument("--minutes", type=float, default=float("inf"), help="of this call; the next one goes on")
     training.add_argument("--whole", action="store_true", help="the learning rate falls before the minutes end")
-    training.add_argument("--batch", type=int, default=256)
+    training.add_argument("--batch", type=int, default=256, help=f"a multiple of {NOISES}")
     training.add_argument("--lr", type=float, default=1e-3)
     training.add_argument("--ema", type=float, default=0.9995)
     training.add_argument("--weights", type=Path, help="text_to_image.safetensors of an earlier run")
@@ -303,6 +306,10 @@ def main() -> None:
     for action in (encoding, training):
         action.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    if args.action == "train" and (args.batch < NOISES or args.batch % NOISES):
+        parser.error(
+            f"--batch {args.batch}: each picture is seen at {NOISES} noise levels, give a multiple of {NOISES}."
+        )
     {"encode": encode, "train": train_checkpoint, "export": export}[args.action](args)
 
 
