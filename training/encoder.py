@@ -113,11 +113,13 @@ def main() -> None:
 
 @torch.no_grad()
 def _print_rank1(student: nn.Module, photos: Photos, teacher: torch.Tensor) -> None:
-    """Each held-out person's first photo, looked for among everybody's other one."""
+    """Each held-out person's first photo, looked for among everybody's other one; nothing where nobody is held out."""
     people: dict[int, list[int]] = {}
     for i in photos.held_out:
         people.setdefault(photos.rows[i]["identity"], []).append(int(i))
     pairs = np.array([of[:2] for of in people.values() if len(of) > 1])
+    if not len(pairs):
+        return
     seen = [student(resized(photos.pictures(part), SIZE)) for part in np.array_split(pairs[:, 0], 10)]
     cosine = torch.cat(seen) @ teacher[torch.from_numpy(pairs[:, 1]).to(teacher.device)].T
     right = (cosine.argmax(1).cpu() == torch.arange(len(pairs))).float().mean()

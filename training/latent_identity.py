@@ -51,6 +51,8 @@ def main() -> None:
     run = Run(args.steps, 1e-3, args.minutes, args.whole, ema=0.995, precision=precision_of(device))
     average = train(args.out, network, losses, run, is_adamw=lambda name: "head" in name).eval()
     save_file({k: v.contiguous() for k, v in average.state_dict().items()}, args.out / "latent_identity.safetensors")
+    if not len(photos.held_out):
+        return
     unseen = torch.from_numpy(photos.held_out).to(device)
     with torch.no_grad():
         cosine = average(latents[unseen, 0].float()) @ teacher[unseen].T
