@@ -85,7 +85,11 @@ def stages(tools: Path, out: Path, device: str, tiny: bool) -> list[Stage]:
             ["encoder", str(data), str(out / "encoder"), "--imagenet", lite0, "--batch", batch(256), *on],
             0.05,
         ),
-        Stage("identity", ["latent_identity", str(data), str(cache), str(out / "identity"), "--shifts", *on], 0.03),
+        Stage(
+            "identity",
+            ["latent_identity", str(data), str(cache), str(out / "identity"), "--shifts", "--batch", batch(64), *on],
+            0.03,
+        ),
         Stage(
             "features", ["hypernetwork", "features", str(data), str(out / "encoder/encoder.safetensors"), features, *on]
         ),
