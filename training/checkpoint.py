@@ -17,7 +17,6 @@ same samples, and does not stand still when something else wants a core; in half
 """
 
 import argparse
-import json
 import random
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from hyperdreambooth_ext.hosts.checkpoint import CONFIGS, TOKENIZER, ddpm_alphas_cumprod
+from hyperdreambooth_ext.pretrain.loop import append_line
 from hyperdreambooth_ext.sampling.schedule import add_noise
 
 from .captions import PHOTO, describe
@@ -230,8 +230,7 @@ def _log_held_out(file: Path, step: int, model: nn.Module, samples: Samples, alp
     seen = as_many(samples.trained[samples.are_photos[samples.trained]], samples.held_out)
     parts = (("seen", seen), ("held_out", samples.held_out))
     losses = {n: loss_of(model.eval(), *samples.plain(of), alphas_cumprod, MIN_SNR_GAMMA) for n, of in parts}
-    with open(file, "a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"step": step} | {name: round(value, 5) for name, value in losses.items()}) + "\n")
+    append_line(file, {"step": step} | {name: round(value, 5) for name, value in losses.items()})
 
 
 def spread_timesteps(count: int, rng: np.random.Generator) -> torch.Tensor:
