@@ -30,7 +30,7 @@ TEACHER_WIDTH = 128
 
 def encoder_config() -> HypernetworkConfig:
     """The hypernetwork's configuration as far as its encoder goes."""
-    return HypernetworkConfig(Architecture(()), image_size=SIZE)
+    return HypernetworkConfig(Architecture(()), image_size=SIZE, framing="head")
 
 
 class Student(nn.Module):

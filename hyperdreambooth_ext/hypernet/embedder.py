@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from ..images.face import FRAMINGS
 from ..images.tensors import to_tensor
 from ..lidb.layers import Architecture
 from ..shipped import HYPERNETWORK
@@ -27,13 +28,16 @@ class FaceEmbedder:
         # The bundled hypernetwork's encoder was trained by a face recognizer, and it is there without any download.
         self._bundled = bundled = load_hypernetwork(HYPERNETWORK).to(self.device)
         self.bundled = not encoder
+        # What the bundled encoder was shown is what it can tell apart.
+        self.framing = FRAMINGS[bundled.config.framing]
         if self.bundled:
-            kept = ("encoder", "image_size", "image_mean", "image_std", "identity_width")
+            kept = ("encoder", "framing", "image_size", "image_mean", "image_std", "identity_width")
             self.settings = {name: getattr(bundled.config, name) for name in kept}
             self.encoder = bundled.encoder
         else:
             size = 224 if "vit" in encoder.lower() else 128
             self.settings = {"encoder": encoder, "encoder_bundled": False, "image_size": size}
+            self.settings["framing"] = bundled.config.framing
             config = replace(HypernetworkConfig(Architecture(())), **self.settings)  # type: ignore[arg-type]
             self.encoder = FaceEncoder(config, pretrained=True).to(self.device).eval().requires_grad_(False)
 

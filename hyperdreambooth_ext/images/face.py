@@ -93,10 +93,10 @@ def crop_face(photo: np.ndarray, face: Face, size: int, framing: Framing = FACE)
     return warp(photo, align_matrix(face.landmarks, size, framing), size)
 
 
-def largest_face(picture: np.ndarray, size: int) -> np.ndarray | None:
+def largest_face(picture: np.ndarray, size: int, framing: Framing = FACE) -> np.ndarray | None:
     """The largest face of a picture, cropped as `crop_face` does; None without any."""
     faces = find_faces(picture)
-    return crop_face(picture, faces[0], size) if faces else None
+    return crop_face(picture, faces[0], size, framing) if faces else None
 
 
 def surroundings(photo: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:

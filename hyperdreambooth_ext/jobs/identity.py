@@ -8,7 +8,7 @@ import numpy as np
 
 from ..hypernet.embedder import likeness
 from ..hypernet.file import load_hypernetwork
-from ..images.face import largest_face
+from ..images.face import FRAMINGS, largest_face
 from ..shipped import HYPERNETWORK
 
 
@@ -24,11 +24,13 @@ class Identity:
 def compare(crop: np.ndarray, before: np.ndarray, after: np.ndarray) -> Identity:
     """The `crop` of the photo against pictures before and after; all RGB uint8 [S, S, 3]."""
     # Always the same recognizer, so that the same number means the same.
-    recognizer, face_alone = load_hypernetwork(HYPERNETWORK), largest_face(crop, len(crop))
+    recognizer = load_hypernetwork(HYPERNETWORK)
+    framing = FRAMINGS[recognizer.config.framing]
+    face_alone = largest_face(crop, len(crop), framing)
     photo = crop if face_alone is None else face_alone
 
     def score(picture: np.ndarray) -> float | None:
-        face = largest_face(picture, len(crop))
+        face = largest_face(picture, len(crop), framing)
         cosine = math.nan if face is None else likeness(recognizer, photo, face)
         return cosine if math.isfinite(cosine) else None
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..images.face import Face as FoundFace
-from ..images.face import align_matrix, crop_face, find_faces
+from ..images.face import Framing, align_matrix, crop_face, find_faces
 from ..images.tensors import to_tensor
 from ..sampling.sampler import Sampling, sample_many
 from .context import Context
@@ -111,10 +111,10 @@ class _Gathering:
                 self.known.append(identity[None])
 
     def _crop(self, picture: np.ndarray) -> np.ndarray | None:
-        faces = find_faces(picture)
-        if len(faces) != 1 or not usable(faces[0], (picture.shape[0], picture.shape[1]), self.context.size):
+        faces, size, framing = find_faces(picture), self.context.size, self.context.embedder.framing
+        if len(faces) != 1 or not usable(faces[0], (picture.shape[0], picture.shape[1]), size, framing):
             return None
-        return crop_face(picture, faces[0], self.context.size)
+        return crop_face(picture, faces[0], size, framing)
 
     def _known(self, identity: np.ndarray) -> bool:
         if len(self.known) > 256:
@@ -132,14 +132,14 @@ class _Gathering:
         raise UserError(f"Only {self.count} usable faces were found in {where}: add photos, or ask for fewer.", "faces")
 
 
-def usable(face: FoundFace, picture: tuple[int, int], size: int) -> bool:
+def usable(face: FoundFace, picture: tuple[int, int], size: int, framing: Framing) -> bool:
     """Whether a face is sure, large, from the front, and whole in a picture of this height and width.
 
-    `size` is the side of the crop that is made of it.
+    `size` is the side of the crop that is made of it, `framing` what it shows.
     """
     if face.score < MIN_SCORE:
         return False
-    matrix = align_matrix(face.landmarks, size)
+    matrix = align_matrix(face.landmarks, size, framing)
     scale = float(np.hypot(matrix[0, 0], matrix[0, 1]))
     height, width = picture
     if 1 / scale < MIN_SHARE * min(height, width) / size:

@@ -57,7 +57,7 @@ def _figures(pictures: list[np.ndarray], prepared: Prepared, embedder: FaceEmbed
     own = prepared.rows("identities", np.arange(len(pictures))).numpy()
     in_pictures = np.zeros_like(own)
     for i, picture in enumerate(pictures):
-        crop = largest_face(picture, len(picture))
+        crop = largest_face(picture, len(picture), embedder.framing)
         # A picture without a face is like nobody.
         if crop is not None:
             in_pictures[i] = embedder.identities(to_tensor([crop])).cpu().numpy()[0]
