@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,90 +31,99 @@ class Stage:
     share: float = 0.0
 
 
-def stages(tools: Path, out: Path, device: str, tiny: bool) -> list[Stage]:
+@dataclass(frozen=True)
+class Chain:
     """What is done, in order. Where a stage has a share, `--minutes` and `--whole` are added to its command."""
-    people, data, cache = out / "people", out / "data", out / "cache"
-    sface, lite0 = str(tools / "sface.onnx"), str(tools / "lite0.pth")
-    on, batch = ["--device", device], (lambda large, small=2: str(small if tiny else large))
-    count, features = (12 if tiny else 8000), str(out / "features")
-    autoencoder = [str(data), "--sface", sface, "--batch", batch(128), *on]
 
-    def generate(first: int, identities: int) -> list[str]:
-        where = [str(tools / "ir"), str(tools / "directions.npz"), sface, str(people)]
-        number = ["--first", str(first), "--identities", str(identities)]
-        return ["generate", *where, *number, "--batch", batch(32), "--threads", "16", *on]
+    tools: Path
+    out: Path
+    device: str
+    tiny: bool
 
-    def checkpoint(size: int, run: str, start: str | None) -> list[str]:
-        begun = ["--weights", str(out / start / "text_to_image.safetensors")] if start else []
-        where = [str(data), str(cache), str(out / run), "--autoencoder", str(out / "decoder/autoencoder.safetensors")]
+    def stages(self) -> list[Stage]:
+        """All of them."""
+        return [*self._pictures(), *self._autoencoder(), *self._text_to_image(), *self._hypernetwork()]
+
+    def _pictures(self) -> list[Stage]:
+        people, lite0 = self.out / "people", self.tools / "lite0.pth"
+        made_by = [self.tools / "ir", self.tools / "directions.npz", self.tools / "sface.onnx"]
+        number = ["--first", 3473, "--identities", 12 if self.tiny else 8000]
         return [
-            "checkpoint",
-            "train",
-            *where,
-            "--size",
-            str(size),
-            "--batch",
-            batch(512, NOISES),
-            "--lr",
-            "2e-3",
-            *on,
-            *begun,
+            self._stage(
+                "people",
+                ["generate", *made_by, people, *number, *self._batch(32), "--threads", 16],
+                0 if self.tiny else 0.12,
+            ),
+            self._stage("attributes", ["attributes", "none", lite0, self.tools, "--label", people]),
+            Stage("data", _words(["faces", people, "--out", self.data])),
         ]
 
-    def start(run: str) -> list[str]:
-        return ["--weights", str(out / run / "autoencoder.safetensors")]
+    def _autoencoder(self) -> list[Stage]:
+        def trained(name: str, *options: object, share: float) -> Stage:
+            always = ["--sface", self.tools / "sface.onnx", *self._batch(128)]
+            return self._stage(name, ["autoencoder", self.data, self.out / name, *always, *options], share)
 
-    return [
-        Stage("people", generate(3473, count), 0 if tiny else 0.12),
-        Stage("attributes", ["attributes", "none", lite0, str(tools), "--label", str(people), *on]),
-        Stage("data", ["faces", str(people), "--out", str(data)]),
-        Stage("inner", ["autoencoder", autoencoder[0], str(out / "inner"), *autoencoder[1:], "--inner"], 0.06),
-        Stage("whole", ["autoencoder", autoencoder[0], str(out / "whole"), *autoencoder[1:], *start("inner")], 0.12),
-        Stage(
-            "decoder",
-            ["autoencoder", autoencoder[0], str(out / "decoder"), *autoencoder[1:], *start("whole"), "--decoder-only"],
-            0.06,
-        ),
-        Stage(
-            "encode", ["checkpoint", "encode", str(data), str(out / "inner/autoencoder.safetensors"), str(cache), *on]
-        ),
-        Stage("unet-64", checkpoint(64, "unet-64", None), 0.04),
-        Stage("unet-96", checkpoint(96, "unet-96", "unet-64"), 0.08),
-        Stage("unet", checkpoint(SIZE, "unet", "unet-96"), 0.18),
-        Stage(
-            "encoder",
-            ["encoder", str(data), str(out / "encoder"), "--imagenet", lite0, "--batch", batch(256), *on],
-            0.05,
-        ),
-        Stage(
-            "identity",
-            ["latent_identity", str(data), str(cache), str(out / "identity"), "--shifts", "--batch", batch(64), *on],
-            0.03,
-        ),
-        Stage(
-            "features", ["hypernetwork", "features", str(data), str(out / "encoder/encoder.safetensors"), features, *on]
-        ),
-        Stage(
-            "hypernetwork",
-            [
-                "hypernetwork",
-                "train",
-                str(data),
-                str(cache),
-                features,
-                str(out / "unet/text_to_image.safetensors"),
-                str(out / "hypernetwork"),
-                "--batch",
-                batch(96),
-                "--samples",
-                batch(64),
-                "--identity-net",
-                str(out / "identity/latent_identity.safetensors"),
-                *on,
-            ],
-            0.12,
-        ),
-    ]
+        inner, whole = (self.out / name / "autoencoder.safetensors" for name in ("inner", "whole"))
+        return [
+            trained("inner", "--inner", share=0.06),
+            trained("whole", "--weights", inner, share=0.12),
+            trained("decoder", "--weights", whole, "--decoder-only", share=0.06),
+        ]
+
+    def _text_to_image(self) -> list[Stage]:
+        decoder = self.out / "decoder/autoencoder.safetensors"
+
+        def trained(name: str, size: int, share: float, start: str = "") -> Stage:
+            begun = ["--weights", self.out / start / "text_to_image.safetensors"] if start else []
+            where = ["train", self.data, self.cache, self.out / name, "--autoencoder", decoder]
+            options = ["--size", size, *self._batch(512, NOISES), "--lr", "2e-3", *begun]
+            return self._stage(name, ["checkpoint", *where, *options], share)
+
+        inner = self.out / "inner/autoencoder.safetensors"
+        return [
+            self._stage("encode", ["checkpoint", "encode", self.data, inner, self.cache]),
+            trained("unet-64", 64, 0.04),
+            trained("unet-96", 96, 0.08, "unet-64"),
+            trained("unet", SIZE, 0.18, "unet-96"),
+        ]
+
+    def _hypernetwork(self) -> list[Stage]:
+        out, features = self.out, self.out / "features"
+        imagenet, identity_net = self.tools / "lite0.pth", out / "identity/latent_identity.safetensors"
+        seen = [self.data, self.cache, features, out / "unet/text_to_image.safetensors", out / "hypernetwork"]
+        samples = ["--samples", 2 if self.tiny else 64, "--identity-net", identity_net]
+        return [
+            self._stage(
+                "encoder", ["encoder", self.data, out / "encoder", "--imagenet", imagenet, *self._batch(256)], 0.05
+            ),
+            self._stage(
+                "identity",
+                ["latent_identity", self.data, self.cache, out / "identity", "--shifts", *self._batch(64)],
+                0.03,
+            ),
+            self._stage(
+                "features", ["hypernetwork", "features", self.data, out / "encoder/encoder.safetensors", features]
+            ),
+            self._stage("hypernetwork", ["hypernetwork", "train", *seen, *self._batch(96), *samples], 0.12),
+        ]
+
+    @property
+    def data(self) -> Path:
+        return self.out / "data"
+
+    @property
+    def cache(self) -> Path:
+        return self.out / "cache"
+
+    def _stage(self, name: str, command: Sequence[object], share: float = 0.0) -> Stage:
+        return Stage(name, _words([*command, "--device", self.device]), share)
+
+    def _batch(self, large: int, small: int = 2) -> list[object]:
+        return ["--batch", small if self.tiny else large]
+
+
+def _words(command: Sequence[object]) -> list[str]:
+    return [str(word) for word in command]
 
 
 def run_stages(todo: list[Stage], out: Path, minutes: float) -> None:
@@ -140,7 +150,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tiny", action="store_true", help="few people, small batches: to try the chain")
     args = parser.parse_args()
-    run_stages(stages(args.tools, args.out, args.device, args.tiny), args.out, args.minutes)
+    run_stages(Chain(args.tools, args.out, args.device, args.tiny).stages(), args.out, args.minutes)
     made = {
         "autoencoder": args.out / "decoder/autoencoder.safetensors",
         "text_to_image": args.out / "unet/text_to_image.safetensors",
