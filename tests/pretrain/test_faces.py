@@ -1,4 +1,4 @@
-"""No face is sampled twice."""
+"""No face is sampled twice, and each is cut as the recognizer was shown faces."""
 
 import json
 import tarfile
@@ -13,7 +13,6 @@ from hyperdreambooth_ext.pretrain.options import BuildOptions
 from hyperdreambooth_ext.pretrain.processes import Processes
 from hyperdreambooth_ext.pretrain.prompts import noise_seed
 from hyperdreambooth_ext.pretrain.store import Folder
-
 
 PEOPLE = Path(__file__).parents[2] / "benchmarks" / "people"
 
